@@ -1,0 +1,153 @@
+//! One error type for the whole crate: what kind it is (exit codes follow from that), what was being done, what went
+//! wrong, and what the user can do about it.
+//!
+//! An error is built where the trouble is found and gains a frame of context at every boundary it crosses, so that the
+//! printed line reads from the outside in: `reading layer 3 of docker-archive "x.tar": digest mismatch: …`.
+
+use std::fmt;
+use std::io;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The class of an [`Error`]; `cli::exit` maps each to a process exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Anything that fits nowhere else.
+    Other,
+    /// The caller asked for something that makes no sense.
+    Usage,
+    /// The source does not exist or cannot be read.
+    SourceUnavailable,
+    /// The source is readable but not a valid image.
+    InvalidImage,
+    /// The source is valid but uses something this version does not support.
+    Unsupported,
+    /// A digest or hash is not what it should be.
+    Mismatch,
+    /// A daemon, the network or authentication failed.
+    Network,
+    /// There is no room on a file system.
+    NoSpace,
+    /// The output cannot be written, or exists already.
+    Output,
+    /// A bug of ours.
+    Bug,
+    /// SIGINT arrived.
+    Interrupted,
+    /// SIGTERM (or SIGHUP) arrived.
+    Terminated,
+}
+
+/// An error that knows its kind, its place and its remedy.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    /// Innermost first; printed outermost first.
+    context: Vec<String>,
+    message: String,
+    hint: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A new error. `message` is lower case, names quoted, no final period.
+    pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
+        Error(Box::new(Inner { kind, context: Vec::new(), message: message.to_string(), hint: None, cause: None }))
+    }
+
+    /// Wraps an I/O error. A full disk becomes [`ErrorKind::NoSpace`] whatever `kind` says, and an [`Error`] that
+    /// travelled through an [`io::Error`] (see [`Error::into_io`]) comes out as it went in.
+    pub fn io(kind: ErrorKind, error: io::Error) -> Self {
+        match error.downcast::<Error>() {
+            Ok(ours) => ours,
+            Err(error) => {
+                let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                let kind = if full { ErrorKind::NoSpace } else { kind };
+                let mut wrapped = Error::new(kind, &error);
+                wrapped.0.cause = std::error::Error::source(&error).map(|c| c.to_string().into());
+                wrapped
+            }
+        }
+    }
+
+    /// Lets this error pass through an interface that speaks [`io::Error`], such as [`io::Read`].
+    pub fn into_io(self) -> io::Error {
+        io::Error::other(self)
+    }
+
+    /// Adds what was being done, as seen from one level further out.
+    pub fn doing(mut self, what: impl fmt::Display) -> Self {
+        self.0.context.push(what.to_string());
+        self
+    }
+
+    /// Says what the user can do about it. The innermost hint wins: it knows most.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.to_string());
+        self
+    }
+
+    /// Records the error that led to this one; printed as `caused by: …`.
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// The class of this error.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What to do about it, where something can be done.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for frame in self.0.context.iter().rev() {
+            write!(f, "{frame}: ")?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.cause.as_ref().map(|cause| &**cause as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// Context for results: `.doing(|| format!("reading {name}"))`.
+pub trait ResultExt<T> {
+    /// Adds what was being done, evaluated only on failure.
+    fn doing<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> ResultExt<T> for Result<T> {
+    fn doing<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| error.doing(what()))
+    }
+}
+
+/// Turns I/O results into ours: `.or_kind(ErrorKind::Output)`.
+pub trait IoResultExt<T> {
+    /// Wraps the I/O error with `kind` (see [`Error::io`]).
+    fn or_kind(self, kind: ErrorKind) -> Result<T>;
+}
+
+impl<T> IoResultExt<T> for io::Result<T> {
+    fn or_kind(self, kind: ErrorKind) -> Result<T> {
+        self.map_err(|error| Error::io(kind, error))
+    }
+}

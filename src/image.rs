@@ -1,0 +1,97 @@
+//! An image as every source gives it: a config, layers in order, and a place to read blobs from.
+//!
+//! The idea to hold: a source implements [`Blobs`], the minimum; everything else is derived here from the documents.
+//! Nothing here opens files or sockets.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::io::{Expected, Region};
+use crate::model::{Config, Digest, Platform};
+
+/// Names one blob of a [`Blobs`], and says what it must turn out to be.
+#[derive(Debug, Clone)]
+pub struct BlobRef {
+    /// The source's own name for it: an archive member, or a digest.
+    pub key: String,
+    /// What its stored bytes must hash to, where the source's documents say so.
+    pub digest: Option<Digest>,
+    /// How many stored bytes there must be, where the source's documents say so.
+    pub size: Option<u64>,
+    /// The media type that was declared for it; a hint for people, never trusted.
+    pub media_type: Option<String>,
+}
+
+impl BlobRef {
+    /// What a verified read must find.
+    pub fn expected(&self) -> Expected {
+        Expected { digest: self.digest, size: self.size }
+    }
+}
+
+/// Where blobs come from: all that a new source has to write. Any blob may be opened several times, from several threads
+/// at once. Bytes arrive as stored and unverified.
+pub trait Blobs: Send + Sync {
+    /// Opens a blob.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>>;
+
+    /// What people call this source: `docker-archive "x.tar"`.
+    fn name(&self) -> String;
+
+    /// The stretch of a local file that holds the blob's stored bytes, where there is one.
+    ///
+    /// # Errors
+    /// When the blob is not there.
+    fn region(&self, _blob: &BlobRef) -> Result<Option<Region>> {
+        Ok(None)
+    }
+}
+
+/// One layer of an image.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Where its stored bytes are.
+    pub blob: BlobRef,
+    /// The SHA-256 of its uncompressed tar; unknown only in archives of Docker before 1.10.
+    pub diff_id: Option<Digest>,
+}
+
+/// An image: documents, layers, and where the layers' bytes come from.
+#[derive(Clone)]
+pub struct Image {
+    /// Where blobs are read from.
+    pub blobs: Arc<dyn Blobs>,
+    /// The image config.
+    pub config: Config,
+    /// The digest of the manifest that led here, where there is one.
+    pub manifest_digest: Option<Digest>,
+    /// The digest of the image index that led here, where there is one.
+    pub index_digest: Option<Digest>,
+    /// Layers, lowest first.
+    pub layers: Vec<Layer>,
+    /// All names it goes by, in full spelling, in the source's order.
+    pub names: Vec<String>,
+    /// Things a user should know that are no errors.
+    pub warnings: Vec<String>,
+}
+
+impl Image {
+    /// The digest of the config document.
+    pub fn id(&self) -> Digest {
+        self.config.image_id()
+    }
+
+    /// The platform its config declares.
+    pub fn platform(&self) -> Platform {
+        self.config.platform()
+    }
+
+    /// How a message names layer `index` (from 0): `layer 3 of docker-archive "x.tar"` counts from 1.
+    pub fn layer_name(&self, index: usize) -> String {
+        format!("layer {} of {} ({:?})", index + 1, self.blobs.name(), self.layers[index].blob.key)
+    }
+}

@@ -1,0 +1,76 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A stretch of an open file that many threads may read at once. The file is read with `pread`, never mapped: a file that
+/// is truncated under us is an error then, not a SIGBUS.
+#[derive(Debug, Clone)]
+pub struct Region {
+    /// The file.
+    pub file: Arc<File>,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl Region {
+    /// The whole file as it is now.
+    ///
+    /// # Errors
+    /// When its size cannot be read.
+    pub fn whole(file: Arc<File>) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        Ok(Region { file, offset: 0, len })
+    }
+
+    /// The part `[offset, offset + len)` of this region; `None` where it does not lie inside.
+    pub fn slice(&self, offset: u64, len: u64) -> Option<Region> {
+        let end = offset.checked_add(len)?;
+        (end <= self.len).then(|| Region { file: Arc::clone(&self.file), offset: self.offset + offset, len })
+    }
+
+    /// Reads up to `buffer.len()` bytes from `at` on; fewer only at the end of the region.
+    ///
+    /// # Errors
+    /// As `pread`; [`io::ErrorKind::UnexpectedEof`] when the file became shorter than the region.
+    pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let left = self.len.saturating_sub(at);
+        let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        self.file.read_exact_at(&mut buffer[..want], self.offset + at)?;
+        Ok(want)
+    }
+
+    /// A sequential reader over the region.
+    pub fn reader(&self) -> RegionReader {
+        RegionReader { region: self.clone(), position: 0 }
+    }
+}
+
+/// Reads a [`Region`] from its start to its end.
+#[derive(Debug)]
+pub struct RegionReader {
+    region: Region,
+    position: u64,
+}
+
+impl RegionReader {
+    /// Where the next byte comes from, relative to the region.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Moves forward without reading. Past the end, reads find nothing.
+    pub fn skip(&mut self, bytes: u64) {
+        self.position = self.position.saturating_add(bytes);
+    }
+}
+
+impl Read for RegionReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.region.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}

@@ -1,0 +1,3 @@
+//! The `convert` program.
+
+fn main() {}

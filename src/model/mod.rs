@@ -1,0 +1,26 @@
+//! Names and documents of the specifications: digests, references, platforms, manifests, configs, entry paths.
+//!
+//! The idea to hold: values are parsed once, at the door, and are right from then on. Nothing here does I/O, reads a
+//! clock or looks at the environment.
+
+mod config;
+mod digest;
+mod document;
+mod metadata;
+mod note;
+mod path;
+mod platform;
+mod quote;
+mod reference;
+mod time;
+
+pub use config::{Config, HistoryEntry};
+pub use digest::Digest;
+pub use document::{ArchiveManifestItem, Index, Manifest};
+pub use metadata::{Metadata, Mode, Xattrs};
+pub use note::Note;
+pub use path::{EntryPath, PathError};
+pub use platform::Platform;
+pub use quote::Quoted;
+pub use reference::Reference;
+pub use time::Timestamp;

@@ -1,0 +1,166 @@
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind};
+use crate::model::{Digest, EntryPath, Note};
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One flattened tar: the image's files and nothing else.
+    Rootfs,
+    /// One flattened tar with all that Singularity and Apptainer expect inside.
+    SifRootfs,
+}
+
+impl Format {
+    /// All formats, for help and completion.
+    pub const ALL: [Format; 2] = [Format::SifRootfs, Format::Rootfs];
+
+    /// The name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Rootfs => "rootfs",
+            Format::SifRootfs => "sif-rootfs",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
+            let names = Format::ALL.map(Format::name).join(", ");
+            Error::new(ErrorKind::Usage, format!("{text:?} is not a format")).hint(format!("formats: {names}"))
+        })
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How an output is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip at a level from 1 to 12; `None` is the format's default.
+    Gzip(Option<u32>),
+    /// zstd at a level from 1 to 22; `None` is the format's default.
+    Zstd(Option<u32>),
+}
+
+impl FromStr for Compression {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || {
+            Error::new(ErrorKind::Usage, format!("{text:?} is not a compression"))
+                .hint("write none, gzip, gzip:1 to gzip:12, zstd, or zstd:1 to zstd:22")
+        };
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level.parse::<u32>().map_err(|_| bad())?)),
+            None => (text, None),
+        };
+        let within = |max| level.is_none_or(|level| (1..=max).contains(&level));
+        match name {
+            "none" if level.is_none() => Ok(Compression::None),
+            "gzip" if within(12) => Ok(Compression::Gzip(level)),
+            "zstd" if within(22) => Ok(Compression::Zstd(level)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// Where the output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    Path(PathBuf),
+}
+
+/// What to do when the output exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// It is an error.
+    Fail,
+    /// It is replaced, atomically.
+    Replace,
+}
+
+/// Which extended attributes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrPolicy {
+    /// None.
+    None,
+    /// `security.capability` only.
+    Capabilities,
+    /// All.
+    All,
+}
+
+/// One conversion, with every choice made.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What is written.
+    pub format: Format,
+    /// Where to.
+    pub destination: Destination,
+    /// How it is compressed; `None` means by the output's name, else the format's default.
+    pub compression: Option<Compression>,
+    /// How many threads may work at once.
+    pub jobs: NonZeroUsize,
+    /// Where an unlinked temporary goes when one is needed.
+    pub tmpdir: PathBuf,
+    /// What to do when the output exists.
+    pub if_exists: IfExists,
+    /// Permission bits of the output file; the caller has applied the umask.
+    pub output_mode: u32,
+    /// `SOURCE_DATE_EPOCH`, in seconds: the time of everything that is made rather than read.
+    pub source_date_epoch: Option<i64>,
+    /// The image's name as recorded inside `sif-rootfs`; its own name or ID where absent.
+    pub reference: Option<String>,
+    /// `sif-rootfs`: which extended attributes are kept.
+    pub xattrs: XattrPolicy,
+    /// `sif-rootfs`: give everything to 0:0.
+    pub all_root: bool,
+    /// `sif-rootfs`: make directories u+rwx and files u+rw.
+    pub fix_perms: bool,
+    /// `sif-rootfs`: keep device nodes.
+    pub keep_devices: bool,
+    /// `sif-rootfs`: let the runscript change to the image's WORKDIR first.
+    pub workdir: bool,
+    /// `sif-rootfs`: directories to create where missing.
+    pub mkdir: Vec<EntryPath>,
+    /// `sif-rootfs`: empty files to create where missing.
+    pub mkfile: Vec<EntryPath>,
+    /// `sif-rootfs`: labels to add.
+    pub labels: Vec<(String, String)>,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Size of the output in bytes.
+    pub size: u64,
+    /// SHA-256 of the output; computed where asked for.
+    pub sha256: Option<Digest>,
+    /// Names in the output.
+    pub entries: u64,
+    /// Entries read from all layers.
+    pub layer_entries: u64,
+    /// Bytes of uncompressed layer tars that were read.
+    pub layer_bytes: u64,
+    /// diff_ids as verified, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// What the user should know.
+    pub notes: Vec<Note>,
+}

@@ -1,0 +1,66 @@
+use std::collections::btree_map;
+
+use super::{Dentry, Directory, InodeId, Tree};
+
+/// One name on a walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visit {
+    /// Path from the root, parts separated by one slash; empty for the root.
+    pub path: Vec<u8>,
+    /// What the name points at.
+    pub inode: InodeId,
+}
+
+/// Every name of a tree: parents before children, the names of a directory in bytewise order, a directory's contents
+/// right after it. The walk is a loop over a stack of its own, so depth costs no call stack.
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    root: Option<InodeId>,
+    stack: Vec<(usize, btree_map::Iter<'a, Box<[u8]>, Dentry>)>,
+    path: Vec<u8>,
+}
+
+impl Tree {
+    /// Walks all names in canonical order, the root first.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk { tree: self, root: Some(Tree::ROOT), stack: Vec::new(), path: Vec::new() }
+    }
+}
+
+impl<'a> Walk<'a> {
+    fn enter(&mut self, names: &'a Directory) {
+        self.stack.push((self.path.len(), names.iter()));
+    }
+
+    fn visit(&mut self, inode: InodeId) -> Visit {
+        let path = self.path.clone();
+        if let Some(names) = self.tree.directory(inode) {
+            self.enter(names);
+        }
+        Visit { path, inode }
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Visit;
+
+    fn next(&mut self) -> Option<Visit> {
+        if let Some(root) = self.root.take() {
+            return Some(self.visit(root));
+        }
+        loop {
+            let (parent_bytes, names) = self.stack.last_mut()?;
+            self.path.truncate(*parent_bytes);
+            match names.next() {
+                None => drop(self.stack.pop()),
+                Some((name, dentry)) => {
+                    if !self.path.is_empty() {
+                        self.path.push(b'/');
+                    }
+                    self.path.extend_from_slice(name);
+                    return Some(self.visit(dentry.inode));
+                }
+            }
+        }
+    }
+}
