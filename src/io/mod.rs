@@ -3,15 +3,33 @@
 //! The idea to hold: bytes are checked where they are read, and an output exists whole or not at all. Nothing here knows
 //! tar, images or registries, and nothing prints.
 
+mod compress;
 mod decompress;
 mod monitor;
+mod output;
+mod pipeline;
 mod region;
+mod spool;
 mod verify;
 
+pub use compress::{Compressor, StreamCodec};
 pub use decompress::{Codec, decoder};
 pub use monitor::{Monitor, Phase, Snapshot};
+pub use output::{Output, free_bytes, is_stream};
+pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
+pub use spool::{Spool, SpoolWriter};
 pub use verify::{Expected, HashingReader, VerifiedReader};
+
+use crate::error::{Error, ErrorKind};
 
 /// How much is moved at once, in bytes: large enough that system calls do not count, small enough to stay in the cache.
 pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// Sorts out why reading a source failed: damaged data is the image's fault, the rest the file's or the disk's.
+pub fn read_error(error: std::io::Error) -> Error {
+    use std::io::ErrorKind as Io;
+    let damaged = matches!(error.kind(), Io::InvalidData | Io::InvalidInput | Io::UnexpectedEof | Io::Other);
+    let kind = if damaged { ErrorKind::InvalidImage } else { ErrorKind::SourceUnavailable };
+    Error::io(kind, error)
+}

@@ -61,6 +61,11 @@ impl RegionReader {
         self.position
     }
 
+    /// How many bytes are left to read.
+    pub fn remaining(&self) -> u64 {
+        self.region.len.saturating_sub(self.position)
+    }
+
     /// Moves forward without reading. Past the end, reads find nothing.
     pub fn skip(&mut self, bytes: u64) {
         self.position = self.position.saturating_add(bytes);

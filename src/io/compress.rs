@@ -1,0 +1,260 @@
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crate::error::{Error, ErrorKind};
+
+/// Input of one gzip block, in bytes. The blocks, and so the output, do not depend on how many threads there are.
+const GZIP_CHUNK_BYTES: usize = 1 << 20;
+/// Input of one zstd frame, in bytes: several times the window of the default level, so that little is lost at its start.
+const ZSTD_CHUNK_BYTES: usize = 8 << 20;
+/// How far back deflate looks.
+const DEFLATE_WINDOW_BYTES: usize = 32 << 10;
+
+/// A stream format that [`Compressor`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamCodec {
+    /// One gzip member (some readers stop after the first), level 1 to 9.
+    Gzip(u32),
+    /// zstd frames with checksums, one after the other, level 1 to 22.
+    Zstd(u32),
+}
+
+impl StreamCodec {
+    fn chunk_bytes(self) -> usize {
+        match self {
+            StreamCodec::Gzip(_) => GZIP_CHUNK_BYTES,
+            StreamCodec::Zstd(_) => ZSTD_CHUNK_BYTES,
+        }
+    }
+}
+
+/// Compresses a stream on several threads: chunks are compressed independently and written in order, so the bytes are the
+/// same for any number of threads.
+pub struct Compressor<W> {
+    codec: StreamCodec,
+    chunk: Vec<u8>,
+    /// The end of the chunk before this one, which deflate may refer to.
+    window: Vec<u8>,
+    jobs: Option<SyncSender<Job>>,
+    order: Option<SyncSender<Receiver<Compressed>>>,
+    workers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<io::Result<W>>>,
+}
+
+struct Job {
+    chunk: Vec<u8>,
+    window: Vec<u8>,
+    last: bool,
+    reply: SyncSender<Compressed>,
+}
+
+type Compressed = io::Result<Block>;
+
+struct Block {
+    bytes: Vec<u8>,
+    /// CRC-32 and length of what was compressed, for gzip's trailer.
+    checksum: crc32fast::Hasher,
+    input_bytes: u64,
+}
+
+impl<W: Write + Send + 'static> Compressor<W> {
+    /// Begins a compressed stream into `inner` on `threads` threads.
+    pub fn new(inner: W, codec: StreamCodec, threads: NonZeroUsize) -> Self {
+        let ahead = 2 * threads.get();
+        let (jobs, queue) = sync_channel::<Job>(ahead);
+        let (order, ordered) = sync_channel(ahead);
+        let queue = Arc::new(Mutex::new(queue));
+        let start_worker = |_| {
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || work(codec, &queue))
+        };
+        let workers = (0..threads.get()).map(start_worker).collect();
+        let writer = std::thread::spawn(move || write_in_order(codec, inner, &ordered));
+        let chunk = Vec::with_capacity(codec.chunk_bytes());
+        Compressor {
+            codec,
+            chunk,
+            window: Vec::new(),
+            jobs: Some(jobs),
+            order: Some(order),
+            workers,
+            writer: Some(writer),
+        }
+    }
+
+    /// Writes what is left and gives the inner writer back.
+    ///
+    /// # Errors
+    /// What writing failed with.
+    pub fn finish(mut self) -> io::Result<W> {
+        // A writer that stopped says why when it is joined.
+        let _ = self.send(true);
+        self.close()
+    }
+
+    fn send(&mut self, last: bool) -> io::Result<()> {
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(self.codec.chunk_bytes()));
+        let tail = chunk.len().saturating_sub(DEFLATE_WINDOW_BYTES);
+        let window = std::mem::replace(&mut self.window, chunk[tail..].to_vec());
+        let (reply, replied) = sync_channel(1);
+        let job = Job { chunk, window, last, reply };
+        let sent = self.order.as_ref().is_some_and(|order| order.send(replied).is_ok())
+            && self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+
+    fn close(&mut self) -> io::Result<W> {
+        (self.jobs, self.order) = (None, None);
+        let panicked = || io::Error::other(Error::new(ErrorKind::Bug, "a compression thread panicked"));
+        let all_well = self.workers.drain(..).all(|worker| worker.join().is_ok());
+        let written = self.writer.take().and_then(|writer| writer.join().ok()).ok_or_else(panicked)?;
+        if all_well { written } else { Err(panicked()) }
+    }
+}
+
+impl<W: Write + Send + 'static> Write for Compressor<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = self.codec.chunk_bytes() - self.chunk.len();
+        let count = room.min(bytes.len());
+        self.chunk.extend_from_slice(&bytes[..count]);
+        if self.chunk.len() == self.codec.chunk_bytes() && self.send(false).is_err() {
+            // The writer has stopped: its error is the one to tell.
+            return Err(self.close().err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()));
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = queue.lock().map(|queue| queue.recv());
+        let Ok(Ok(job)) = next else { return };
+        let compressed = match codec {
+            StreamCodec::Gzip(level) => deflate(level, &job),
+            StreamCodec::Zstd(level) => zstd_frame(level, &job),
+        };
+        let mut checksum = crc32fast::Hasher::new();
+        if let StreamCodec::Gzip(_) = codec {
+            checksum.update(&job.chunk);
+        }
+        let input_bytes = job.chunk.len() as u64;
+        let _ = job.reply.send(compressed.map(|bytes| Block { bytes, checksum, input_bytes }));
+    }
+}
+
+/// One run of deflate blocks that begins and ends on a byte, so that runs can be joined (RFC 1951; as pigz does it).
+fn deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    use flate2::{Compress, Compression, FlushCompress, Status};
+    let mut compress = Compress::new(Compression::new(level), false);
+    if !job.window.is_empty() {
+        compress.set_dictionary(&job.window)?;
+    }
+    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let mut out = Vec::with_capacity(job.chunk.len() / 2 + 1024);
+    loop {
+        let taken = compress.total_in() as usize;
+        let status = compress.compress_vec(&job.chunk[taken..], &mut out, flush)?;
+        let all_taken = compress.total_in() as usize == job.chunk.len();
+        let done = if job.last { status == Status::StreamEnd } else { all_taken && out.len() < out.capacity() };
+        if done {
+            return Ok(out);
+        }
+        out.reserve(out.capacity().max(64 << 10));
+    }
+}
+
+fn zstd_frame(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    // An empty last chunk is an empty frame only where it is the only one; elsewhere it is nothing.
+    if job.chunk.is_empty() && !job.window.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut compressor = zstd::bulk::Compressor::new(level as i32)?;
+    compressor.include_checksum(true)?;
+    compressor.compress(&job.chunk)
+}
+
+fn write_in_order<W: Write>(
+    codec: StreamCodec,
+    mut inner: W,
+    ordered: &Receiver<Receiver<Compressed>>,
+) -> io::Result<W> {
+    let is_gzip = matches!(codec, StreamCodec::Gzip(_));
+    if is_gzip {
+        // RFC 1952: deflate, no flags, no time, no hint about the level, unknown system.
+        inner.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
+    }
+    let mut checksum = crc32fast::Hasher::new();
+    let mut input_bytes = 0u64;
+    for reply in ordered {
+        let block = reply.recv().map_err(|_| io::ErrorKind::BrokenPipe)??;
+        inner.write_all(&block.bytes)?;
+        checksum.combine(&block.checksum);
+        input_bytes += block.input_bytes;
+    }
+    if is_gzip {
+        inner.write_all(&checksum.finalize().to_le_bytes())?;
+        inner.write_all(&(input_bytes as u32).to_le_bytes())?;
+    }
+    Ok(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Codec, decoder};
+    use std::io::Read as _;
+
+    fn compressed(codec: StreamCodec, threads: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut compressor = Compressor::new(Vec::new(), codec, NonZeroUsize::new(threads).unwrap());
+        compressor.write_all(bytes).unwrap();
+        compressor.finish().unwrap()
+    }
+
+    #[test]
+    fn any_number_of_threads_writes_the_same_stream() {
+        let text: Vec<u8> =
+            (0..2_500_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 20).to_le_bytes()).collect();
+        for codec in [StreamCodec::Gzip(6), StreamCodec::Gzip(1), StreamCodec::Zstd(3)] {
+            for length in [0, 1, GZIP_CHUNK_BYTES, ZSTD_CHUNK_BYTES, ZSTD_CHUNK_BYTES + 1, text.len()] {
+                let one = compressed(codec, 1, &text[..length]);
+                assert!(one == compressed(codec, 5, &text[..length]));
+                let mut back = Vec::new();
+                decoder(Codec::sniff(&one), &one[..]).unwrap().read_to_end(&mut back).unwrap();
+                assert!(back == text[..length], "{codec:?} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn gzip_is_a_single_member() {
+        let bytes = vec![1; 3 * GZIP_CHUNK_BYTES];
+        let stream = compressed(StreamCodec::Gzip(6), 2, &bytes);
+        let mut back = Vec::new();
+        flate2::bufread::GzDecoder::new(&stream[..]).read_to_end(&mut back).unwrap();
+        assert!(back == bytes);
+    }
+
+    #[test]
+    fn a_failing_writer_is_told() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut compressor = Compressor::new(Full, StreamCodec::Gzip(1), NonZeroUsize::MIN);
+        let failed = (0..64).find_map(|_| compressor.write_all(&[0; GZIP_CHUNK_BYTES]).err());
+        let error = failed.map_or_else(|| compressor.finish().err(), Some);
+        assert_eq!(error.unwrap().kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,237 @@
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+
+/// How an unfinished output is called where the file system cannot hold one without a name.
+const UNFINISHED_SUFFIX: &str = ".unfinished";
+
+/// An output file that appears under its name complete, or not at all.
+///
+/// Until [`Output::publish`] it has no name (`O_TMPFILE`), so that even SIGKILL leaves nothing; where a file system cannot
+/// do that (NFS, some FUSE ones), it is a hidden file beside the output that is removed when dropped.
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    file: Arc<File>,
+    unfinished: Option<PathBuf>,
+    replace: bool,
+    mode: u32,
+}
+
+impl Output {
+    /// Begins an output at `path` with the permission bits `mode`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when `path` exists and `replace` is off, or its directory cannot be written.
+    pub fn create(path: &Path, replace: bool, mode: u32) -> Result<Self> {
+        let doing = || format!("creating output {path:?}");
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => {
+                return Err(Error::new(ErrorKind::Output, "it is a directory"))
+                    .doing(doing)
+                    .map_err(|error| error.hint("name a file with -o, or remove the directory"));
+            }
+            Ok(_) if !replace => return Err(exists(path)),
+            _ => {}
+        }
+        let directory = directory_of(path);
+        let (file, unfinished) = match unnamed(directory, mode) {
+            Some(file) => (file, None),
+            None => named(path, mode)
+                .or_kind(ErrorKind::Output)
+                .doing(doing)
+                .map_err(|error| error.hint("choose a directory that you may write to with -o"))?,
+        };
+        Ok(Output { path: path.to_path_buf(), file: Arc::new(file), unfinished, replace, mode })
+    }
+
+    /// The file to be written; readable too.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// The name it will have.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the file durable and gives it its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when that fails, or when somebody else made a file of that name meanwhile and it is not to be
+    /// replaced.
+    pub fn publish(mut self) -> Result<()> {
+        let published = self.sync_and_name();
+        published.doing(|| format!("finishing output {:?}", self.path))
+    }
+
+    fn sync_and_name(&mut self) -> Result<()> {
+        self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
+        self.file.sync_all().or_kind(ErrorKind::Output)?;
+        let unfinished = match self.unfinished.clone() {
+            Some(path) => path,
+            None if !self.replace => match link(&self.file, &self.path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.path)),
+                linked => return linked.or_kind(ErrorKind::Output).map(|()| self.sync_directory()),
+            },
+            // A link never replaces, a rename does: so first a name beside the output, then that.
+            None => {
+                let beside = unfinished_name(&self.path);
+                link(&self.file, &beside).or_kind(ErrorKind::Output)?;
+                self.unfinished.insert(beside).clone()
+            }
+        };
+        self.rename(&unfinished)?;
+        self.unfinished = None;
+        self.sync_directory();
+        Ok(())
+    }
+
+    fn rename(&self, unfinished: &Path) -> Result<()> {
+        if self.replace {
+            return fs::rename(unfinished, &self.path).or_kind(ErrorKind::Output);
+        }
+        let renamed = rustix::fs::renameat_with(CWD, unfinished, CWD, &self.path, RenameFlags::NOREPLACE);
+        match renamed.map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&self.path)),
+            // NFS knows no such flag: a hard link does not replace either.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                match fs::hard_link(unfinished, &self.path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&self.path)),
+                    linked => linked.and_then(|()| fs::remove_file(unfinished)).or_kind(ErrorKind::Output),
+                }
+            }
+            renamed => renamed.or_kind(ErrorKind::Output),
+        }
+    }
+
+    /// Makes the new name durable. Not every file system lets a directory be synced; the data is safe without.
+    fn sync_directory(&self) {
+        if let Ok(directory) = File::open(directory_of(&self.path)) {
+            let _ = directory.sync_all();
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unfinished {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Whether `path` is something that is written to rather than replaced: a pipe, a terminal, `/dev/null`.
+pub fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| {
+        let kind = found.file_type();
+        kind.is_fifo() || kind.is_char_device()
+    })
+}
+
+/// Bytes an ordinary user may still write to the file system that holds `file`; `None` where it does not say.
+pub fn free_bytes(file: impl AsFd) -> Option<u64> {
+    let found = rustix::fs::fstatvfs(file).ok()?;
+    // A file system that reports no blocks at all keeps no such count.
+    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(ErrorKind::Output, format!("output {path:?} exists already"))
+        .hint("add --force to replace it, or name another file with -o")
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn unnamed(directory: &Path, mode: u32) -> Option<File> {
+    // The name is given through /proc, which a bare chroot may lack.
+    if !Path::new("/proc/self/fd").exists() {
+        return None;
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::from_raw_mode(mode | 0o600));
+    opened.ok().map(File::from)
+}
+
+fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
+    let beside = unfinished_name(path);
+    let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&beside)?;
+    Ok((file, Some(beside)))
+}
+
+/// A name that no other process and no other output of this one uses.
+fn unfinished_name(path: &Path) -> PathBuf {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let mut name = std::ffi::OsString::from(".");
+    // Room for the rest within the 255 bytes of a name.
+    let own = path.file_name().unwrap_or_default();
+    let short = std::os::unix::ffi::OsStrExt::as_bytes(own);
+    name.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&short[..short.len().min(200)]));
+    name.push(format!(".{}-{}{UNFINISHED_SUFFIX}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    directory_of(path).join(name)
+}
+
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(rustix::fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn appears_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.tar");
+        let names = || fs::read_dir(directory.path()).unwrap().count();
+        let begin = |replace| Output::create(&path, replace, 0o640);
+        drop(begin(false).unwrap());
+        assert_eq!(names(), 0);
+
+        let (first, late) = (begin(false).unwrap(), begin(false).unwrap());
+        first.file().write_all_at(b"one", 0).unwrap();
+        assert!(!path.exists());
+        first.publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert_eq!(late.publish().unwrap_err().kind(), ErrorKind::Output);
+        assert_eq!(begin(false).unwrap_err().kind(), ErrorKind::Output);
+
+        let replacement = begin(true).unwrap();
+        replacement.file().write_all_at(b"two", 0).unwrap();
+        replacement.publish().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"two".to_vec(), 1));
+    }
+
+    #[test]
+    fn where_files_need_names_they_are_hidden_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.tar");
+        let begin = |replace| {
+            let (file, unfinished) = named(&path, 0o600).unwrap();
+            Output { path: path.clone(), file: Arc::new(file), unfinished, replace, mode: 0o600 }
+        };
+        drop(begin(false));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        begin(false).publish().unwrap();
+        assert_eq!(begin(false).publish().unwrap_err().kind(), ErrorKind::Output);
+        begin(true).publish().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
