@@ -1,0 +1,94 @@
+use super::*;
+use crate::io::Region;
+use crate::model::{Metadata, Timestamp, Xattrs};
+use std::io::Write as _;
+use std::sync::Arc;
+
+fn region(bytes: &[u8]) -> Region {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    Region::whole(Arc::new(file)).unwrap()
+}
+
+fn read_all(bytes: &[u8]) -> crate::Result<Vec<Entry>> {
+    let mut entries = Entries::new(region(bytes).reader());
+    let mut found = Vec::new();
+    while let Some(entry) = entries.next_entry()? {
+        found.push(entry);
+    }
+    Ok(found)
+}
+
+fn written(members: &[Member<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for member in members {
+        member_header(&mut out, member);
+        if let MemberKind::File { size } = member.kind {
+            out.resize(out.len() + (size + padding(size)) as usize, b'x');
+        }
+    }
+    out.extend_from_slice(&end_of_archive());
+    out
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let xattrs: Xattrs = [(&b"security.capability"[..], &b"\x01\0\0\x02\n12 a=b\n"[..]), (b"user.a=b%", b"")]
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect();
+    let mut odd = Metadata::root_owned(0o6755, Timestamp { seconds: -2, nanoseconds: 500_000_000 });
+    (odd.uid, odd.gid, odd.xattrs) = (4_000_000_000, 2_097_152, Some(Box::new(xattrs)));
+    let plain = Metadata::root_owned(0o644, Timestamp::from_seconds(1 << 34));
+    let long = [b"d/".repeat(60).as_slice(), &[b'n'; 99]].concat();
+    let longer = [b'n'; 255].repeat(3).chunks(255).collect::<Vec<_>>().join(&b'/');
+    let kinds = [
+        (&b"plain"[..], MemberKind::File { size: 3 }),
+        (&long, MemberKind::File { size: 512 }),
+        (&longer, MemberKind::HardLink(&long)),
+        (b"link\xff", MemberKind::Symlink(&longer)),
+        (b"dir", MemberKind::Directory),
+        (b"fifo", MemberKind::Fifo),
+        (b"null", MemberKind::CharDevice(1, 3)),
+        (b"sda", MemberKind::BlockDevice(8, 1 << 22)),
+    ];
+    for metadata in [&plain, &odd] {
+        let members: Vec<_> = kinds.map(|(path, kind)| Member { path, kind, metadata }).into();
+        let entries = read_all(&written(&members)).unwrap();
+        assert_eq!(entries.len(), members.len());
+        for (entry, member) in entries.iter().zip(&members) {
+            let name = entry.raw_path.strip_suffix(b"/").unwrap_or(&entry.raw_path);
+            assert_eq!(name, member.path);
+            assert_eq!(&entry.metadata, metadata);
+            match member.kind {
+                MemberKind::File { size } => assert_eq!((entry.size, entry.stored_bytes), (size, size)),
+                MemberKind::HardLink(target) | MemberKind::Symlink(target) => assert_eq!(entry.link, target),
+                MemberKind::CharDevice(..) => assert_eq!(entry.device, (1, 3)),
+                MemberKind::BlockDevice(..) => assert_eq!(entry.device, (8, 1 << 22)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_tar_is_an_error_or_shorter_but_never_wrong() {
+    let metadata = Metadata::root_owned(0o644, Timestamp { seconds: 5, nanoseconds: 1 });
+    let member = |path| Member { path, kind: MemberKind::File { size: 700 }, metadata: &metadata };
+    let whole = written(&[member(b"a"), member(b"b")]);
+    for length in 0..whole.len() {
+        if let Ok(entries) = read_all(&whole[..length]) {
+            assert!(entries.len() <= 2);
+            assert!(entries.iter().all(|entry| entry.size == 700), "cut at {length}");
+        }
+    }
+}
+
+#[test]
+fn a_changed_header_is_noticed() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::default());
+    let mut bytes = written(&[Member { path: b"a", kind: MemberKind::Directory, metadata: &metadata }]);
+    bytes[0] ^= 1;
+    let error = read_all(&bytes).unwrap_err();
+    assert_eq!(error.to_string(), "tar header at byte 0: checksum mismatch");
+}
