@@ -1,1 +1,20 @@
-//! Not written yet.
+//! Layer semantics and nothing else: layers in, one merged tree and the way to its bytes out.
+//!
+//! The idea to hold: merging is a fold over headers into a plain [`Tree`](crate::tree::Tree), in the order they stand, so
+//! its rules can be read and tested as text. Bytes are not moved by it: a file in the tree says where its bytes are, in
+//! the archive itself or in a spool of decoded layers.
+//!
+//! Nothing unverified gets out: [`flatten`] returns what its caller made of the tree only when every layer's digests
+//! have been checked. This room knows no output format.
+
+mod contents;
+mod layer;
+mod merge;
+mod run;
+mod whiteout;
+
+pub use contents::{Contents, Piece};
+pub use run::{Flattened, Options, Summary, flatten};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::tree::{Content, Extent, FileData, Location};
+
+/// The open files that a flattened image's bytes lie in.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    files: Vec<Arc<File>>,
+}
+
+/// A stretch of a regular file, in order.
+#[derive(Debug, Clone, Copy)]
+pub enum Piece<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// `len` bytes of `file` from `offset` on.
+    Stored {
+        /// Where they are read from.
+        file: &'a Arc<File>,
+        /// First byte, from the start of the file.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// This many zeros: a hole.
+    Zeros(u64),
+}
+
+impl Contents {
+    pub(super) fn new(files: Vec<Arc<File>>) -> Self {
+        Contents { files }
+    }
+
+    /// The pieces of a regular file from its first byte to its last.
+    pub fn pieces<'a>(&'a self, data: &'a FileData) -> impl Iterator<Item = Piece<'a>> {
+        let stored = |location: Location, len| Piece::Stored {
+            file: &self.files[location.file.0 as usize],
+            offset: location.offset,
+            len,
+        };
+        let (bytes, whole, extents): (&[u8], Option<Location>, &[Extent]) = match &data.content {
+            Content::Inline(bytes) => (bytes, None, &[]),
+            Content::Stored(location) => (&[], Some(*location), &[]),
+            Content::Sparse(extents) => (&[], None, extents),
+        };
+        let held = bytes.len() as u64 + whole.map_or(0, |_| data.size);
+        let end = extents.last().map_or(held, |last| last.at + last.len);
+        let holes_before = std::iter::once(0).chain(extents.iter().map(|extent| extent.at + extent.len));
+        let sparse = extents.iter().zip(holes_before).flat_map(move |(extent, hole_at)| {
+            [Piece::Zeros(extent.at - hole_at), stored(extent.location, extent.len)]
+        });
+        std::iter::once(Piece::Bytes(bytes))
+            .chain(whole.map(|location| stored(location, data.size)))
+            .chain(sparse)
+            .chain(std::iter::once(Piece::Zeros(data.size - end)))
+            .filter(|piece| !piece.is_empty())
+    }
+}
+
+impl Piece<'_> {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Stored { len, .. } | Piece::Zeros(len) => *len,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,185 @@
+use std::io::{self, Read};
+
+use super::whiteout::{Marker, marker};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Monitor, RegionReader, SpoolWriter};
+use crate::model::{EntryPath, Metadata, Quoted};
+use crate::tar::{Entries, Entry, EntryKind, Input};
+use crate::tree::{Content, Extent, FileData, FileId, Location};
+
+/// How many entries all layers of an image may have together, and how many bytes their names, links and extended
+/// attributes may take: what bounds the memory a hostile image can cost (1.6 GB at the worst).
+const ENTRIES_MAX: u64 = 8 << 20;
+const NAME_BYTES_MAX: u64 = 1 << 30;
+
+/// One change that a layer makes, in the order of its tar.
+#[derive(Debug)]
+pub(super) enum Change {
+    Whiteout { directory: Box<[u8]>, name: Box<[u8]> },
+    Opaque { directory: Box<[u8]> },
+    Put { path: EntryPath, node: Node, metadata: Metadata },
+}
+
+/// What is put at a path.
+#[derive(Debug)]
+pub(super) enum Node {
+    Directory,
+    File(FileData),
+    HardLink(EntryPath),
+    Symlink(Box<[u8]>),
+    Fifo,
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+}
+
+/// Counts what all layers cost together.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    entries: std::sync::atomic::AtomicU64,
+    name_bytes: std::sync::atomic::AtomicU64,
+}
+
+impl Budget {
+    fn spend(&self, entry: &Entry) -> Result<()> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let xattrs = entry.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+        let xattr_bytes: usize = xattrs.map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = (entry.raw_path.len() + entry.link.len() + xattr_bytes) as u64;
+        let segments = entry.segments.as_ref().map_or(0, |segments| 32 * segments.len() as u64);
+        let entries = self.entries.fetch_add(1, Relaxed) + 1;
+        let name_bytes = self.name_bytes.fetch_add(bytes + segments, Relaxed) + bytes + segments;
+        if entries > ENTRIES_MAX || name_bytes > NAME_BYTES_MAX {
+            let message = format!("the layers hold more than {ENTRIES_MAX} entries, or 1 GiB of names");
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("an image of that many files is most likely damaged or hostile: check where it came from"));
+        }
+        Ok(())
+    }
+
+    /// Entries seen so far.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Where the bytes of a layer's files go while its tar is read.
+pub(super) enum Keep<'a> {
+    /// Nowhere: they lie in file `file`, and the tar begins at `offset` there.
+    InPlace { file: FileId, offset: u64 },
+    /// Into the spool, which is file `file`.
+    Spool { file: FileId, writer: SpoolWriter<'a> },
+}
+
+/// Reads the changes of a layer whose tar lies uncompressed in a file: headers only.
+pub(super) fn scan(reader: RegionReader, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+    changes(reader, keep, budget, monitor)
+}
+
+/// Reads the changes of a layer from a stream of its uncompressed tar, keeping the contents of its files.
+pub(super) fn read(stream: &mut dyn Read, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+    changes(Sequential { inner: stream }, keep, budget, monitor)
+}
+
+/// A stream cannot seek: what is skipped is read.
+struct Sequential<'a> {
+    inner: &'a mut dyn Read,
+}
+
+impl Read for Sequential<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+impl Input for Sequential<'_> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut Read::by_ref(&mut self.inner).take(bytes), &mut io::sink())?;
+        if skipped < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
+fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+    let mut entries = Entries::new(input);
+    let mut changes = Vec::new();
+    let mut buffer = Vec::new();
+    while let Some(entry) = entries.next_entry()? {
+        monitor.check()?;
+        budget.spend(&entry)?;
+        let path = EntryPath::parse(&entry.raw_path);
+        let path = path.map_err(|error| invalid(format!("entry {}: {error}", Quoted(&entry.raw_path))))?;
+        match marker(&path) {
+            Some(Marker::Whiteout { directory, name }) => changes.push(Change::Whiteout { directory, name }),
+            Some(Marker::Opaque { directory }) => changes.push(Change::Opaque { directory }),
+            Some(Marker::Dropped) => {}
+            None => {
+                let node = node(&mut entries, &entry, &mut keep, &mut buffer)?;
+                changes.push(Change::Put { path, node, metadata: entry.metadata });
+            }
+        }
+    }
+    if let Keep::Spool { writer, .. } = &mut keep {
+        writer.flush().map_err(spool_error)?;
+    }
+    Ok(changes)
+}
+
+fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>, buffer: &mut Vec<u8>) -> Result<Node> {
+    let (major, minor) = entry.device;
+    Ok(match entry.kind {
+        EntryKind::Directory => Node::Directory,
+        EntryKind::File => Node::File(file(entries, entry, keep, buffer)?),
+        EntryKind::HardLink => Node::HardLink(EntryPath::parse(&entry.link).map_err(|error| {
+            invalid(format!("entry {}: link target {}: {error}", Quoted(&entry.raw_path), Quoted(&entry.link)))
+        })?),
+        EntryKind::Symlink => Node::Symlink(entry.link.as_slice().into()),
+        EntryKind::Fifo => Node::Fifo,
+        EntryKind::CharDevice => Node::CharDevice { major, minor },
+        EntryKind::BlockDevice => Node::BlockDevice { major, minor },
+    })
+}
+
+fn file<I: Input>(
+    entries: &mut Entries<I>,
+    entry: &Entry,
+    keep: &mut Keep<'_>,
+    buffer: &mut Vec<u8>,
+) -> Result<FileData> {
+    let first = match keep {
+        _ if entry.stored_bytes == 0 => Location { file: FileId(0), offset: 0 },
+        Keep::InPlace { file, offset } => Location { file: *file, offset: *offset + entry.data_offset },
+        Keep::Spool { file, writer } => {
+            let offset = writer.begin(entry.stored_bytes).map_err(spool_error)?;
+            buffer.resize(crate::io::CHUNK_BYTES, 0);
+            loop {
+                match entries.read_data(buffer)? {
+                    0 => break,
+                    count => writer.append(&buffer[..count]).map_err(spool_error)?,
+                }
+            }
+            Location { file: *file, offset }
+        }
+    };
+    let content = match &entry.segments {
+        None if entry.size == 0 => return Ok(FileData::inline(&b""[..])),
+        None => Content::Stored(first),
+        Some(segments) => {
+            let mut next = first;
+            let place = segments.iter().map(|segment| {
+                let extent = Extent { at: segment.at, len: segment.len, location: next };
+                next.offset += segment.len;
+                extent
+            });
+            Content::Sparse(place.collect())
+        }
+    };
+    Ok(FileData { size: entry.size, content })
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidImage, message)
+}
+
+/// Reading and spooling share one loop; only the latter can fill a disk.
+fn spool_error(error: io::Error) -> Error {
+    Error::io(ErrorKind::Output, error).doing("keeping decoded contents")
+}

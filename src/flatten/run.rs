@@ -1,0 +1,324 @@
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::contents::Contents;
+use super::layer::{self, Budget, Change, Keep};
+use super::merge;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::image::Image;
+use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, Spool, decode, read_error};
+use crate::model::{Digest, Timestamp};
+use crate::tree::{FileId, Tree};
+
+/// How [`flatten`] goes about it.
+pub struct Options<'a> {
+    /// How many layers are read or hashed at once.
+    pub jobs: NonZeroUsize,
+    /// Who watches.
+    pub monitor: &'a Monitor,
+    /// Makes room for contents of compressed layers; asked at most once, and only where there are any.
+    pub spool: &'a (dyn Fn() -> Result<Spool> + Sync),
+    /// Whether every digest is checked before the caller sees the tree, rather than while it works. For outputs that
+    /// cannot be taken back.
+    pub verify_first: bool,
+}
+
+/// A flattened image, while its digests may still be being checked.
+pub struct Flattened {
+    /// The merged file system.
+    pub tree: Tree,
+    /// Where its bytes are.
+    pub contents: Contents,
+    /// Bytes that decoded contents take in the spool.
+    pub spooled_bytes: u64,
+}
+
+/// What was read and found right.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// The digests of the uncompressed layers, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// Entries of all layers.
+    pub entries: u64,
+    /// Bytes of all layers' uncompressed tars.
+    pub bytes: u64,
+}
+
+/// Merges the layers of `image` and gives the result to `emit`. Every layer's digests are verified by the time this
+/// returns: what `emit` wrote may be shown to the world only after that.
+///
+/// # Errors
+/// Errors of `emit`; [`ErrorKind::Mismatch`] for a layer that is not what its digests say, which is told rather than
+/// whatever else went wrong because of it; otherwise why a layer could not be read or merged.
+pub fn flatten<T>(
+    image: &Image,
+    options: &Options<'_>,
+    emit: impl FnOnce(Flattened) -> Result<T>,
+) -> Result<(T, Summary)> {
+    let plans = plan(image)?;
+    let stored_bytes = plans.iter().map(Plan::stored_bytes).sum();
+    options.monitor.begin(Phase::Read, stored_bytes);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.get()).build();
+    let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
+    let run = Run {
+        image,
+        options,
+        plans,
+        budget: Budget::default(),
+        spool: OnceLock::new(),
+        give_up: AtomicBool::new(false),
+    };
+    pool.in_place_scope(|scope| {
+        let (changes_sender, changes) = channel();
+        let (hash_sender, hashes) = channel();
+        run.start(scope, changes_sender, hash_sender);
+        let result = run.merge_and_emit(changes, &hashes, emit);
+        if result.as_ref().is_err_and(|error| !blames_the_data(error)) {
+            run.give_up.store(true, Ordering::Relaxed);
+        }
+        run.conclude(result, hashes)
+    })
+}
+
+/// How one layer is read.
+enum Plan {
+    /// Its tar lies uncompressed in a file: headers are read, contents stay, and a second reader hashes all of it.
+    InPlace(Region),
+    /// It is compressed, or comes from somewhere that is not a file: decoded once, contents kept in the spool.
+    Decode {
+        /// Bytes as stored, where known.
+        stored_bytes: u64,
+    },
+}
+
+impl Plan {
+    fn stored_bytes(&self) -> u64 {
+        match self {
+            Plan::InPlace(region) => region.len,
+            Plan::Decode { stored_bytes } => *stored_bytes,
+        }
+    }
+}
+
+fn plan(image: &Image) -> Result<Vec<Plan>> {
+    let plan_one = |index: usize| -> Result<Plan> {
+        let blob = &image.layers[index].blob;
+        let Some(region) = image.blobs.region(blob)? else {
+            return Ok(Plan::Decode { stored_bytes: blob.size.unwrap_or(0) });
+        };
+        let mut start = [0; Codec::SNIFF_BYTES];
+        let count = region.read_at(&mut start, 0).map_err(read_error)?;
+        Ok(match Codec::sniff(&start[..count]) {
+            Codec::None => Plan::InPlace(region),
+            _ => Plan::Decode { stored_bytes: region.len },
+        })
+    };
+    let named = |index| plan_one(index).doing(|| format!("reading {}", image.layer_name(index)));
+    (0..image.layers.len()).map(named).collect()
+}
+
+/// What is found out about one layer's tar as a whole.
+struct Hashed {
+    diff_id: Digest,
+    bytes: u64,
+}
+
+type Changes = (usize, Result<Vec<Change>>);
+type Hash = (usize, Result<Hashed>);
+
+struct Run<'a> {
+    image: &'a Image,
+    options: &'a Options<'a>,
+    plans: Vec<Plan>,
+    budget: Budget,
+    spool: OnceLock<Spool>,
+    give_up: AtomicBool,
+}
+
+impl Run<'_> {
+    /// Starts everything that needs no other layer. Headers come before hashes, because merging waits for them, and large
+    /// layers before small ones, because the largest decides how long it all takes.
+    fn start<'s>(&'s self, scope: &rayon::Scope<'s>, changes: Sender<Changes>, hashes: Sender<Hash>) {
+        let mut order: Vec<usize> = (0..self.plans.len()).collect();
+        order.sort_by_key(|&index| std::cmp::Reverse((self.plans[index].stored_bytes(), index)));
+        for &index in &order {
+            let (changes, hashes) = (changes.clone(), hashes.clone());
+            scope.spawn(move |_| match &self.plans[index] {
+                Plan::InPlace(region) => {
+                    let _ = changes.send((index, self.scan(index, region)));
+                }
+                Plan::Decode { .. } => {
+                    let (read, hashed) = split(self.decode(index));
+                    let _ = hashes.send((index, hashed));
+                    let _ = changes.send((index, read));
+                }
+            });
+        }
+        for index in order {
+            if let Plan::InPlace(region) = &self.plans[index] {
+                let hashes = hashes.clone();
+                scope.spawn(move |_| {
+                    let _ = hashes.send((index, self.hash(index, region)));
+                });
+            }
+        }
+    }
+
+    fn scan(&self, index: usize, region: &Region) -> Result<Vec<Change>> {
+        let keep = Keep::InPlace { file: FileId(index as u32), offset: region.offset };
+        layer::scan(region.reader(), keep, &self.budget, self.options.monitor)
+            .doing(|| format!("reading {}", self.image.layer_name(index)))
+    }
+
+    fn decode(&self, index: usize) -> Result<(Vec<Change>, Hashed)> {
+        let blob = &self.image.layers[index].blob;
+        let doing = || format!("reading {}", self.image.layer_name(index));
+        let spool = self.spool()?;
+        let stored = self.image.blobs.open(blob).doing(doing)?;
+        let staged = self.options.jobs.get() > 1;
+        let read = |stream: &mut dyn io::Read| {
+            let keep = Keep::Spool { file: FileId(self.plans.len() as u32), writer: spool.writer() };
+            layer::read(stream, keep, &self.budget, self.options.monitor)
+        };
+        let (changes, found) = decode(stored, blob.expected(), self.options.monitor, staged, read).doing(doing)?;
+        let hashed = Hashed { diff_id: found.digest, bytes: found.bytes };
+        self.check_diff_id(index, &hashed).doing(doing)?;
+        Ok((changes, hashed))
+    }
+
+    fn spool(&self) -> Result<&Spool> {
+        if let Some(spool) = self.spool.get() {
+            return Ok(spool);
+        }
+        // Two threads may get here at once; one of the spools is then dropped unused.
+        let made = (self.options.spool)()?;
+        Ok(self.spool.get_or_init(|| made))
+    }
+
+    fn hash(&self, index: usize, region: &Region) -> Result<Hashed> {
+        let doing = || format!("verifying {}", self.image.layer_name(index));
+        let mut reader = HashingReader::new(region.reader());
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            self.options.monitor.check()?;
+            if self.give_up.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Other, "given up"));
+            }
+            match io::Read::read(&mut reader, &mut buffer).map_err(read_error).doing(doing)? {
+                0 => break,
+                count if self.options.verify_first => self.options.monitor.advance(count as u64),
+                _ => {}
+            }
+        }
+        let (diff_id, bytes) = reader.finish();
+        self.image.layers[index].blob.expected().check(diff_id, bytes).doing(doing)?;
+        let hashed = Hashed { diff_id, bytes };
+        self.check_diff_id(index, &hashed).doing(doing)?;
+        Ok(hashed)
+    }
+
+    fn check_diff_id(&self, index: usize, hashed: &Hashed) -> Result<()> {
+        let expected = crate::io::Expected { digest: self.image.layers[index].diff_id, size: None };
+        expected.check(hashed.diff_id, hashed.bytes).doing(|| "the uncompressed layer against its diff_id")
+    }
+
+    fn merge_and_emit<T>(
+        &self,
+        changes: Receiver<Changes>,
+        hashes: &Receiver<Hash>,
+        emit: impl FnOnce(Flattened) -> Result<T>,
+    ) -> Result<(T, Vec<Hash>)> {
+        let layers = self.plans.len();
+        let mut received: Vec<Option<Result<Vec<Change>>>> = (0..layers).map(|_| None).collect();
+        for (index, result) in changes {
+            received[index] = Some(result);
+        }
+        let times = self.image.config.layer_times(layers);
+        let root_time = times.first().copied().or_else(|| self.image.config.created());
+        let mut tree = Tree::new(root_time.unwrap_or_default());
+        for (index, result) in received.into_iter().enumerate() {
+            let changes = result.unwrap_or_else(|| Err(Error::new(ErrorKind::Bug, "a layer was lost")))?;
+            self.merge(&mut tree, changes, index, times[index])?;
+        }
+        let verified = if self.options.verify_first { self.wait(hashes) } else { Vec::new() };
+        if let Some((_, Err(_))) = verified.iter().find(|(_, result)| result.is_err()) {
+            return first_error(verified);
+        }
+        let spooled_bytes = self.spool.get().map_or(0, Spool::used_bytes);
+        let emitted = emit(Flattened { tree, contents: Contents::new(self.files()), spooled_bytes })?;
+        Ok((emitted, verified))
+    }
+
+    fn merge(&self, tree: &mut Tree, changes: Vec<Change>, index: usize, time: Timestamp) -> Result<()> {
+        self.options.monitor.check()?;
+        merge::apply(tree, changes, index as u32, time).doing(|| format!("applying {}", self.image.layer_name(index)))
+    }
+
+    /// File `n` is where layer `n` lies in place; the last one is the spool. Layers that were decoded have no file of
+    /// their own: nothing in the tree points there, and the spool fills the place.
+    fn files(&self) -> Vec<Arc<File>> {
+        let spool = self.spool.get().map(Spool::file);
+        let in_place = self.plans.iter().filter_map(|plan| match plan {
+            Plan::InPlace(region) => Some(&region.file),
+            Plan::Decode { .. } => spool,
+        });
+        in_place.chain(spool).cloned().collect()
+    }
+
+    fn wait(&self, hashes: &Receiver<Hash>) -> Vec<Hash> {
+        self.options.monitor.begin(Phase::Verify, 0);
+        hashes.iter().collect()
+    }
+
+    /// Waits for the digests that are still being computed, and puts the first cause of trouble first.
+    fn conclude<T>(&self, result: Result<(T, Vec<Hash>)>, hashes: Receiver<Hash>) -> Result<(T, Summary)> {
+        let late = self.wait(&hashes);
+        match result {
+            Err(error) if blames_the_data(&error) => match mismatch(late) {
+                Some(mismatch) => Err(mismatch.because(error)),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+            Ok((value, early)) => {
+                let mut hashed: Vec<Hash> = early.into_iter().chain(late).collect();
+                hashed.sort_by_key(|(index, _)| *index);
+                let hashed = hashed.into_iter().map(|(_, result)| result).collect::<Result<Vec<Hashed>>>()?;
+                if hashed.len() != self.plans.len() {
+                    return Err(Error::new(ErrorKind::Bug, "a layer was not verified"));
+                }
+                let bytes = hashed.iter().map(|hashed| hashed.bytes).sum();
+                let diff_ids = hashed.iter().map(|hashed| hashed.diff_id).collect();
+                Ok((value, Summary { diff_ids, entries: self.budget.entries(), bytes }))
+            }
+        }
+    }
+}
+
+fn split(result: Result<(Vec<Change>, Hashed)>) -> (Result<Vec<Change>>, Result<Hashed>) {
+    match result {
+        Ok((changes, hashed)) => (Ok(changes), Ok(hashed)),
+        // The message travels with the changes; the hash only must not count as verified.
+        Err(error) => (Err(error), Err(Error::new(ErrorKind::Other, "not decoded"))),
+    }
+}
+
+/// Whether damaged data may be behind an error, so that it is worth knowing which digest differs.
+fn blames_the_data(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidImage | ErrorKind::Unsupported)
+}
+
+fn mismatch(hashes: Vec<Hash>) -> Option<Error> {
+    let errors = hashes.into_iter().filter_map(|(_, result)| result.err());
+    errors.into_iter().find(|error| error.kind() == ErrorKind::Mismatch)
+}
+
+fn first_error<T>(mut hashes: Vec<Hash>) -> Result<T> {
+    hashes.sort_by_key(|(index, _)| *index);
+    let error = hashes.into_iter().find_map(|(_, result)| result.err());
+    Err(error.unwrap_or_else(|| Error::new(ErrorKind::Bug, "an error was lost")))
+}
