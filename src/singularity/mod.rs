@@ -1,1 +1,113 @@
-//! Not written yet.
+//! What Singularity and Apptainer expect inside a root: an image config becomes a handful of small files, directories and
+//! links that are added to a [`Tree`], and the two JSON documents that a SIF carries beside it.
+//!
+//! The idea to hold: the image's own words reach the container unchanged, whatever they are made of. `ENV`, `ENTRYPOINT`
+//! and `CMD` are written as single-quoted shell words that no shell expands, and what cannot be carried over is named in
+//! a [`Note`]. Names are resolved inside the tree, and an inode of the image is never changed in place: it may have other
+//! names. This room writes no files and knows neither layers nor output formats.
+
+mod advice;
+mod base;
+mod definition;
+mod environment;
+mod go_json;
+mod inspect;
+mod labels;
+mod quote;
+mod runscript;
+mod scripts;
+mod site;
+
+#[cfg(test)]
+mod shell_tests;
+#[cfg(test)]
+mod tests;
+
+pub use advice::review;
+
+use self::inspect::Texts;
+use self::runscript::{Command, Workdir};
+use self::site::Site;
+use crate::error::{Result, ResultExt};
+use crate::model::{Config, EntryPath, Note, Timestamp};
+use crate::tree::Tree;
+
+/// Everything about the additions that the image does not say itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Additions<'a> {
+    /// The image's name, recorded as `bootstrap: docker`, `from: REFERENCE`.
+    pub reference: &'a str,
+    /// Modification time of everything that is made, and the build date in the labels.
+    pub time: Timestamp,
+    /// Architecture in Go's spelling, for the label `org.label-schema.build-arch`.
+    pub architecture: &'a str,
+    /// Whether the runscript changes to the image's `WORKDIR` first.
+    pub change_to_workdir: bool,
+    /// Directories to create where missing.
+    pub mkdir: &'a [EntryPath],
+    /// Empty files to create where missing.
+    pub mkfile: &'a [EntryPath],
+    /// Labels that win over the image's and ours; of equal names the last wins.
+    pub labels: &'a [(String, String)],
+}
+
+/// What [`prepare`] made besides the files in the tree.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// What the user should know; holds what [`review`] says too.
+    pub notes: Vec<Note>,
+    /// The definition text: the file `.singularity.d/Singularity` and the SIF's definition object.
+    pub definition: String,
+    /// The SIF object `inspect-metadata.json`, which `apptainer inspect` reads.
+    pub inspect_metadata: Vec<u8>,
+    /// The SIF object `oci-config.json`, which `apptainer oci` reads.
+    pub oci_config: Vec<u8>,
+}
+
+/// Adds to `tree` what Singularity and Apptainer expect (`specs/sif.md` section 2).
+///
+/// # Errors
+/// [`crate::ErrorKind::InvalidImage`] when symlinks in the way form a loop or lead to a name that cannot be, or when the
+/// config's execution part has a field of the wrong type; [`crate::ErrorKind::Usage`] when something asked for cannot be
+/// had in this image: a directory where a file is, a `WORKDIR` that is none, a reference of several lines.
+pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> Result<Prepared> {
+    let definition = definition::text(additions.reference)?;
+    let oci_config = inspect::oci_config(config).doing(|| "reading the image config")?;
+    let environment = environment::Environment::of(config);
+    let labels = labels::merge(config, additions);
+
+    let mut notes = advice::review(config);
+    notes.extend(advice::of_tree(tree, config));
+    if additions.change_to_workdir {
+        notes.retain(|note| note.code != advice::RELATIVE_ENTRYPOINT);
+    }
+
+    let mut site = Site::new(tree, additions.time);
+    base::directories(&mut site)?;
+    let workdir = workdir(&mut site, config, additions)?;
+    let texts = Texts {
+        environment: environment.script(),
+        runscript: runscript::text(&Command::of(config), workdir.as_ref(), &environment),
+        labels,
+        definition,
+    };
+    base::files(&mut site, &texts)?;
+    base::links(&mut site);
+    base::bind_targets(&mut site)?;
+    base::requested(&mut site, additions)?;
+    notes.extend(site.into_notes());
+    notes.extend(workdir.and_then(|workdir| workdir.note()));
+
+    Ok(Prepared { notes, inspect_metadata: inspect::metadata(&texts)?, oci_config, definition: texts.definition })
+}
+
+/// Where the runscript goes first, if anywhere. Docker makes a missing `WORKDIR` when a container starts; here only the
+/// conversion can.
+fn workdir(site: &mut Site<'_>, config: &Config, additions: &Additions<'_>) -> Result<Option<Workdir>> {
+    if !additions.change_to_workdir {
+        return Ok(None);
+    }
+    let path = advice::absolute_workdir(config);
+    site.directory(path.as_bytes(), 0o755, site::Obstacle::Refuse("--workdir"))?;
+    Ok(Some(Workdir { has_shell: advice::has_shell(site.tree()), path }))
+}

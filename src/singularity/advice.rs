@@ -1,0 +1,111 @@
+use super::environment::Environment;
+use super::runscript::Command;
+use crate::model::{Config, Note, Quoted};
+use crate::tree::{Kind, Tree};
+
+pub(super) const RELATIVE_ENTRYPOINT: &str = "relative-entrypoint";
+
+const SETUID_SETGID: u16 = 0o6000;
+
+/// What will differ from Docker at run time, as far as the config alone tells.
+pub fn review(config: &Config) -> Vec<Note> {
+    let mut notes = Environment::of(config).notes();
+    let command = Command::of(config);
+    notes.extend(relative_program(&command).map(|word| relative_note(config, &[word])));
+    if command.is_empty() {
+        let message = "the image has neither ENTRYPOINT nor CMD: `run` needs a command to be given";
+        notes.push(Note::new("no-command", message, 1));
+    }
+    if !is_root(config.user()) {
+        let mut note = Note::new("user-ignored", "USER has no effect: containers run as the calling user", 1);
+        note.example(Quoted(config.user().as_bytes()));
+        notes.push(note);
+    }
+    notes
+}
+
+/// What will differ from Docker at run time, as far as the files tell; goes over the whole tree once.
+pub(super) fn of_tree(tree: &Tree, config: &Config) -> Vec<Note> {
+    let command = Command::of(config);
+    let mut notes = Vec::new();
+    // `review` has said so where the program itself is relative.
+    if relative_program(&command).is_none() {
+        let words = words_in_workdir(tree, config, &command);
+        notes.extend((!words.is_empty()).then(|| relative_note(config, &words)));
+    }
+    notes.extend(setuid_note(tree));
+    notes
+}
+
+/// `WORKDIR` from the root: Docker's default is the root.
+pub(super) fn absolute_workdir(config: &Config) -> String {
+    format!("/{}", config.working_dir().trim_start_matches('/'))
+}
+
+/// Whether the image has a shell that can run `#!/bin/sh`.
+pub(super) fn has_shell(tree: &Tree) -> bool {
+    let shell = tree.resolve(b"bin/sh").ok().and_then(|resolution| resolution.inode).map(|id| tree.inode(id));
+    shell.is_some_and(|inode| matches!(inode.kind, Kind::File(_)) && inode.metadata.mode.bits() & 0o111 != 0)
+}
+
+fn is_root(user: &str) -> bool {
+    let name = user.split(':').next().unwrap_or(user);
+    matches!(name, "" | "root") || name.parse() == Ok(0_u32)
+}
+
+/// The program, where it is a path but not an absolute one. A name without a slash is looked up in `PATH`.
+fn relative_program<'a>(command: &Command<'a>) -> Option<&'a str> {
+    let program = shell_words(command).next()?;
+    (program.contains('/') && !program.starts_with('/')).then_some(program)
+}
+
+/// The words of the command; those of the text where it is `sh -c TEXT`, roughly: for advice that is close enough.
+fn shell_words<'a>(command: &Command<'a>) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+    let words: Vec<&str> = command.words().collect();
+    match words[..] {
+        [shell, "-c", text, ..] if shell.ends_with("sh") => Box::new(text.split_whitespace()),
+        _ => Box::new(words.into_iter()),
+    }
+}
+
+/// Words after the program that name something in `WORKDIR`, such as `main.py` of `python3 main.py`. In the root nearly
+/// any word would, as `run` of `npm run`.
+fn words_in_workdir<'a>(tree: &Tree, config: &Config, command: &Command<'a>) -> Vec<&'a str> {
+    let workdir = absolute_workdir(config);
+    if workdir == "/" {
+        return Vec::new();
+    }
+    let is_there = |word: &str| {
+        let resolution = tree.resolve(format!("{workdir}/{word}").as_bytes());
+        resolution.is_ok_and(|resolution| resolution.inode.is_some())
+    };
+    shell_words(command).skip(1).filter(|word| !word.is_empty() && !word.starts_with('/') && is_there(word)).collect()
+}
+
+fn relative_note(config: &Config, words: &[&str]) -> Note {
+    let workdir = absolute_workdir(config);
+    let message = format!(
+        "ENTRYPOINT or CMD names files relative to WORKDIR {}, where Singularity does not change to: convert with \
+         --workdir, or run with --pwd",
+        Quoted(workdir.as_bytes())
+    );
+    let mut note = Note::new(RELATIVE_ENTRYPOINT, message, words.len() as u64);
+    words.iter().for_each(|word| note.example(Quoted(word.as_bytes())));
+    note
+}
+
+/// Runtimes mount the image without setuid.
+fn setuid_note(tree: &Tree) -> Option<Note> {
+    let message = "setuid and setgid bits on programs are kept but have no effect: the runtime mounts the image nosuid";
+    let mut note = Note::new("setuid-inert", message, 0);
+    let mut seen = vec![false; tree.inode_count()];
+    for visit in tree.walk() {
+        let inode = tree.inode(visit.inode);
+        let first = !std::mem::replace(&mut seen[visit.inode.index()], true);
+        if first && matches!(inode.kind, Kind::File(_)) && inode.metadata.mode.bits() & SETUID_SETGID != 0 {
+            note.count += 1;
+            note.example(Quoted(&visit.path));
+        }
+    }
+    (note.count > 0).then_some(note)
+}

@@ -1,0 +1,120 @@
+use super::inspect::Texts;
+use super::site::{Obstacle, Site};
+use super::{Additions, labels, scripts};
+use crate::error::Result;
+use crate::tree::{InodeId, Kind, Tree};
+
+const METADATA_DIRECTORY: &[u8] = b".singularity.d";
+
+/// Directories that the runtime mounts over or into, with the mode they get when they are missing. The two for temporary
+/// files are open to all, as everywhere else: a runtime that does not mount over them leaves them in use.
+const DIRECTORIES: [(&str, u32); 8] = [
+    ("dev", 0o755),
+    ("proc", 0o755),
+    ("root", 0o755),
+    ("var/tmp", 0o1777),
+    ("tmp", 0o1777),
+    ("etc", 0o755),
+    ("sys", 0o755),
+    ("home", 0o755),
+];
+
+/// Links in the root, for runtimes and people of old.
+const LINKS: [(&str, &str); 6] = [
+    ("singularity", ".singularity.d/runscript"),
+    (".run", ".singularity.d/actions/run"),
+    (".exec", ".singularity.d/actions/exec"),
+    (".test", ".singularity.d/actions/test"),
+    (".shell", ".singularity.d/actions/shell"),
+    ("environment", ".singularity.d/env/90-environment.sh"),
+];
+
+/// The directories that are made where missing.
+pub(super) fn directories(site: &mut Site<'_>) -> Result<()> {
+    for (path, mode) in DIRECTORIES {
+        site.directory(path.as_bytes(), mode, Obstacle::Replace)?;
+    }
+    Ok(())
+}
+
+/// `.singularity.d` and everything in it.
+pub(super) fn files(site: &mut Site<'_>, texts: &Texts) -> Result<()> {
+    let top = site.own_directory(Tree::ROOT, METADATA_DIRECTORY, METADATA_DIRECTORY)?;
+    own_directory(site, top, "libs")?;
+    let actions = own_directory(site, top, "actions")?;
+    for (name, text) in [
+        ("exec", scripts::EXEC),
+        ("run", scripts::RUN),
+        ("shell", scripts::SHELL),
+        ("start", scripts::START),
+        ("test", scripts::TEST),
+    ] {
+        own_file(site, actions, &format!("actions/{name}"), 0o755, text);
+    }
+    let env = own_directory(site, top, "env")?;
+    for (name, text) in [
+        ("01-base.sh", scripts::ENVIRONMENT_FIRST),
+        ("10-docker2singularity.sh", &texts.environment),
+        ("90-environment.sh", scripts::ENVIRONMENT),
+        ("94-appsbase.sh", ""),
+        ("95-apps.sh", scripts::ENVIRONMENT_APPS),
+        ("99-base.sh", scripts::ENVIRONMENT_BASE),
+        ("99-runtimevars.sh", scripts::ENVIRONMENT_RUNTIME),
+    ] {
+        own_file(site, env, &format!("env/{name}"), 0o755, text);
+    }
+    own_file(site, top, "runscript", 0o755, &texts.runscript);
+    own_file(site, top, "startscript", 0o755, scripts::STARTSCRIPT);
+    own_file(site, top, "labels.json", 0o644, &labels::text(&texts.labels)?);
+    keep_history(site, top)?;
+    own_file(site, top, "Singularity", 0o644, &texts.definition);
+    Ok(())
+}
+
+fn own_directory(site: &mut Site<'_>, parent: InodeId, name: &str) -> Result<InodeId> {
+    site.own_directory(parent, name.as_bytes(), format!(".singularity.d/{name}").as_bytes())
+}
+
+/// `path` is below `.singularity.d`; `parent` is its directory.
+fn own_file(site: &mut Site<'_>, parent: InodeId, path: &str, mode: u32, text: &str) {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    site.own_file(parent, name.as_bytes(), format!(".singularity.d/{path}").as_bytes(), mode, text.as_bytes());
+}
+
+/// An image that came out of a SIF has a definition already: it becomes `bootstrap_history/ApptainerN`, as in Apptainer.
+fn keep_history(site: &mut Site<'_>, top: InodeId) -> Result<()> {
+    let definition = site.tree().lookup(top, b"Singularity").map(|dentry| dentry.inode);
+    if !definition.is_some_and(|inode| matches!(site.tree().inode(inode).kind, Kind::File(_))) {
+        return Ok(());
+    }
+    let history = own_directory(site, top, "bootstrap_history")?;
+    let known = site.tree().directory(history).map_or(0, |names| names.len());
+    let free = (known..).map(|number| format!("Apptainer{number}").into_bytes());
+    let name = free.into_iter().find(|name| site.tree().lookup(history, name).is_none());
+    name.iter().for_each(|name| site.link_file(top, b"Singularity", history, name));
+    Ok(())
+}
+
+/// The links in the root.
+pub(super) fn links(site: &mut Site<'_>) {
+    for (name, target) in LINKS {
+        site.root_link(name.as_bytes(), target.as_bytes());
+    }
+}
+
+/// Files that the runtime binds the host's over. A symlink there is replaced: at run time it would be followed, or dangle.
+pub(super) fn bind_targets(site: &mut Site<'_>) -> Result<()> {
+    let etc = site.directory(b"etc", 0o755, Obstacle::Replace)?;
+    for name in ["hosts", "resolv.conf"] {
+        site.own_file(etc, name.as_bytes(), format!("etc/{name}").as_bytes(), 0o644, b"");
+    }
+    Ok(())
+}
+
+/// What was asked for with `--mkdir` and `--mkfile`.
+pub(super) fn requested(site: &mut Site<'_>, additions: &Additions<'_>) -> Result<()> {
+    for path in additions.mkdir {
+        site.directory(path.as_bytes(), 0o755, Obstacle::Refuse("--mkdir"))?;
+    }
+    additions.mkfile.iter().try_for_each(|path| site.requested_file(path, "--mkfile"))
+}

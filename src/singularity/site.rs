@@ -1,0 +1,233 @@
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{EntryPath, Metadata, Note, Quoted, Timestamp};
+use crate::tree::{Directory, FileData, InodeId, Kind, MADE, Tree};
+
+/// The tree while it is added to: makes directories, files and links of one owner and time, and keeps account of what had
+/// to give way. A name is only ever given a new inode; the inodes of the image stay as they are.
+pub(super) struct Site<'a> {
+    tree: &'a mut Tree,
+    time: Timestamp,
+    replaced: Note,
+    kept: Note,
+}
+
+/// What to do when something that is no directory stands where one is needed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Obstacle {
+    /// Put a directory in its place, and say so.
+    Replace,
+    /// Fail: the directory was asked for with this option.
+    Refuse(&'static str),
+}
+
+/// A directory and the parts of the path to it, free of symlinks.
+#[derive(Debug, Clone)]
+struct Place {
+    parts: Vec<Vec<u8>>,
+    inode: InodeId,
+}
+
+impl Place {
+    const fn root() -> Self {
+        Place { parts: Vec::new(), inode: Tree::ROOT }
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        [self.parts.join(&b'/').as_slice(), name].join(&b'/')
+    }
+
+    fn enter(mut self, name: &[u8], inode: InodeId) -> Self {
+        self.parts.push(name.to_vec());
+        Place { inode, ..self }
+    }
+}
+
+impl<'a> Site<'a> {
+    pub(super) fn new(tree: &'a mut Tree, time: Timestamp) -> Self {
+        let replaced = "things in the image that stood where Singularity needs something else were replaced";
+        let kept = "names in the image's root that Singularity would use for its own links were left as they are";
+        let [replaced, kept] =
+            [("entries-replaced", replaced), ("links-not-made", kept)].map(|(code, text)| Note::new(code, text, 0));
+        Site { tree, time, replaced, kept }
+    }
+
+    pub(super) fn tree(&self) -> &Tree {
+        self.tree
+    }
+
+    pub(super) fn into_notes(self) -> impl Iterator<Item = Note> {
+        [self.replaced, self.kept].into_iter().filter(|note| note.count > 0)
+    }
+
+    /// The directory at `path`, made where missing. Symlinks are followed inside the tree, to places that are made where
+    /// missing; directories on the way there are 0755.
+    pub(super) fn directory(&mut self, path: &[u8], mode: u32, obstacle: Obstacle) -> Result<InodeId> {
+        let parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
+        let mut here = Place::root();
+        for (index, part) in parts.iter().enumerate() {
+            let mode = if index + 1 == parts.len() { mode } else { 0o755 };
+            here = self.step(here, part, mode, obstacle, path)?;
+        }
+        Ok(here.inode)
+    }
+
+    fn step(&mut self, here: Place, name: &[u8], mode: u32, obstacle: Obstacle, whole: &[u8]) -> Result<Place> {
+        let Some(found) = self.tree.lookup(here.inode, name).map(|dentry| dentry.inode) else {
+            return self.make_directory(here, name, mode);
+        };
+        let path = here.path_of(name);
+        match self.tree.inode(found).kind {
+            Kind::Directory(_) => return Ok(here.enter(name, found)),
+            Kind::Symlink(_) => {
+                let resolution = resolve(self.tree, &path)?;
+                if let Some(place) = self.follow(resolution.parts, mode)? {
+                    return Ok(place);
+                }
+            }
+            _ => {}
+        }
+        match obstacle {
+            Obstacle::Replace => {
+                self.note_replaced(&path, found, "a directory");
+                self.make_directory(here, name, mode)
+            }
+            Obstacle::Refuse(option) => Err(refusal(option, whole, &path, self.describe(found), "a directory")),
+        }
+    }
+
+    /// The directory that a symlink leads to, made where missing; `None` when something that is no directory is in the
+    /// way. Nothing is made then.
+    fn follow(&mut self, parts: Vec<Vec<u8>>, mode: u32) -> Result<Option<Place>> {
+        let mut here = Place::root();
+        let count = parts.len();
+        for (index, part) in parts.into_iter().enumerate() {
+            here = match self.tree.lookup(here.inode, &part).map(|dentry| dentry.inode) {
+                Some(found) if self.tree.directory(found).is_some() => here.enter(&part, found),
+                Some(_) => return Ok(None),
+                None => self.make_directory(here, &part, if index + 1 == count { mode } else { 0o755 })?,
+            };
+        }
+        Ok(Some(here))
+    }
+
+    fn make_directory(&mut self, here: Place, name: &[u8], mode: u32) -> Result<Place> {
+        // The name may come out of a symlink, where it could be anything.
+        EntryPath::parse(name).map_err(|problem| {
+            let message = format!("a symlink leads to {}, which cannot be made: {problem}", shown(&here.path_of(name)));
+            Error::new(ErrorKind::InvalidImage, message)
+        })?;
+        let inode = self.tree.add(Kind::Directory(Directory::new()), Metadata::root_owned(mode, self.time));
+        self.tree.attach(here.inode, name, inode, MADE);
+        Ok(here.enter(name, inode))
+    }
+
+    /// The directory `name` itself, no symlink followed; whatever else has that name gives way.
+    pub(super) fn own_directory(&mut self, parent: InodeId, name: &[u8], path: &[u8]) -> Result<InodeId> {
+        if let Some(dentry) = self.tree.lookup(parent, name) {
+            if self.tree.directory(dentry.inode).is_some() {
+                return Ok(dentry.inode);
+            }
+            self.note_replaced(path, dentry.inode, "a directory");
+        }
+        let place = Place { parts: Vec::new(), inode: parent };
+        Ok(self.make_directory(place, name, 0o755)?.inode)
+    }
+
+    /// Makes `name` a new regular file. A regular file of that name gives way without a word, anything else with one.
+    pub(super) fn own_file(&mut self, parent: InodeId, name: &[u8], path: &[u8], mode: u32, bytes: &[u8]) {
+        if let Some(dentry) = self.tree.lookup(parent, name)
+            && !matches!(self.tree.inode(dentry.inode).kind, Kind::File(_))
+        {
+            self.note_replaced(path, dentry.inode, "a regular file");
+        }
+        self.add_file(parent, name, mode, bytes);
+    }
+
+    fn add_file(&mut self, parent: InodeId, name: &[u8], mode: u32, bytes: &[u8]) {
+        let inode = self.tree.add(Kind::File(FileData::inline(bytes)), Metadata::root_owned(mode, self.time));
+        self.tree.attach(parent, name, inode, MADE);
+    }
+
+    /// Makes `name` in the root a symlink, unless something that is no symlink has that name.
+    pub(super) fn root_link(&mut self, name: &[u8], target: &[u8]) {
+        if let Some(dentry) = self.tree.lookup(Tree::ROOT, name)
+            && !matches!(self.tree.inode(dentry.inode).kind, Kind::Symlink(_))
+        {
+            self.kept.count += 1;
+            self.kept.example(format!("{} ({})", shown(name), self.describe(dentry.inode)));
+            return;
+        }
+        let inode = self.tree.add(Kind::Symlink(target.into()), Metadata::root_owned(0o777, self.time));
+        self.tree.attach(Tree::ROOT, name, inode, MADE);
+    }
+
+    /// Gives the regular file `name` of `from` another name in `to`, and takes the old one away later, when it is replaced.
+    pub(super) fn link_file(&mut self, from: InodeId, name: &[u8], to: InodeId, new_name: &[u8]) {
+        if let Some(dentry) = self.tree.lookup(from, name) {
+            self.tree.attach(to, new_name, dentry.inode, MADE);
+        }
+    }
+
+    /// An empty file at `path` where nothing is; symlinks are followed inside the tree.
+    pub(super) fn requested_file(&mut self, path: &EntryPath, option: &'static str) -> Result<()> {
+        let refuse = |at: &[u8], found: &str| Err(refusal(option, path.as_bytes(), at, found, "a file"));
+        let Some((parent, name)) = path.split_last() else { return refuse(b"", "a directory") };
+        let parent = self.directory(parent, 0o755, Obstacle::Refuse(option))?;
+        if self.tree.lookup(parent, name).is_none() {
+            self.add_file(parent, name, 0o644, b"");
+            return Ok(());
+        }
+        let mut resolution = resolve(self.tree, path.as_bytes())?;
+        match resolution.inode {
+            Some(found) if self.tree.directory(found).is_some() => refuse(path.as_bytes(), "a directory"),
+            Some(_) => Ok(()),
+            None => {
+                // A dangling symlink: the file is made where it leads to.
+                let Some(name) = resolution.parts.pop() else { return refuse(b"", "a directory") };
+                let Some(place) = self.follow(resolution.parts, 0o755)? else {
+                    return refuse(path.as_bytes(), "a symlink to below something that is no directory");
+                };
+                EntryPath::parse(&name).map_err(|problem| {
+                    let target = shown(&place.path_of(&name));
+                    Error::new(ErrorKind::InvalidImage, format!("{path} leads to {target}: {problem}"))
+                })?;
+                self.add_file(place.inode, &name, 0o644, b"");
+                Ok(())
+            }
+        }
+    }
+
+    fn note_replaced(&mut self, path: &[u8], found: InodeId, wanted: &str) {
+        self.replaced.count += 1;
+        self.replaced.example(format!("{} ({}, now {wanted})", shown(path), self.describe(found)));
+    }
+
+    fn describe(&self, inode: InodeId) -> &'static str {
+        match self.tree.inode(inode).kind {
+            Kind::Directory(_) => "a directory",
+            Kind::File(_) => "a regular file",
+            Kind::Symlink(_) => "a symlink",
+            Kind::Fifo => "a named pipe",
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        }
+    }
+}
+
+fn resolve(tree: &Tree, path: &[u8]) -> Result<crate::tree::Resolution> {
+    tree.resolve(path).map_err(|problem| Error::new(ErrorKind::InvalidImage, format!("{}: {problem}", shown(path))))
+}
+
+fn refusal(option: &str, whole: &[u8], at: &[u8], found: &str, wanted: &str) -> Error {
+    let (whole, at) = (shown(whole), shown(at));
+    Error::new(
+        ErrorKind::Usage,
+        format!("{option} {whole}: in the image {at} is {found}, but {wanted} is needed there"),
+    )
+    .hint(format!("leave out {option} {whole}, or choose a path that is free in the image"))
+}
+
+/// An absolute path for people.
+fn shown(path: &[u8]) -> String {
+    let absolute: Vec<u8> = [b"/", path.strip_prefix(b"/").unwrap_or(path)].concat();
+    Quoted(&absolute).to_string()
+}
