@@ -4,17 +4,228 @@
 //! order, and lets go of the output only when every digest has been verified.
 
 mod options;
+mod place;
+mod policy;
+mod rootfs;
 
 pub use options::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
-use crate::io::Monitor;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-/// Converts one image as `request` says.
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::flatten::{self, Flattened, flatten};
+use crate::image::Image;
+use crate::io::{CHUNK_BYTES, Compressor, HashingReader, Monitor, Phase, Region, StreamCodec};
+use crate::model::{Digest, Note, Reference, Timestamp};
+use crate::singularity::{self, Additions};
+use place::{Place, SPOOL_OFFSET};
+use rootfs::{FileSink, Sink, StreamSink};
+
+/// gzip level of tars where none is given: what `gzip` uses.
+const GZIP_LEVEL_DEFAULT: u32 = 6;
+/// zstd level of tars where none is given: what `zstd` uses.
+const ZSTD_LEVEL_DEFAULT: u32 = 3;
+
+/// Converts one image as `request` says. `before_publish` is asked last, when the output is complete but has no name yet;
+/// what it refuses never appears.
 ///
 /// # Errors
-/// See [`ErrorKind`]; the output does not exist then.
-pub fn convert(_image: &Image, _request: &Request, _monitor: &Monitor) -> Result<Outcome> {
-    Err(Error::new(ErrorKind::Unsupported, "not written yet"))
+/// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it).
+pub fn convert(
+    image: &Image,
+    request: &Request,
+    monitor: &Monitor,
+    before_publish: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
+    let codec = stream_codec(request)?;
+    let place = Place::open(request)?;
+    let spool = || place.spool(&request.tmpdir);
+    let verify_first = request.jobs.get() == 1 || matches!(place, Place::Stream(_));
+    let options = flatten::Options { jobs: request.jobs, monitor, spool: &spool, verify_first };
+    let (written, summary) =
+        flatten(image, &options, |flattened| write_tar(image, request, flattened, &place, codec, monitor))?;
+    monitor.begin(Phase::Finish, 0);
+    monitor.check()?;
+    let (size, sha256) = finish(place, written.stream_bytes, request, before_publish)?;
+    Ok(Outcome {
+        size,
+        sha256,
+        entries: written.names,
+        layer_entries: summary.entries,
+        layer_bytes: summary.bytes,
+        diff_ids: summary.diff_ids,
+        notes: written.notes,
+    })
+}
+
+/// The name that an image goes by in what is written: as asked, else its first name, else its ID.
+pub fn recorded_reference(image: &Image, asked: Option<&str>) -> String {
+    let own = || image.names.first().map(|name| name.parse::<Reference>().map_or(name.clone(), |r| r.familiar()));
+    asked.map(str::to_string).or_else(own).unwrap_or_else(|| image.id().to_string())
+}
+
+fn stream_codec(request: &Request) -> Result<Option<StreamCodec>> {
+    let by_name = || match &request.destination {
+        Destination::Path(path) => match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz" | "tgz") => Compression::Gzip(None),
+            Some("zst" | "zstd" | "tzst") => Compression::Zstd(None),
+            _ => Compression::None,
+        },
+        Destination::Stdout => Compression::None,
+    };
+    match request.compression.unwrap_or_else(by_name) {
+        Compression::None => Ok(None),
+        Compression::Gzip(Some(level)) if level > 9 => {
+            Err(Error::new(ErrorKind::Usage, format!("gzip level {level} is for squashfs only"))
+                .hint("a tar takes --compression gzip:1 to gzip:9, or zstd:1 to zstd:22"))
+        }
+        Compression::Gzip(level) => Ok(Some(StreamCodec::Gzip(level.unwrap_or(GZIP_LEVEL_DEFAULT)))),
+        Compression::Zstd(level) => Ok(Some(StreamCodec::Zstd(level.unwrap_or(ZSTD_LEVEL_DEFAULT)))),
+    }
+}
+
+struct Written {
+    names: u64,
+    notes: Vec<Note>,
+    /// Bytes that went into a stream; files know their own size.
+    stream_bytes: u64,
+}
+
+fn write_tar(
+    image: &Image,
+    request: &Request,
+    mut flattened: Flattened,
+    place: &Place,
+    codec: Option<StreamCodec>,
+    monitor: &Monitor,
+) -> Result<Written> {
+    let mut notes = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1)).collect::<Vec<_>>();
+    if request.format == Format::SifRootfs {
+        notes.extend(policy::apply(&mut flattened.tree, request));
+        notes.extend(add_singularity(image, request, &mut flattened)?);
+    }
+    let (bytes, names) = rootfs::measure(&flattened.tree);
+    if codec.is_none() {
+        if flattened.spooled_bytes > 0 && bytes > SPOOL_OFFSET {
+            return Err(Error::new(ErrorKind::Unsupported, format!("an output of {bytes} bytes is too large")));
+        }
+        place.expect_room(bytes)?;
+    }
+    monitor.begin(Phase::Write, bytes);
+    let write = |sink: &mut dyn Sink| rootfs::write(&flattened.tree, &flattened.contents, sink, monitor);
+    let stream_bytes = match (place, codec) {
+        (Place::File(output), None) => {
+            let mut sink = FileSink::new(Arc::clone(output.file()));
+            write(&mut sink)?;
+            sink.position()
+        }
+        (Place::File(output), Some(codec)) => {
+            compress(Sequential { file: Arc::clone(output.file()), position: 0 }, codec, request, write)?.position
+        }
+        (Place::Stream(file), None) => {
+            let mut sink =
+                StreamSink(Counting { inner: BufWriter::with_capacity(CHUNK_BYTES, clone(file)?), bytes: 0 });
+            write(&mut sink)?;
+            sink.0.bytes
+        }
+        (Place::Stream(file), Some(codec)) => {
+            compress(Counting { inner: clone(file)?, bytes: 0 }, codec, request, write)?.bytes
+        }
+    };
+    Ok(Written { names, notes, stream_bytes })
+}
+
+fn add_singularity(image: &Image, request: &Request, flattened: &mut Flattened) -> Result<Vec<Note>> {
+    let epoch = request.source_date_epoch.map(Timestamp::from_seconds);
+    let additions = Additions {
+        reference: &recorded_reference(image, request.reference.as_deref()),
+        time: epoch.or_else(|| image.config.created()).unwrap_or_default(),
+        architecture: &image.platform().architecture,
+        change_to_workdir: request.workdir,
+        mkdir: &request.mkdir,
+        mkfile: &request.mkfile,
+        labels: &request.labels,
+    };
+    let prepared = singularity::prepare(&mut flattened.tree, &image.config, &additions)
+        .doing(|| format!("preparing {} for Singularity", image.blobs.name()))?;
+    Ok(prepared.notes)
+}
+
+fn clone(file: &File) -> Result<File> {
+    file.try_clone().or_kind(ErrorKind::Output)
+}
+
+fn compress<W: Write + Send + 'static>(
+    inner: W,
+    codec: StreamCodec,
+    request: &Request,
+    mut write: impl FnMut(&mut dyn Sink) -> Result<()>,
+) -> Result<W> {
+    let mut sink = StreamSink(Compressor::new(inner, codec, request.jobs));
+    write(&mut sink)?;
+    sink.0.finish().or_kind(ErrorKind::Output)
+}
+
+/// Writes a file from its start without moving its cursor.
+struct Sequential {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Write for Sequential {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write_at(bytes, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Counting<W> {
+    inner: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Cuts off what is not the output, hashes it where asked for, and gives it its name.
+fn finish(
+    place: Place,
+    bytes: u64,
+    request: &Request,
+    before_publish: impl FnOnce() -> Result<()>,
+) -> Result<(u64, Option<Digest>)> {
+    let Place::File(output) = place else {
+        before_publish()?;
+        return Ok((bytes, None));
+    };
+    output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
+    let sha256 = if request.hash_output { Some(hash(output.file())?) } else { None };
+    before_publish()?;
+    output.publish()?;
+    Ok((bytes, sha256))
+}
+
+fn hash(file: &Arc<File>) -> Result<Digest> {
+    let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
+    let mut reader = HashingReader::new(region.reader());
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while io::Read::read(&mut reader, &mut buffer).or_kind(ErrorKind::Output)? > 0 {}
+    Ok(reader.finish().0)
 }

@@ -124,6 +124,8 @@ pub struct Request {
     pub if_exists: IfExists,
     /// Permission bits of the output file; the caller has applied the umask.
     pub output_mode: u32,
+    /// Whether the SHA-256 of the output is wanted.
+    pub hash_output: bool,
     /// `SOURCE_DATE_EPOCH`, in seconds: the time of everything that is made rather than read.
     pub source_date_epoch: Option<i64>,
     /// The image's name as recorded inside `sif-rootfs`; its own name or ID where absent.
@@ -151,7 +153,7 @@ pub struct Request {
 pub struct Outcome {
     /// Size of the output in bytes.
     pub size: u64,
-    /// SHA-256 of the output; computed where asked for.
+    /// SHA-256 of the output file; computed where asked for.
     pub sha256: Option<Digest>,
     /// Names in the output.
     pub entries: u64,

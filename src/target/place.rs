@@ -1,0 +1,91 @@
+//! Where an output and the decoded contents it waits for are put.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::process::{Resource, getrlimit};
+
+use super::options::{Destination, Request};
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::io::{Output, Spool, free_bytes, is_stream};
+
+/// Where in an unfinished output decoded contents are kept, in bytes: 2 TiB, past the end of any output, below the limit
+/// of every file system listed in [`SPARSE_FILE_SYSTEMS`]. What lies there is cut off before the output gets its name.
+pub(super) const SPOOL_OFFSET: u64 = 1 << 41;
+
+/// File systems on which the gap before [`SPOOL_OFFSET`] costs nothing (`statfs` magic numbers).
+const SPARSE_FILE_SYSTEMS: [u64; 11] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0x0102_1994, // tmpfs
+    0x794c_7630, // overlayfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x6969,      // NFS
+    0x0bd0_0bd0, // Lustre
+    0x4750_4653, // GPFS
+];
+
+/// An output that is open for writing.
+pub(super) enum Place {
+    /// A file that appears when it is complete.
+    File(Output),
+    /// Something that takes bytes as they come.
+    Stream(File),
+}
+
+impl Place {
+    pub(super) fn open(request: &Request) -> Result<Self> {
+        match &request.destination {
+            Destination::Stdout => {
+                let stdout = rustix::io::dup(std::io::stdout()).map_err(std::io::Error::from);
+                Ok(Place::Stream(File::from(stdout.or_kind(ErrorKind::Output).doing(|| "opening standard output")?)))
+            }
+            Destination::Path(path) if is_stream(path) => {
+                let opened = File::options().write(true).open(path).or_kind(ErrorKind::Output);
+                Ok(Place::Stream(opened.doing(|| format!("opening output {path:?}"))?))
+            }
+            Destination::Path(path) => {
+                let replace = request.if_exists == super::IfExists::Replace;
+                Ok(Place::File(Output::create(path, replace, request.output_mode)?))
+            }
+        }
+    }
+
+    /// Room for decoded contents: the far end of the unfinished output, so that there is no second file and they are read
+    /// back from where they are written to; an unlinked temporary where there is no output file, or it cannot hold them.
+    pub(super) fn spool(&self, tmpdir: &Path) -> Result<Spool> {
+        match self {
+            Place::File(output) if holds_a_gap(output.file()) => {
+                Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET))
+            }
+            _ => {
+                let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
+                let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
+                Ok(Spool::new(Arc::new(file.map_err(|e| e.hint("name another directory with --tmpdir"))?), 0))
+            }
+        }
+    }
+
+    /// Refuses an output of `bytes` bytes that there is no room for.
+    pub(super) fn expect_room(&self, bytes: u64) -> Result<()> {
+        let Place::File(output) = self else { return Ok(()) };
+        match free_bytes(&**output.file()) {
+            Some(free) if free < bytes => Err(Error::new(
+                ErrorKind::NoSpace,
+                format!("output {:?} takes {bytes} bytes, and there is room for {free}", output.path()),
+            )
+            .hint("free some space, or write to another file system with -o")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn holds_a_gap(file: &File) -> bool {
+    let unlimited = getrlimit(Resource::Fsize).current.is_none();
+    let kind = rustix::fs::fstatfs(file).map(|found| found.f_type as u64);
+    unlimited && kind.is_ok_and(|kind| SPARSE_FILE_SYSTEMS.contains(&(kind & 0xffff_ffff)))
+}
