@@ -16,6 +16,7 @@ mod time;
 
 pub use config::{Config, HistoryEntry};
 pub use digest::Digest;
+pub(crate) use document::digest_of;
 pub use document::{ArchiveManifestItem, Index, Manifest};
 pub use metadata::{Metadata, Mode, Xattrs};
 pub use note::Note;

@@ -1,0 +1,225 @@
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::document::Store;
+use super::members::{Contents, Members};
+use super::recognise;
+use super::{OpenOptions, spec};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::image::{BlobRef, Blobs};
+use crate::io::{CHUNK_BYTES, Codec, Monitor, Phase, Region, decoder};
+use crate::model::{Digest, Quoted};
+
+/// An archive file: blobs are its members.
+pub(super) struct Archive {
+    name: String,
+    members: Members,
+}
+
+impl Archive {
+    /// Opens the archive at `path`; `name` is what messages call it.
+    pub(super) fn open(path: &Path, name: String, options: &OpenOptions, monitor: &Monitor) -> Result<Archive> {
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => spec::no_such_file(path),
+            _ => Error::io(ErrorKind::SourceUnavailable, error),
+        })?;
+        let metadata = file.metadata().or_kind(ErrorKind::SourceUnavailable)?;
+        let members = if metadata.is_file() {
+            monitor.begin(Phase::Open, metadata.len());
+            of_file(file, options, monitor)
+        } else {
+            // A named pipe or a device: bytes come once.
+            monitor.begin(Phase::Open, 0);
+            of_stream(BufReader::with_capacity(CHUNK_BYTES, Watched { inner: file, monitor }), None, options, monitor)
+        };
+        let members = members?;
+        Ok(Archive { name, members })
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// What the archive is called once it is known what it holds.
+    pub(super) fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
+    fn contents(&self, key: &str) -> Result<&Contents> {
+        self.members.find(key.as_bytes())?.ok_or_else(|| {
+            Error::new(ErrorKind::InvalidImage, format!("{} has no member {key:?}", self.name))
+                .hint("the archive is damaged or incomplete: fetch or save it again")
+        })
+    }
+}
+
+impl Blobs for Archive {
+    fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
+        self.read(&blob.key)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn region(&self, blob: &BlobRef) -> Result<Option<Region>> {
+        Ok(match self.contents(&blob.key)? {
+            Contents::Region(region) => Some(region.clone()),
+            Contents::Kept(_) | Contents::Passed(_) => None,
+        })
+    }
+}
+
+impl Store for Archive {
+    fn size(&self, key: &str) -> Result<Option<u64>> {
+        Ok(self.members.find(key.as_bytes())?.map(Contents::len))
+    }
+
+    fn read(&self, key: &str) -> Result<Box<dyn Read + Send + '_>> {
+        self.contents(key)?.reader().doing(|| format!("reading {key:?} of {}", self.name))
+    }
+
+    fn key(&self, digest: &Digest) -> String {
+        format!("blobs/sha256/{}", digest.hex())
+    }
+}
+
+/// A regular file: read in place when it is not compressed.
+fn of_file(file: File, options: &OpenOptions, monitor: &Monitor) -> Result<Members> {
+    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)?;
+    let mut start = vec![0; recognise::LOOK_BYTES];
+    let count = region.read_at(&mut start, 0).or_kind(ErrorKind::SourceUnavailable)?;
+    if Codec::sniff(&start[..count]) == Codec::None {
+        recognise::expect_tar(&start[..count])?;
+        return Members::of_region(&region, monitor);
+    }
+    let watched = Watched { inner: region.reader(), monitor };
+    of_stream(BufReader::with_capacity(CHUNK_BYTES, watched), Some(region.len), options, monitor)
+}
+
+/// Bytes that come once, compressed or not: looked at, or unpacked to a temporary file.
+fn of_stream<R: Read + Send>(
+    mut stream: BufReader<R>,
+    stored_bytes: Option<u64>,
+    options: &OpenOptions,
+    monitor: &Monitor,
+) -> Result<Members> {
+    let mut start = vec![0; Codec::SNIFF_BYTES];
+    let count = fill(&mut stream, &mut start).or_kind(ErrorKind::SourceUnavailable)?;
+    let codec = Codec::sniff(&start[..count]);
+    let whole = BufReader::with_capacity(CHUNK_BYTES, io::Cursor::new(start[..count].to_vec()).chain(stream));
+    let inner = decoder(codec, whole).or_kind(ErrorKind::InvalidImage)?;
+    unpack(Decoded { inner, codec }, stored_bytes, options, monitor)
+}
+
+fn unpack(
+    mut decoded: impl Read,
+    stored_bytes: Option<u64>,
+    options: &OpenOptions,
+    monitor: &Monitor,
+) -> Result<Members> {
+    let mut start = vec![0; recognise::LOOK_BYTES];
+    let count = fill(&mut decoded, &mut start).or_kind(ErrorKind::InvalidImage)?;
+    recognise::expect_tar(&start[..count])?;
+    let whole = io::Cursor::new(&start[..count]).chain(decoded);
+    if !options.want_layers {
+        return Members::of_stream(BufReader::with_capacity(CHUNK_BYTES, whole), monitor);
+    }
+    let file = spool(whole, stored_bytes, &options.tmpdir, monitor)?;
+    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::Other)?;
+    Members::of_region(&region, monitor)
+}
+
+/// Copies a stream to an unlinked file in `tmpdir`: it vanishes with the last handle, whatever happens to us.
+fn spool(mut stream: impl Read, at_least: Option<u64>, tmpdir: &Path, monitor: &Monitor) -> Result<File> {
+    let directory = Quoted(tmpdir.as_os_str().as_encoded_bytes()).to_string();
+    let no_space = |error: Error| {
+        error
+            .doing(format!("unpacking the archive to a temporary file in {directory}"))
+            .hint("free some space there or name another directory with --tmpdir")
+    };
+    let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output).map_err(no_space)?;
+    has_room(&file, at_least).map_err(no_space)?;
+    let mut writer = &file;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        monitor.check()?;
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => writer.write_all(&chunk[..count]).or_kind(ErrorKind::Output).map_err(no_space)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(ErrorKind::InvalidImage, error)),
+        }
+    }
+    writer.rewind().or_kind(ErrorKind::Output)?;
+    Ok(file)
+}
+
+/// Unpacked, an archive takes at least what it takes packed: that much can be known before anything is written.
+fn has_room(file: &File, at_least: Option<u64>) -> Result<()> {
+    let Some(needed) = at_least else { return Ok(()) };
+    let about = rustix::fs::fstatvfs(file).map_err(io::Error::from).or_kind(ErrorKind::Output)?;
+    let free = about.f_bavail.saturating_mul(about.f_frsize);
+    if free < needed {
+        let message = format!("{needed} bytes are needed at least, {free} are free");
+        return Err(Error::new(ErrorKind::NoSpace, message));
+    }
+    Ok(())
+}
+
+/// Reads until `buffer` is full or the stream ends.
+fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Counts stored bytes as they are read, and stops when the conversion is to stop.
+struct Watched<'a, R> {
+    inner: R,
+    monitor: &'a Monitor,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.monitor.check().map_err(Error::into_io)?;
+        let count = self.inner.read(buffer)?;
+        self.monitor.advance(count as u64);
+        Ok(count)
+    }
+}
+
+/// Says in our words what is wrong with a compressed stream: each decoder has its own.
+struct Decoded<R> {
+    inner: R,
+    codec: Codec,
+}
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| {
+            let ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
+            if ours || self.codec == Codec::None || error.raw_os_error().is_some() {
+                return error;
+            }
+            let what = match error.kind() {
+                io::ErrorKind::Interrupted => return error,
+                io::ErrorKind::UnexpectedEof => "truncated",
+                _ => "damaged",
+            };
+            Error::new(ErrorKind::InvalidImage, format!("the {} stream around the archive is {what}", self.codec))
+                .because(error)
+                .hint("the archive is damaged or incomplete: fetch or save it again")
+                .into_io()
+        })
+    }
+}

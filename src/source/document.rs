@@ -1,0 +1,79 @@
+use std::cell::Cell;
+use std::io::Read as _;
+
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::image::Blobs;
+use crate::io::Expected;
+use crate::model::{Digest, Quoted};
+
+/// The largest JSON document that is read, in bytes: registries and containerd refuse larger manifests than 4 MiB too.
+pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// How many bytes of documents one source may have altogether, so that ten thousand configs cannot fill the memory.
+const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
+
+/// What a local source adds to [`Blobs`]: looking before reading, and blobs by digest.
+pub(super) trait Store: Blobs {
+    /// How many bytes are stored under `key`; `None` where there is nothing.
+    fn size(&self, key: &str) -> Result<Option<u64>>;
+
+    /// The bytes stored under `key`, which is there.
+    fn read(&self, key: &str) -> Result<Box<dyn std::io::Read + Send + '_>>;
+
+    /// The key of the blob with that digest, whether it is there or not.
+    fn key(&self, digest: &Digest) -> String;
+}
+
+/// Reads documents out of a store: bounded, and checked against their digests.
+pub(super) struct Documents<'a> {
+    pub(super) store: &'a dyn Store,
+    left_bytes: Cell<u64>,
+}
+
+impl<'a> Documents<'a> {
+    pub(super) fn new(store: &'a dyn Store) -> Self {
+        Documents { store, left_bytes: Cell::new(DOCUMENTS_BYTES_MAX) }
+    }
+
+    /// Reads the document under `key`; `None` where there is none.
+    pub(super) fn read(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let Some(size) = self.store.size(key).doing(|| self.doing(key))? else { return Ok(None) };
+        self.afford(size).doing(|| self.doing(key))?;
+        let mut bytes = Vec::new();
+        let reader = self.store.read(key)?;
+        // A layout's file may have grown since it was looked at: the limit holds for what is read.
+        reader.take(size).read_to_end(&mut bytes).or_kind(ErrorKind::InvalidImage).doing(|| self.doing(key))?;
+        Ok(Some(bytes))
+    }
+
+    /// Reads the blob with this digest and checks that it has it; `None` where there is none.
+    pub(super) fn read_blob(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let key = self.store.key(&digest);
+        let Some(bytes) = self.read(&key)? else { return Ok(None) };
+        verify(&bytes, digest).doing(|| self.doing(&key))?;
+        Ok(Some(bytes))
+    }
+
+    /// What messages say is being done.
+    pub(super) fn doing(&self, key: &str) -> String {
+        format!("reading {} of {}", Quoted(key.as_bytes()), self.store.name())
+    }
+
+    fn afford(&self, size: u64) -> Result<()> {
+        if size > DOCUMENT_BYTES_MAX {
+            let message = format!("the document has {size} bytes, more than {DOCUMENT_BYTES_MAX}");
+            return Err(Error::new(ErrorKind::InvalidImage, message));
+        }
+        let left = self.left_bytes.get().checked_sub(size).ok_or_else(|| {
+            let message = format!("the documents have more than {DOCUMENTS_BYTES_MAX} bytes altogether");
+            Error::new(ErrorKind::InvalidImage, message)
+        })?;
+        self.left_bytes.set(left);
+        Ok(())
+    }
+}
+
+/// Compares a document with its digest.
+pub(super) fn verify(bytes: &[u8], digest: Digest) -> Result<()> {
+    let expected = Expected { digest: Some(digest), size: None };
+    expected.check(Digest::of(bytes), bytes.len() as u64)
+}

@@ -1,0 +1,220 @@
+use std::fmt::Write as _;
+
+use super::Source;
+use super::catalogue::{Candidate, Found, FoundManifest, full_name};
+use super::layers::layers;
+use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::image::{Blobs, Image};
+use crate::model::{Config, Digest, Platform};
+
+/// Which image of a source is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// A name or tag, an image ID or the start of one, the digest of a config, manifest or index, or a number in the list
+    /// of images, from 0.
+    pub image: Option<String>,
+    /// A platform. Where several platforms of one image are there and none is asked for, the host's is taken.
+    pub platform: Option<Platform>,
+}
+
+/// How many images an error lists.
+const LISTED_MAX: usize = 20;
+
+impl Source {
+    /// Takes one image. What the SOURCE word asked for and what `selection` asks for must both fit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] when nothing fits and [`ErrorKind::Usage`] when several images do, with a list of
+    /// what there is; [`ErrorKind::InvalidImage`] when the image is listed but parts of it are missing;
+    /// [`ErrorKind::Unsupported`] when a layer is to be fetched from elsewhere.
+    pub fn select(&self, selection: &Selection) -> Result<Image> {
+        let mut fitting: Vec<usize> = (0..self.found.len()).collect();
+        for word in self.wanted.iter().chain(&selection.image) {
+            let named = self.named(word);
+            fitting.retain(|at| named.contains(at));
+            if fitting.is_empty() {
+                return Err(self.nothing_fits(&format!("no image fits {word:?}")));
+            }
+        }
+        if fitting.is_empty() {
+            return Err(self.no_image());
+        }
+        let at = self.of_platform(&fitting, selection.platform.as_ref())?;
+        let words = self.wanted.iter().chain(&selection.image);
+        let digests: Vec<Digest> = words.filter_map(|word| word.parse().ok()).collect();
+        self.image(&self.found[at], &digests).doing(|| format!("opening an image of {}", self.store.name()))
+    }
+
+    /// The images that `word` means: by name, else by digest, else by number, else by the start of an ID.
+    fn named(&self, word: &str) -> Vec<usize> {
+        let of = |fits: &dyn Fn(&Found) -> bool| -> Vec<usize> {
+            (0..self.found.len()).filter(|&at| fits(&self.found[at])).collect()
+        };
+        let full = full_name(word);
+        let by_name = of(&|found| found.candidate.names.contains(&full) || found.spellings.iter().any(|it| it == word));
+        if !by_name.is_empty() {
+            return by_name;
+        }
+        let number = word.strip_prefix('@').unwrap_or(word).parse::<usize>().ok();
+        if let Some(number) = number.filter(|&number| number < self.found.len()) {
+            return vec![number];
+        }
+        let hex = word.strip_prefix("sha256:").unwrap_or(word).to_ascii_lowercase();
+        if hex.is_empty() || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        of(&|found| found.hex_ids().iter().any(|id| id.starts_with(&hex)))
+    }
+
+    /// The one of `fitting` that is for the wanted platform.
+    fn of_platform(&self, fitting: &[usize], wanted: Option<&Platform>) -> Result<usize> {
+        let candidate = |at: &usize| &self.found[*at].candidate;
+        let serves =
+            |at: &usize, wanted: &Platform| candidate(at).platform.as_ref().is_some_and(|it| it.serves(wanted));
+        let present: Vec<usize> = fitting.iter().copied().filter(|at| candidate(at).absent.is_none()).collect();
+        let choice: Vec<usize> = match wanted {
+            Some(wanted) => present.iter().copied().filter(|at| serves(at, wanted)).collect(),
+            None if self.are_platforms_of_one_image(&present) => {
+                let host = Platform::host();
+                let choice: Vec<usize> = present.iter().copied().filter(|at| serves(at, &host)).collect();
+                if choice.is_empty() {
+                    return Err(self.nothing_fits(&format!("no image is for this machine's platform, {host}")));
+                }
+                choice
+            }
+            None => present.clone(),
+        };
+        match choice[..] {
+            [one] => Ok(one),
+            [] => Err(self.absent_or_other(fitting, wanted)),
+            _ => Err(self.several_fit(&choice)),
+        }
+    }
+
+    /// Several images that differ in nothing but their platform: one index lists them, or they share a name, or none has
+    /// a name or an index that would tell them apart.
+    fn are_platforms_of_one_image(&self, images: &[usize]) -> bool {
+        let candidates: Vec<&Candidate> = images.iter().map(|&at| &self.found[at].candidate).collect();
+        let [first, others @ ..] = &candidates[..] else { return false };
+        let differ = candidates.iter().enumerate().all(|(at, candidate)| {
+            candidate.platform.is_some() && candidates[..at].iter().all(|other| other.platform != candidate.platform)
+        });
+        let one_index = others.iter().all(|other| other.index_digest == first.index_digest);
+        let all_share = |of: fn(&Candidate) -> &Vec<String>| {
+            of(first).iter().any(|name| others.iter().all(|other| of(other).contains(name)))
+        };
+        let anonymous = candidates.iter().all(|candidate| candidate.names.is_empty() && candidate.tags.is_empty());
+        let grouped = match first.index_digest {
+            Some(_) if one_index => true,
+            None if one_index && anonymous => true,
+            _ => all_share(|candidate| &candidate.names) || all_share(|candidate| &candidate.tags),
+        };
+        !others.is_empty() && differ && grouped
+    }
+
+    fn image(&self, found: &Found, digests: &[Digest]) -> Result<Image> {
+        let asked = |manifest: &&FoundManifest| {
+            digests.iter().any(|&digest| manifest.digest == digest || manifest.index_digests.contains(&digest))
+        };
+        let manifest = found.manifests.iter().find(asked).or_else(|| found.manifests.first());
+        let blobs: std::sync::Arc<dyn Blobs> = self.store.clone();
+        let config = match &found.config {
+            Some(config) => config.clone(),
+            None => Config::parse(b"{}".as_slice())?,
+        };
+        Ok(Image {
+            blobs,
+            config,
+            manifest_digest: manifest.map(|manifest| manifest.digest),
+            index_digest: manifest.and_then(|it| {
+                let asked = it.index_digests.iter().find(|digest| digests.contains(digest));
+                asked.or(it.index_digests.first()).copied()
+            }),
+            layers: layers(&*self.store, found, manifest)?,
+            names: found.candidate.names.clone(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn no_image(&self) -> Error {
+        let name = self.store.name();
+        let message = match self.passed_over {
+            0 => format!("{name} lists no image"),
+            count => format!("{name} lists no image, only {count} artifacts (attestations, signatures and the like)"),
+        };
+        Error::new(ErrorKind::InvalidImage, message).hint("save or fetch the image again")
+    }
+
+    /// Nothing that is there fits: either it is listed but absent, or it is something else.
+    fn absent_or_other(&self, fitting: &[usize], wanted: Option<&Platform>) -> Error {
+        let asked = |candidate: &Candidate| match (&candidate.platform, wanted) {
+            (Some(platform), Some(wanted)) => platform.serves(wanted),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        let candidates = fitting.iter().map(|&at| &self.found[at].candidate);
+        let absent = candidates
+            .filter(|candidate| asked(candidate))
+            .find_map(|candidate| candidate.absent.as_ref().map(|why| (candidate, why)));
+        match (absent, wanted) {
+            (Some((candidate, why)), _) => {
+                let message = format!("{} lists {} but does not hold it: {why}", self.store.name(), shown(candidate));
+                Error::new(ErrorKind::InvalidImage, message)
+                    .hint("save or fetch the image again, with that platform, where it is present")
+            }
+            (None, Some(wanted)) => self.nothing_fits(&format!("no image is for platform {wanted}")),
+            (None, None) => self.no_image(),
+        }
+    }
+
+    fn nothing_fits(&self, why: &str) -> Error {
+        let all: Vec<usize> = (0..self.found.len()).collect();
+        let message = format!("{} in {}, which has {}", why, self.store.name(), self.list(&all));
+        Error::new(ErrorKind::SourceUnavailable, message)
+            .hint("choose with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH")
+    }
+
+    fn several_fit(&self, choice: &[usize]) -> Error {
+        let message = format!("{} images of {} fit: {}", choice.len(), self.store.name(), self.list(choice));
+        Error::new(ErrorKind::Usage, message)
+            .hint("choose one with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH")
+    }
+
+    /// `0: name (platform, id)`, one after the other.
+    fn list(&self, images: &[usize]) -> String {
+        if images.is_empty() {
+            return "none".to_string();
+        }
+        let lines = images.iter().take(LISTED_MAX).map(|&at| {
+            let candidate = &self.found[at].candidate;
+            let absent = if candidate.absent.is_some() { ", absent" } else { "" };
+            format!("{at}: {}{absent}", shown(candidate))
+        });
+        let mut list = lines.collect::<Vec<_>>().join("; ");
+        if images.len() > LISTED_MAX {
+            // Writing to a string cannot fail.
+            let _ = write!(list, "; and {} more", images.len() - LISTED_MAX);
+        }
+        list
+    }
+}
+
+impl Found {
+    /// All that an ID or digest may mean this image by, in hexadecimal digits.
+    fn hex_ids(&self) -> Vec<String> {
+        let candidate = &self.candidate;
+        let manifests = self.manifests.iter().flat_map(|it| std::iter::once(it.digest).chain(it.index_digests.clone()));
+        let digests = [candidate.id, candidate.manifest_digest, candidate.index_digest].into_iter().flatten();
+        digests.chain(manifests).map(|digest| digest.hex()).chain(self.v1_id.clone()).collect()
+    }
+}
+
+/// An image in a list: its names, its platform, its ID.
+fn shown(candidate: &Candidate) -> String {
+    let names = candidate.names.iter().chain(&candidate.tags);
+    let mut words: Vec<String> = names.map(|name| crate::model::Quoted(name.as_bytes()).to_string()).collect();
+    words.extend(candidate.platform.as_ref().map(Platform::to_string));
+    let id = candidate.id.or(candidate.manifest_digest);
+    words.extend(id.map(|digest| format!("sha256:{}", &digest.hex()[..12])));
+    words.join(" ")
+}

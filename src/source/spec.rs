@@ -1,0 +1,225 @@
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Quoted;
+
+/// A SOURCE word, parsed: where an image is to come from.
+///
+/// Paths are bytes as the operating system gives them; they need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spec {
+    /// A bare path. What is there is told by its content.
+    Path(PathBuf),
+    /// `-`: standard input.
+    Stdin,
+    /// `docker-archive:PATH[:TAG]`.
+    DockerArchive {
+        /// The archive.
+        path: PathBuf,
+        /// Which image of it.
+        image: Option<String>,
+    },
+    /// `oci-archive:PATH[:REF]`.
+    OciArchive {
+        /// The archive.
+        path: PathBuf,
+        /// Which image of it.
+        image: Option<String>,
+    },
+    /// `oci:DIR[:REF]`.
+    OciLayout {
+        /// The layout directory.
+        path: PathBuf,
+        /// Which image of it.
+        image: Option<String>,
+    },
+    /// `docker-daemon:NAME[:TAG]` or an image ID.
+    DockerDaemon(String),
+    /// `docker://REFERENCE`.
+    Registry(String),
+}
+
+/// Transports of other programs that people may try here.
+const FOREIGN_TRANSPORTS: [&str; 8] =
+    ["containers-storage", "containerd", "dir", "http", "https", "library", "oras", "shub"];
+
+/// How the transports that work are written, for hints.
+pub(super) const SPELLINGS: &str = "write PATH, docker-archive:PATH[:TAG], oci-archive:PATH[:REF] or oci:DIR[:REF]";
+
+impl Spec {
+    /// Parses a SOURCE word. In `docker-archive:PATH:TAG` the path is the longest part before a colon that exists as a
+    /// file, so that both may hold colons; where none exists it ends at the first colon.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when a transport lacks what belongs after its colon, or that is not UTF-8 where it must be.
+    pub fn parse(word: &OsStr) -> Result<Self> {
+        parse(word, &|path| path.exists())
+    }
+
+    /// Which image the word itself asks for.
+    pub fn image(&self) -> Option<&str> {
+        match self {
+            Spec::DockerArchive { image, .. } | Spec::OciArchive { image, .. } | Spec::OciLayout { image, .. } => {
+                image.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The local path, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Spec::Path(path)
+            | Spec::DockerArchive { path, .. }
+            | Spec::OciArchive { path, .. }
+            | Spec::OciLayout { path, .. } => Some(path),
+            Spec::Stdin | Spec::DockerDaemon(_) | Spec::Registry(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |path: &Path| Quoted(path.as_os_str().as_bytes()).to_string();
+        match self {
+            Spec::Path(path) => f.write_str(&quoted(path)),
+            Spec::Stdin => f.write_str("standard input"),
+            Spec::DockerArchive { path, .. } => write!(f, "docker-archive {}", quoted(path)),
+            Spec::OciArchive { path, .. } => write!(f, "oci-archive {}", quoted(path)),
+            Spec::OciLayout { path, .. } => write!(f, "oci layout {}", quoted(path)),
+            Spec::DockerDaemon(name) => write!(f, "docker-daemon image {}", Quoted(name.as_bytes())),
+            Spec::Registry(name) => write!(f, "registry image {}", Quoted(name.as_bytes())),
+        }
+    }
+}
+
+fn parse(word: &OsStr, exists: &dyn Fn(&Path) -> bool) -> Result<Spec> {
+    let bytes = word.as_bytes();
+    if bytes.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "the source is empty").hint(SPELLINGS));
+    }
+    if bytes == b"-" {
+        return Ok(Spec::Stdin);
+    }
+    let after = |transport: &str| bytes.strip_prefix(transport.as_bytes());
+    let located = |rest: &[u8]| split(word, rest.strip_prefix(b"//").unwrap_or(rest), exists);
+    if let Some(rest) = after("docker-archive:") {
+        located(rest).map(|(path, image)| Spec::DockerArchive { path, image })
+    } else if let Some(rest) = after("oci-archive:") {
+        located(rest).map(|(path, image)| Spec::OciArchive { path, image })
+    } else if let Some(rest) = after("oci:") {
+        located(rest).map(|(path, image)| Spec::OciLayout { path, image })
+    } else if let Some(rest) = after("docker-daemon:") {
+        text(word, rest.strip_prefix(b"//").unwrap_or(rest)).map(Spec::DockerDaemon)
+    } else if let Some(rest) = after("docker://") {
+        text(word, rest).map(Spec::Registry)
+    } else {
+        Ok(Spec::Path(PathBuf::from(word)))
+    }
+}
+
+/// Splits `PATH[:IMAGE]`.
+fn split(word: &OsStr, rest: &[u8], exists: &dyn Fn(&Path) -> bool) -> Result<(PathBuf, Option<String>)> {
+    let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+    let colons: Vec<usize> = (0..rest.len()).filter(|&at| rest[at] == b':').collect();
+    let whole = path(rest);
+    if !rest.is_empty() && (colons.is_empty() || exists(&whole)) {
+        return Ok((whole, None));
+    }
+    let there = colons.iter().rev().find(|&&at| at > 0 && exists(&path(&rest[..at])));
+    match there.or(colons.first()) {
+        Some(&at) if at > 0 => Ok((path(&rest[..at]), Some(text(word, &rest[at + 1..])?))),
+        _ => Err(Error::new(ErrorKind::Usage, format!("{} names no path", Quoted(word.as_bytes()))).hint(SPELLINGS)),
+    }
+}
+
+fn text(word: &OsStr, rest: &[u8]) -> Result<String> {
+    let quoted = Quoted(word.as_bytes());
+    if rest.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, format!("{quoted} lacks a name after its colon")).hint(SPELLINGS));
+    }
+    match std::str::from_utf8(rest) {
+        Ok(text) => Ok(text.to_string()),
+        Err(_) => Err(Error::new(ErrorKind::Usage, format!("{quoted} does not end in an image name: it is not UTF-8"))),
+    }
+}
+
+/// Why a bare word that is no file is an error, and what it may have meant.
+pub(super) fn no_such_file(path: &Path) -> Error {
+    let word = path.as_os_str().as_bytes();
+    let error = Error::new(ErrorKind::SourceUnavailable, format!("{}: no such file or directory", Quoted(word)));
+    let Some(word) = path.to_str() else { return error.hint("check the path") };
+    match word.split_once(':') {
+        Some((transport, _)) if FOREIGN_TRANSPORTS.contains(&transport) => {
+            error.hint(format!("there is no transport {transport:?} here: {SPELLINGS}"))
+        }
+        _ if word.parse::<crate::model::Reference>().is_ok() => error.hint(format!(
+            "if it is an image name, write docker-daemon:{word} (local Docker or Podman) or docker://{word} (registry)"
+        )),
+        _ => error.hint("check the path"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(word: &str, files: &[&str]) -> Spec {
+        parse(OsStr::new(word), &|path| files.iter().any(|file| Path::new(file) == path)).unwrap()
+    }
+
+    fn docker(path: &str, image: Option<&str>) -> Spec {
+        Spec::DockerArchive { path: path.into(), image: image.map(str::to_string) }
+    }
+
+    #[test]
+    fn words_are_read_as_people_write_them() {
+        assert_eq!(parsed("x.tar", &[]), Spec::Path("x.tar".into()));
+        assert_eq!(parsed("-", &[]), Spec::Stdin);
+        assert_eq!(parsed("docker-archive:x.tar", &[]), docker("x.tar", None));
+        assert_eq!(parsed("docker-archive://x.tar", &[]), docker("x.tar", None));
+        assert_eq!(parsed("docker-archive:///abs/x.tar", &[]), docker("/abs/x.tar", None));
+        assert_eq!(parsed("docker-archive:/abs/x.tar:a:1", &["/abs/x.tar"]), docker("/abs/x.tar", Some("a:1")));
+        assert_eq!(parsed("oci:dir:v1", &[]), Spec::OciLayout { path: "dir".into(), image: Some("v1".into()) });
+        assert_eq!(parsed("oci-archive:a:b", &["a"]), Spec::OciArchive { path: "a".into(), image: Some("b".into()) });
+        assert_eq!(parsed("docker-daemon:x:1", &[]), Spec::DockerDaemon("x:1".into()));
+        assert_eq!(parsed("docker://ghcr.io/x", &[]), Spec::Registry("ghcr.io/x".into()));
+    }
+
+    #[test]
+    fn colons_in_paths_are_found_by_looking() {
+        assert_eq!(parsed("docker-archive:a:b:c", &["a:b:c", "a:b"]), docker("a:b:c", None));
+        assert_eq!(parsed("docker-archive:a:b:c", &["a", "a:b"]), docker("a:b", Some("c")));
+        assert_eq!(parsed("docker-archive:a:b:c", &[]), docker("a", Some("b:c")));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_stay() {
+        let word = OsStr::from_bytes(b"docker-archive:\xff.tar:t");
+        let spec = parse(word, &|_| false).unwrap();
+        assert_eq!(spec.path().unwrap().as_os_str().as_bytes(), b"\xff.tar");
+        assert_eq!(spec.image(), Some("t"));
+        assert_eq!(spec.to_string(), r#"docker-archive "\xff.tar""#);
+        let kind = parse(OsStr::from_bytes(b"docker-archive:x:\xff"), &|_| false).unwrap_err().kind();
+        assert_eq!(kind, ErrorKind::Usage);
+    }
+
+    #[test]
+    fn empty_parts_are_refused() {
+        for word in ["", "docker-archive:", "oci:", "oci::x", "docker://", "docker-daemon:", "docker-archive:x:"] {
+            assert_eq!(parse(OsStr::new(word), &|_| false).unwrap_err().kind(), ErrorKind::Usage, "{word:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_name_hints_at_both_spellings() {
+        let remedy = |word: &str| no_such_file(Path::new(word)).remedy().unwrap().to_string();
+        let hint = remedy("debian:12");
+        assert!(hint.contains("docker-daemon:debian:12") && hint.contains("docker://debian:12"), "{hint}");
+        assert!(remedy("library://x").contains("no transport"));
+        assert_eq!(remedy("/no/such"), "check the path");
+    }
+}
