@@ -1,5 +1,5 @@
 use super::inspect::Texts;
-use super::site::{Obstacle, Site};
+use super::site::{Asked, Obstacle, Site};
 use super::{Additions, labels, scripts};
 use crate::error::Result;
 use crate::tree::{InodeId, Kind, Tree};
@@ -114,7 +114,7 @@ pub(super) fn bind_targets(site: &mut Site<'_>) -> Result<()> {
 /// What was asked for with `--mkdir` and `--mkfile`.
 pub(super) fn requested(site: &mut Site<'_>, additions: &Additions<'_>) -> Result<()> {
     for path in additions.mkdir {
-        site.directory(path.as_bytes(), 0o755, Obstacle::Refuse("--mkdir"))?;
+        site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(Asked { option: "--mkdir", path: path.as_bytes() }))?;
     }
     additions.mkfile.iter().try_for_each(|path| site.requested_file(path, "--mkfile"))
 }

@@ -27,7 +27,7 @@ pub use advice::review;
 
 use self::inspect::Texts;
 use self::runscript::{Command, Workdir};
-use self::site::Site;
+use self::site::{Asked, Obstacle, Site};
 use crate::error::{Result, ResultExt};
 use crate::model::{Config, EntryPath, Note, Timestamp};
 use crate::tree::Tree;
@@ -108,6 +108,7 @@ fn workdir(site: &mut Site<'_>, config: &Config, additions: &Additions<'_>) -> R
         return Ok(None);
     }
     let path = advice::absolute_workdir(config);
-    site.directory(path.as_bytes(), 0o755, site::Obstacle::Refuse("--workdir"))?;
+    let asked = Asked { option: "--workdir", path: path.as_bytes() };
+    site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked))?;
     Ok(Some(Workdir { has_shell: advice::has_shell(site.tree()), path }))
 }

@@ -13,11 +13,28 @@ pub(super) struct Site<'a> {
 
 /// What to do when something that is no directory stands where one is needed.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Obstacle {
+pub(super) enum Obstacle<'a> {
     /// Put a directory in its place, and say so.
     Replace,
-    /// Fail: the directory was asked for with this option.
-    Refuse(&'static str),
+    /// Fail: this was asked for.
+    Refuse(Asked<'a>),
+}
+
+/// An option and the path that was given to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) option: &'static str,
+    pub(super) path: &'a [u8],
+}
+
+impl Asked<'_> {
+    /// The error when `found` stands at `at`.
+    fn refuse(self, at: &[u8], found: &str, wanted: &str) -> Error {
+        let (option, path, at) = (self.option, shown(self.path), shown(at));
+        let message = format!("{option} {path}: in the image {at} is {found}, but {wanted} is needed there");
+        Error::new(ErrorKind::Usage, message)
+            .hint(format!("leave out {option} {path}, or choose a path that is free in the image"))
+    }
 }
 
 /// A directory and the parts of the path to it, free of symlinks.
@@ -61,17 +78,17 @@ impl<'a> Site<'a> {
 
     /// The directory at `path`, made where missing. Symlinks are followed inside the tree, to places that are made where
     /// missing; directories on the way there are 0755.
-    pub(super) fn directory(&mut self, path: &[u8], mode: u32, obstacle: Obstacle) -> Result<InodeId> {
+    pub(super) fn directory(&mut self, path: &[u8], mode: u32, obstacle: Obstacle<'_>) -> Result<InodeId> {
         let parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
         let mut here = Place::root();
         for (index, part) in parts.iter().enumerate() {
             let mode = if index + 1 == parts.len() { mode } else { 0o755 };
-            here = self.step(here, part, mode, obstacle, path)?;
+            here = self.step(here, part, mode, obstacle)?;
         }
         Ok(here.inode)
     }
 
-    fn step(&mut self, here: Place, name: &[u8], mode: u32, obstacle: Obstacle, whole: &[u8]) -> Result<Place> {
+    fn step(&mut self, here: Place, name: &[u8], mode: u32, obstacle: Obstacle<'_>) -> Result<Place> {
         let Some(found) = self.tree.lookup(here.inode, name).map(|dentry| dentry.inode) else {
             return self.make_directory(here, name, mode);
         };
@@ -91,7 +108,7 @@ impl<'a> Site<'a> {
                 self.note_replaced(&path, found, "a directory");
                 self.make_directory(here, name, mode)
             }
-            Obstacle::Refuse(option) => Err(refusal(option, whole, &path, self.describe(found), "a directory")),
+            Obstacle::Refuse(asked) => Err(asked.refuse(&path, self.describe(found), "a directory")),
         }
     }
 
@@ -111,11 +128,7 @@ impl<'a> Site<'a> {
     }
 
     fn make_directory(&mut self, here: Place, name: &[u8], mode: u32) -> Result<Place> {
-        // The name may come out of a symlink, where it could be anything.
-        EntryPath::parse(name).map_err(|problem| {
-            let message = format!("a symlink leads to {}, which cannot be made: {problem}", shown(&here.path_of(name)));
-            Error::new(ErrorKind::InvalidImage, message)
-        })?;
+        check_name(&here, name)?;
         let inode = self.tree.add(Kind::Directory(Directory::new()), Metadata::root_owned(mode, self.time));
         self.tree.attach(here.inode, name, inode, MADE);
         Ok(here.enter(name, inode))
@@ -170,31 +183,31 @@ impl<'a> Site<'a> {
 
     /// An empty file at `path` where nothing is; symlinks are followed inside the tree.
     pub(super) fn requested_file(&mut self, path: &EntryPath, option: &'static str) -> Result<()> {
-        let refuse = |at: &[u8], found: &str| Err(refusal(option, path.as_bytes(), at, found, "a file"));
-        let Some((parent, name)) = path.split_last() else { return refuse(b"", "a directory") };
-        let parent = self.directory(parent, 0o755, Obstacle::Refuse(option))?;
+        let asked = Asked { option, path: path.as_bytes() };
+        let refuse = |found| Err(asked.refuse(path.as_bytes(), found, "a file"));
+        let Some((parent, name)) = path.split_last() else { return refuse("a directory") };
+        let parent = self.directory(parent, 0o755, Obstacle::Refuse(asked))?;
         if self.tree.lookup(parent, name).is_none() {
             self.add_file(parent, name, 0o644, b"");
             return Ok(());
         }
-        let mut resolution = resolve(self.tree, path.as_bytes())?;
+        let resolution = resolve(self.tree, path.as_bytes())?;
         match resolution.inode {
-            Some(found) if self.tree.directory(found).is_some() => refuse(path.as_bytes(), "a directory"),
+            Some(found) if self.tree.directory(found).is_some() => refuse("a directory"),
             Some(_) => Ok(()),
-            None => {
-                // A dangling symlink: the file is made where it leads to.
-                let Some(name) = resolution.parts.pop() else { return refuse(b"", "a directory") };
-                let Some(place) = self.follow(resolution.parts, 0o755)? else {
-                    return refuse(path.as_bytes(), "a symlink to below something that is no directory");
-                };
-                EntryPath::parse(&name).map_err(|problem| {
-                    let target = shown(&place.path_of(&name));
-                    Error::new(ErrorKind::InvalidImage, format!("{path} leads to {target}: {problem}"))
-                })?;
-                self.add_file(place.inode, &name, 0o644, b"");
-                Ok(())
-            }
+            // A dangling symlink: the file is made where it leads to.
+            None if self.make_file(resolution.parts)? => Ok(()),
+            None => refuse("a symlink to below something that is no directory"),
         }
+    }
+
+    /// Makes an empty file at a path free of symlinks; `false` when something that is no directory is in the way.
+    fn make_file(&mut self, mut parts: Vec<Vec<u8>>) -> Result<bool> {
+        let Some(name) = parts.pop() else { return Ok(false) };
+        let Some(place) = self.follow(parts, 0o755)? else { return Ok(false) };
+        check_name(&place, &name)?;
+        self.add_file(place.inode, &name, 0o644, b"");
+        Ok(true)
     }
 
     fn note_replaced(&mut self, path: &[u8], found: InodeId, wanted: &str) {
@@ -217,13 +230,12 @@ fn resolve(tree: &Tree, path: &[u8]) -> Result<crate::tree::Resolution> {
     tree.resolve(path).map_err(|problem| Error::new(ErrorKind::InvalidImage, format!("{}: {problem}", shown(path))))
 }
 
-fn refusal(option: &str, whole: &[u8], at: &[u8], found: &str, wanted: &str) -> Error {
-    let (whole, at) = (shown(whole), shown(at));
-    Error::new(
-        ErrorKind::Usage,
-        format!("{option} {whole}: in the image {at} is {found}, but {wanted} is needed there"),
-    )
-    .hint(format!("leave out {option} {whole}, or choose a path that is free in the image"))
+/// A name may come out of a symlink, where it could be anything.
+fn check_name(place: &Place, name: &[u8]) -> Result<()> {
+    EntryPath::parse(name).map(drop).map_err(|problem| {
+        let message = format!("a symlink leads to {}, which cannot be made: {problem}", shown(&place.path_of(name)));
+        Error::new(ErrorKind::InvalidImage, message)
+    })
 }
 
 /// An absolute path for people.
