@@ -50,12 +50,20 @@ struct Inner {
     message: String,
     hint: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    io_kind: Option<io::ErrorKind>,
 }
 
 impl Error {
     /// A new error. `message` is lower case, names quoted, no final period.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
-        Error(Box::new(Inner { kind, context: Vec::new(), message: message.to_string(), hint: None, cause: None }))
+        Error(Box::new(Inner {
+            kind,
+            context: Vec::new(),
+            message: message.to_string(),
+            hint: None,
+            cause: None,
+            io_kind: None,
+        }))
     }
 
     /// Wraps an I/O error. A full disk becomes [`ErrorKind::NoSpace`] whatever `kind` says, and an [`Error`] that
@@ -68,6 +76,7 @@ impl Error {
                 let kind = if full { ErrorKind::NoSpace } else { kind };
                 let mut wrapped = Error::new(kind, &error);
                 wrapped.0.cause = std::error::Error::source(&error).map(|c| c.to_string().into());
+                wrapped.0.io_kind = Some(error.kind());
                 wrapped
             }
         }
@@ -99,6 +108,11 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// The kind of the I/O error that this began as, where it did.
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        self.0.io_kind
     }
 
     /// What to do about it, where something can be done.

@@ -1,1 +1,46 @@
-//! Not written yet.
+//! The program around the library: words, exit codes, progress.
+//!
+//! The idea to hold: [`args`] is text, [`job`] is what the text means, and only one place each prints ([`printer`]), maps
+//! errors to exit codes ([`exit`]) and reads the clock ([`report`]). stdout carries data only. Nothing here may hold logic
+//! that a user of the library would miss.
+
+mod args;
+mod environment;
+mod exit;
+mod hashing;
+mod inspect;
+mod job;
+mod names;
+mod open;
+mod printer;
+mod progress;
+mod report;
+mod run;
+mod signals;
+mod standin;
+
+use std::ffi::OsString;
+
+use args::{Parsed, Word};
+use environment::Environment;
+use printer::Voice;
+
+/// What ends the process at once; `main` owns it.
+pub type Quit = fn(i32) -> !;
+
+/// Runs the program with `arguments` (the program's name included) and returns its exit code. `quit` is called only when
+/// a signal arrives and the work does not stop on its own.
+#[must_use]
+pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
+    let environment = Environment::of_process();
+    exit::install_panic_hook();
+    let code = match args::parse(&arguments) {
+        Ok(Parsed::Text(text)) => run::printed(|| printer::data(text.as_bytes())),
+        Ok(Parsed::Word(Word::Inspect(inspect))) => run::inspect(&inspect, &environment, quit),
+        Ok(Parsed::Word(Word::Completions { shell })) => run::printed(|| printer::data(&args::completions(shell))),
+        Ok(Parsed::Word(Word::Man)) => run::printed(|| printer::data(&args::man()?)),
+        Ok(Parsed::Convert(convert)) => run::convert(&convert, &arguments, &environment, quit),
+        Err(error) => run::misuse(error, &arguments, Voice::default()),
+    };
+    i32::from(code)
+}

@@ -1,0 +1,61 @@
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::num::NonZeroUsize;
+
+use rustix::fs::Mode;
+
+/// What the process finds around itself, looked at once. Everything else in this room gets it as a value, so that tests
+/// can choose it.
+#[derive(Debug, Clone)]
+pub(super) struct Environment {
+    /// The variables of [`VARIABLES`] that are set.
+    pub(super) variables: BTreeMap<&'static str, OsString>,
+    pub(super) stdin_is_terminal: bool,
+    pub(super) stdout_is_terminal: bool,
+    pub(super) stderr_is_terminal: bool,
+    /// Permission bits that new files do not get.
+    pub(super) umask: u32,
+    /// How many threads this machine (or this container) can run at once.
+    pub(super) parallelism: NonZeroUsize,
+}
+
+/// All environment variables that mean something to this program.
+const VARIABLES: [&str; 6] =
+    ["APPTAINER_TMPDIR", "CONVERT_PROGRESS", "SINGULARITY_TMPDIR", "SOURCE_DATE_EPOCH", "TERM", "TMPDIR"];
+
+impl Environment {
+    /// Looks. To be called before any thread starts: the umask can only be read by setting it.
+    pub(super) fn of_process() -> Self {
+        let mask = rustix::process::umask(Mode::empty());
+        rustix::process::umask(mask);
+        Environment {
+            variables: VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect(),
+            stdin_is_terminal: stdin().is_terminal(),
+            stdout_is_terminal: stdout().is_terminal(),
+            stderr_is_terminal: stderr().is_terminal(),
+            umask: mask.bits(),
+            parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    /// The value of one of [`VARIABLES`].
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(name).map(OsString::as_os_str)
+    }
+}
+
+#[cfg(test)]
+impl Environment {
+    /// A quiet place: nothing set, no terminal, umask 022, 4 threads.
+    pub(super) fn bare() -> Self {
+        Environment {
+            variables: BTreeMap::new(),
+            stdin_is_terminal: false,
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+            umask: 0o022,
+            parallelism: NonZeroUsize::new(4).unwrap(),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The command line as meaning: every choice made, once, before anything is opened.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+use super::args::{Attributes, Checks, Choice, Convert, Feedback, OutputOptions, ProgressMode, RootOptions, WhenThere};
+use super::environment::Environment;
+use super::names::default_output;
+use super::open::{Selection, Spec};
+use super::printer::Voice;
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::model::{Digest, EntryPath, Quoted};
+use crate::target::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
+
+/// One conversion, ready to run.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Where the image comes from.
+    pub(super) source: Spec,
+    /// Which image of it.
+    pub(super) selection: Selection,
+    /// What is made of it.
+    pub(super) request: Request,
+    /// What its manifest, index or config must hash to.
+    pub(super) expect_digest: Option<Digest>,
+    /// What the input file must hash to.
+    pub(super) expect_sha256: Option<Digest>,
+}
+
+impl Job {
+    /// Resolves text.
+    pub(super) fn resolve(arguments: &Convert, environment: &Environment) -> Result<Job> {
+        let spec = source(arguments.source.as_deref().unwrap_or_default(), environment)?;
+        let format: Format = arguments.to.as_deref().unwrap_or_default().parse()?;
+        refuse_root_options(format, &arguments.root)?;
+        let output = &arguments.output_options;
+        let compression: Option<Compression> = parsed("--compression", output.compression.as_deref())?;
+        let destination = match arguments.output.as_deref() {
+            Some(output) => given_destination(output, environment)?,
+            None => Destination::Path(
+                default_output(&spec, format, compression).ok_or_else(|| no_default_name(&spec))?.into(),
+            ),
+        };
+        refuse_clashes(&spec, &destination, &arguments.checks)?;
+        Ok(Job {
+            selection: selection(&arguments.choice)?,
+            request: request(format, destination, compression, arguments, environment)?,
+            expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
+            expect_sha256: expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())?,
+            source: spec,
+        })
+    }
+}
+
+/// Parses the SOURCE word.
+pub(super) fn source(word: &OsStr, environment: &Environment) -> Result<Spec> {
+    let spec = Spec::parse(word)?;
+    if spec == Spec::Stdin && environment.stdin_is_terminal {
+        return Err(usage("standard input is a terminal", "pipe an archive into it, or name a file as SOURCE"));
+    }
+    Ok(spec)
+}
+
+/// Which image is meant by options; what the SOURCE word itself says is the source's to know.
+pub(super) fn selection(choice: &Choice) -> Result<Selection> {
+    let platform = parsed("--platform", choice.platform.as_deref())?;
+    Ok(Selection { image: choice.image.clone(), platform })
+}
+
+/// Where temporaries go: the option, then what Apptainer, SingularityCE and everyone else look at.
+pub(super) fn tmpdir(choice: &Choice, environment: &Environment) -> PathBuf {
+    let variables = ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"];
+    let set = variables.into_iter().filter_map(|name| environment.variable(name)).find(|value| !value.is_empty());
+    choice.tmpdir.clone().or_else(|| set.map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/tmp"))
+}
+
+/// How much is said, and how progress is shown: `Auto` is resolved.
+pub(super) fn voice(feedback: &Feedback, environment: &Environment) -> Result<(Voice, ProgressMode)> {
+    let wanted = match (feedback.progress, environment.variable("CONVERT_PROGRESS").filter(|value| !value.is_empty())) {
+        (Some(mode), _) => mode,
+        (None, Some(value)) => {
+            value.to_str().and_then(|text| ProgressMode::from_str(text, false).ok()).ok_or_else(|| {
+                usage(
+                    format!("environment CONVERT_PROGRESS: {} is no way to show progress", Quoted(value.as_bytes())),
+                    "set it to auto, bar, plain, json or none",
+                )
+            })?
+        }
+        (None, None) => ProgressMode::Auto,
+    };
+    let bar_works = environment.stderr_is_terminal && environment.variable("TERM").is_none_or(|term| term != "dumb");
+    let mode = match wanted {
+        _ if feedback.quiet => ProgressMode::None,
+        ProgressMode::Auto | ProgressMode::Bar if bar_works => ProgressMode::Bar,
+        ProgressMode::Auto | ProgressMode::Bar => ProgressMode::Plain,
+        mode => mode,
+    };
+    let json = wanted == ProgressMode::Json;
+    Ok((Voice { quiet: feedback.quiet, verbose: feedback.verbose, json }, mode))
+}
+
+fn request(
+    format: Format,
+    destination: Destination,
+    compression: Option<Compression>,
+    arguments: &Convert,
+    environment: &Environment,
+) -> Result<Request> {
+    let output = &arguments.output_options;
+    let root = &arguments.root;
+    Ok(Request {
+        format,
+        destination,
+        compression,
+        jobs: jobs(output, environment)?,
+        tmpdir: tmpdir(&arguments.choice, environment),
+        if_exists: if_exists(output)?,
+        output_mode: output_mode(output, environment)?,
+        source_date_epoch: source_date_epoch(environment)?,
+        reference: root.reference.clone(),
+        xattrs: match root.xattrs {
+            None | Some(Attributes::None) => XattrPolicy::None,
+            Some(Attributes::Capabilities) => XattrPolicy::Capabilities,
+            Some(Attributes::All) => XattrPolicy::All,
+        },
+        all_root: root.all_root,
+        fix_perms: root.fix_perms,
+        keep_devices: root.keep_devices,
+        workdir: root.workdir,
+        mkdir: entry_paths("--mkdir", &root.mkdir)?,
+        mkfile: entry_paths("--mkfile", &root.mkfile)?,
+        labels: root.label.iter().map(|text| label(text)).collect::<Result<_>>()?,
+    })
+}
+
+fn given_destination(output: &OsStr, environment: &Environment) -> Result<Destination> {
+    if output.is_empty() {
+        return Err(usage("option --output: the name is empty", "name a file, or \"-\" for standard output"));
+    }
+    if output != "-" {
+        return Ok(Destination::Path(output.into()));
+    }
+    if environment.stdout_is_terminal {
+        return Err(usage("standard output is a terminal", "send it to a file or a pipe, or name a file with -o"));
+    }
+    Ok(Destination::Stdout)
+}
+
+fn no_default_name(spec: &Spec) -> Error {
+    usage(format!("{spec} gives the output no name"), "name the output with -o FILE, or \"-o -\" for standard output")
+}
+
+/// An output must not be the input, and two outputs must not be one.
+fn refuse_clashes(spec: &Spec, destination: &Destination, checks: &Checks) -> Result<()> {
+    let output = match destination {
+        Destination::Stdout => None,
+        Destination::Path(path) => Some(path.as_path()),
+    };
+    if let (Some(source), Some(output)) = (spec.path(), output)
+        && same_file(source, output)
+    {
+        let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
+        return Err(usage(error, "name another output with -o"));
+    }
+    let clash = match (checks.report.as_deref(), output) {
+        (Some(report), None) => report == "-",
+        (Some(report), Some(output)) => report != "-" && (report == output || same_file(Path::new(report), output)),
+        (None, _) => false,
+    };
+    if clash {
+        Err(usage("the report and the output go to the same place", "name another file with --report"))
+    } else {
+        Ok(())
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// The options for a Singularity root have no meaning elsewhere, and an option without an effect is a mistake.
+fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
+    if format == Format::SifRootfs {
+        return Ok(());
+    }
+    let given = [
+        ("--xattrs", root.xattrs.is_some()),
+        ("--all-root", root.all_root),
+        ("--fix-perms", root.fix_perms),
+        ("--keep-devices", root.keep_devices),
+        ("--workdir", root.workdir),
+        ("--mkdir", !root.mkdir.is_empty()),
+        ("--mkfile", !root.mkfile.is_empty()),
+        ("--label", !root.label.is_empty()),
+        ("--reference", root.reference.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(usage(
+            format!("option {option} has no meaning for {format}"),
+            format!("leave {option} out, or convert --to {}", Format::SifRootfs),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
+    match output.jobs.as_deref() {
+        None => Ok(environment.parallelism),
+        Some(text) => text.parse().map_err(|_| {
+            usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 up")
+        }),
+    }
+}
+
+fn if_exists(output: &OutputOptions) -> Result<IfExists> {
+    match output.if_exists {
+        _ if output.force => Ok(IfExists::Replace),
+        None | Some(WhenThere::Fail) => Ok(IfExists::Fail),
+        Some(WhenThere::Replace) => Ok(IfExists::Replace),
+        Some(WhenThere::Reuse) => Err(usage(
+            "option --if-exists: a tar cannot be reused, for it does not say what it was made from",
+            "reuse is for outputs of the format sif; use --if-exists replace",
+        )),
+    }
+}
+
+fn output_mode(output: &OutputOptions, environment: &Environment) -> Result<u32> {
+    let Some(text) = output.mode.as_deref() else { return Ok(0o666 & !environment.umask) };
+    let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
+    mode.ok_or_else(|| {
+        usage(
+            format!("option --mode: {text:?} is not a file mode"),
+            "write octal permissions from 000 to 777, such as 644",
+        )
+    })
+}
+
+/// The reproducible-builds.org specification: an ASCII integer, and an error where it is malformed.
+fn source_date_epoch(environment: &Environment) -> Result<Option<i64>> {
+    let Some(value) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+    match value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(usage(
+            format!("environment SOURCE_DATE_EPOCH: {} is not a number of seconds", Quoted(value.as_bytes())),
+            "set it to whole seconds since 1970, or unset it",
+        )),
+    }
+}
+
+fn entry_paths(option: &str, given: &[OsString]) -> Result<Vec<EntryPath>> {
+    let parse = |text: &OsString| {
+        let refuse = |why: String| {
+            let quoted = Quoted(text.as_bytes());
+            usage(format!("option {option}: {quoted}: {why}"), "write a path inside the image, such as /mlcube_io0")
+        };
+        let path = EntryPath::parse(text.as_bytes()).map_err(|error| refuse(error.to_string()))?;
+        if path.is_root() { Err(refuse("this is the root itself".to_string())) } else { Ok(path) }
+    };
+    given.iter().map(parse).collect()
+}
+
+fn label(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err(usage(format!("option --label: {text:?} is not a label"), "write KEY=VALUE")),
+    }
+}
+
+/// A SHA-256 as people paste it: with or without `sha256:`, in either case.
+fn expected(option: &str, text: Option<&str>) -> Result<Option<Digest>> {
+    let Some(text) = text else { return Ok(None) };
+    let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    Digest::from_hex(&hex).map(Some).map_err(|_| {
+        usage(format!("option {option}: {text:?} is not a SHA-256"), "write 64 hex digits, with or without \"sha256:\"")
+    })
+}
+
+fn parsed<T: std::str::FromStr<Err = Error>>(option: &str, text: Option<&str>) -> Result<Option<T>> {
+    text.map(str::parse).transpose().doing(|| format!("option {option}"))
+}
+
+fn usage(message: impl Display, hint: impl Display) -> Error {
+    Error::new(ErrorKind::Usage, message).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Parsed, parse};
+
+    fn resolve_in(line: &str, environment: &Environment) -> Result<Job> {
+        let words: Vec<OsString> = std::iter::once("convert").chain(line.split(' ')).map(OsString::from).collect();
+        match parse(&words)? {
+            Parsed::Convert(convert) => Job::resolve(&convert, environment),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn resolve(line: &str) -> Result<Job> {
+        resolve_in(line, &Environment::bare())
+    }
+
+    fn with(name: &'static str, value: &str) -> Environment {
+        let mut environment = Environment::bare();
+        environment.variables.insert(name, value.into());
+        environment
+    }
+
+    #[test]
+    fn the_plain_call_has_every_choice_made() {
+        let job = resolve("dir/x.tar --to sif-rootfs").unwrap();
+        let request = job.request;
+        assert_eq!(job.source, Spec::Path("dir/x.tar".into()));
+        assert!(job.selection.image.is_none() && job.selection.platform.is_none());
+        assert_eq!(request.destination, Destination::Path("x.sif-rootfs.tar".into()));
+        assert_eq!((request.compression, request.if_exists), (None, IfExists::Fail));
+        assert_eq!((request.output_mode, request.jobs.get()), (0o644, 4));
+        assert_eq!((request.tmpdir.as_path(), request.source_date_epoch), (Path::new("/tmp"), None));
+        assert_eq!(request.xattrs, XattrPolicy::None);
+    }
+
+    #[test]
+    fn options_arrive() {
+        let hex = "AB".repeat(32);
+        let job = resolve(&format!(
+            "x.tar --to sif-rootfs -o y -f --mode 600 -j 2 --compression zstd:3 --tmpdir t --xattrs all --all-root \
+             --fix-perms --keep-devices --workdir --mkdir /a/b --mkdir c --mkfile /f --label a=b=c --label d= \
+             --reference host/x:1 --image app:1 --platform linux/x86_64 --expect-digest sha256:{hex} --expect-sha256 {hex}"
+        ))
+        .unwrap();
+        let request = job.request;
+        assert_eq!(request.destination, Destination::Path("y".into()));
+        assert_eq!((request.if_exists, request.output_mode, request.jobs.get()), (IfExists::Replace, 0o600, 2));
+        assert_eq!((request.compression, request.tmpdir), (Some(Compression::Zstd(Some(3))), "t".into()));
+        assert!(request.all_root && request.fix_perms && request.keep_devices && request.workdir);
+        assert_eq!(request.mkdir.iter().map(EntryPath::as_bytes).collect::<Vec<_>>(), [&b"a/b"[..], b"c"]);
+        assert_eq!(request.mkfile[0].as_bytes(), b"f");
+        assert_eq!(request.labels, [("a".into(), "b=c".into()), ("d".into(), String::new())]);
+        assert_eq!((request.xattrs, request.reference.as_deref()), (XattrPolicy::All, Some("host/x:1")));
+        assert_eq!(job.selection.image.as_deref(), Some("app:1"));
+        assert_eq!(job.selection.platform.unwrap().to_string(), "linux/amd64");
+        assert_eq!(job.expect_digest, job.expect_sha256);
+        assert_eq!(job.expect_digest.unwrap().hex(), hex.to_lowercase());
+    }
+
+    #[test]
+    fn nonsense_is_wrong_use_with_a_remedy() {
+        for (line, message) in [
+            ("- --to rootfs", "gives the output no name"),
+            ("x.tar --to rootfs --workdir", "option --workdir has no meaning for rootfs"),
+            ("x.tar --to rootfs --label a=b", "option --label has no meaning for rootfs"),
+            ("x.tar --to rootfs --xattrs none", "option --xattrs has no meaning for rootfs"),
+            ("x.tar --to rootfs -j 0", "\"0\" is not a number of threads"),
+            ("x.tar --to rootfs --mode 1777", "\"1777\" is not a file mode"),
+            ("x.tar --to rootfs --mode +7", "\"+7\" is not a file mode"),
+            ("x.tar --to rootfs --mode 8", "\"8\" is not a file mode"),
+            ("x.tar --to rootfs --compression lz4", "option --compression: \"lz4\" is not a compression"),
+            ("x.tar --to rootfs --compression gzip:13", "\"gzip:13\" is not a compression"),
+            ("x.tar --to rootfs --platform amd64", "option --platform: \"amd64\" is not a platform"),
+            ("x.tar --to rootfs --expect-digest sha512:00", "is not a SHA-256"),
+            ("x.tar --to rootfs --expect-sha256 12", "is not a SHA-256"),
+            ("x.tar --to rootfs --if-exists reuse", "cannot be reused"),
+            ("x.tar --to rootfs -o - --report -", "the same place"),
+            ("x.tar --to rootfs -o r --report r", "the same place"),
+            ("x.tar --to sif-rootfs --mkdir /a/..", "this is the root itself"),
+            ("x.tar --to sif-rootfs --label =v", "is not a label"),
+            ("x.tar --to sif-rootfs --label v", "is not a label"),
+        ] {
+            let error = resolve(line).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{line}: {error}");
+            assert!(error.to_string().contains(message), "{line}: {error}");
+            assert!(error.remedy().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_output_is_never_the_source() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let error = resolve(&format!("{path} --to rootfs -f -o {path}")).map(|_| ()).unwrap_err();
+        assert!(error.to_string().ends_with("is the source"), "{error}");
+    }
+
+    #[test]
+    fn terminals_take_no_data() {
+        let mut environment = Environment::bare();
+        environment.stdout_is_terminal = true;
+        environment.stdin_is_terminal = true;
+        let refused = |line: &str| resolve_in(line, &environment).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(refused("x.tar --to rootfs -o -"), "standard output is a terminal");
+        assert_eq!(refused("- --to rootfs -o x"), "standard input is a terminal");
+        assert_eq!(resolve("- --to rootfs -o -").unwrap().request.destination, Destination::Stdout);
+    }
+
+    #[test]
+    fn source_date_epoch_is_whole_seconds() {
+        let epoch = |value: &str| resolve_in("x.tar --to rootfs", &with("SOURCE_DATE_EPOCH", value));
+        assert_eq!(epoch("1700000000").unwrap().request.source_date_epoch, Some(1_700_000_000));
+        for bad in ["", "-1", "1.5", "now", "+1", "99999999999999999999"] {
+            assert_eq!(epoch(bad).map(|_| ()).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn tmpdir_is_looked_up_in_order() {
+        let mut environment = with("TMPDIR", "/third");
+        let found = |environment: &Environment| tmpdir(&Choice::default(), environment);
+        assert_eq!(found(&environment), Path::new("/third"));
+        environment.variables.insert("SINGULARITY_TMPDIR", "/second".into());
+        assert_eq!(found(&environment), Path::new("/second"));
+        environment.variables.insert("APPTAINER_TMPDIR", "/first".into());
+        assert_eq!(found(&environment), Path::new("/first"));
+        environment.variables.insert("APPTAINER_TMPDIR", "".into());
+        assert_eq!(found(&environment), Path::new("/second"));
+        let choice = Choice { tmpdir: Some("/zeroth".into()), ..Choice::default() };
+        assert_eq!(tmpdir(&choice, &environment), Path::new("/zeroth"));
+    }
+
+    #[test]
+    fn progress_follows_option_then_environment_then_terminal() {
+        let mode = |feedback: Feedback, environment: &Environment| voice(&feedback, environment).map(|(_, mode)| mode);
+        let mut terminal = Environment::bare();
+        terminal.stderr_is_terminal = true;
+        assert_eq!(mode(Feedback::default(), &Environment::bare()).unwrap(), ProgressMode::Plain);
+        assert_eq!(mode(Feedback::default(), &terminal).unwrap(), ProgressMode::Bar);
+        terminal.variables.insert("TERM", "dumb".into());
+        assert_eq!(mode(Feedback::default(), &terminal).unwrap(), ProgressMode::Plain);
+        let json = with("CONVERT_PROGRESS", "json");
+        assert_eq!(mode(Feedback::default(), &json).unwrap(), ProgressMode::Json);
+        let plain = Feedback { progress: Some(ProgressMode::Plain), ..Feedback::default() };
+        assert_eq!(mode(plain, &json).unwrap(), ProgressMode::Plain);
+        let quiet = Feedback { quiet: true, ..Feedback::default() };
+        assert_eq!(mode(quiet, &json).unwrap(), ProgressMode::None);
+        let wrong = mode(Feedback::default(), &with("CONVERT_PROGRESS", "loud")).unwrap_err();
+        assert_eq!(wrong.kind(), ErrorKind::Usage);
+    }
+}

@@ -1,0 +1,158 @@
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::exit::Failure;
+use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
+use crate::model::Note;
+
+/// Writes one line of words to stderr. Control characters are escaped, so that no text can forge a line or drive a
+/// terminal. A stderr that is gone is no reason to stop.
+pub(super) fn line(text: &str) {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        if character.is_control() {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe.push('\n');
+    let _ = io::stderr().lock().write_all(safe.as_bytes());
+}
+
+/// Writes one event to stderr, as one line of JSON.
+pub(super) fn event(event: &impl Serialize) {
+    if let Ok(text) = serde_json::to_string(event) {
+        line(&text);
+    }
+}
+
+/// Writes data to stdout.
+pub(super) fn data(bytes: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    written.or_kind(ErrorKind::Output).doing(|| "writing to standard output")
+}
+
+/// How much is said, and in which form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Voice {
+    /// Errors only.
+    pub(super) quiet: bool,
+    /// Everything.
+    pub(super) verbose: bool,
+    /// One JSON object a line instead of words.
+    pub(super) json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Event<'a> {
+    Warning(&'a Note),
+    Error(&'a Failure),
+}
+
+impl Voice {
+    /// Something that only the curious want to know.
+    pub(super) fn detail(self, text: &str) {
+        if self.verbose && !self.json {
+            line(text);
+        }
+    }
+
+    /// The line that ends a success.
+    pub(super) fn summary(self, text: &str) {
+        if !self.quiet && !self.json {
+            line(text);
+        }
+    }
+
+    /// Something the user should know that is no error.
+    pub(super) fn warning(self, note: &Note) {
+        match self {
+            Voice { quiet: true, .. } => {}
+            Voice { json: true, .. } => event(&Event::Warning(note)),
+            _ => line(&warning_line(note)),
+        }
+    }
+
+    /// What went wrong.
+    pub(super) fn failure(self, failure: &Failure) {
+        if self.json {
+            event(&Event::Error(failure));
+        } else {
+            failure.lines().iter().for_each(|text| line(text));
+        }
+    }
+}
+
+fn warning_line(note: &Note) -> String {
+    let mut text = format!("warning: {}", note.message);
+    if !note.examples.is_empty() {
+        let more = note.count.saturating_sub(note.examples.len() as u64);
+        let more = if more > 0 { format!(" and {} more", Grouped(more)) } else { String::new() };
+        text.push_str(&format!(": {}{more}", note.examples.join(", ")));
+    } else if note.count > 1 {
+        text.push_str(&format!(" ({} times)", Grouped(note.count)));
+    }
+    text
+}
+
+/// A number of bytes for people: `1.2 GiB`.
+pub(super) struct Bytes(pub(super) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
+        }
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        // 1023.95 would round to 1024.0 of the smaller unit.
+        while value >= 1023.95 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
+        write!(f, "{value:.1} {}", UNITS[unit])
+    }
+}
+
+/// A number for people: `34,567`.
+pub(super) struct Grouped(pub(super) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (at, digit) in digits.chars().enumerate() {
+            let comma = if at > 0 && (digits.len() - at) % 3 == 0 { "," } else { "" };
+            write!(f, "{comma}{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        let bytes = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, 2_847_000_000, u64::MAX];
+        let shown = bytes.map(|bytes| Bytes(bytes).to_string());
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "2.7 GiB", "16.0 EiB"]);
+        assert_eq!([7, 999, 1000, 1_234_567].map(|n| Grouped(n).to_string()), ["7", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn warnings_count_and_show() {
+        let mut note = Note::new("device-nodes-dropped", "device nodes dropped", 7);
+        assert_eq!(warning_line(&note), "warning: device nodes dropped (7 times)");
+        note.example("\"dev/null\"");
+        note.example("\"dev/zero\"");
+        assert_eq!(warning_line(&note), "warning: device nodes dropped: \"dev/null\", \"dev/zero\" and 5 more");
+        assert_eq!(warning_line(&Note::new("x", "once", 1)), "warning: once");
+    }
+}

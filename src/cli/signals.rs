@@ -1,0 +1,157 @@
+//! SIGINT, SIGTERM and SIGHUP: first a request to stop, then an end.
+//!
+//! The work looks at the [`Monitor`] once per chunk and cleans up as it unwinds. Where it cannot look, for example while
+//! it waits for a pipe, or where the user asks twice, the process ends from here.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::{Quit, exit};
+use crate::error::{ErrorKind, IoResultExt, Result};
+use crate::io::Monitor;
+
+/// How long the work may take to notice that it should stop.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Listens to signals until it is dropped.
+pub(super) struct Listener {
+    state: Arc<State>,
+    handle: Handle,
+}
+
+#[derive(Default)]
+struct State {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+/// How far the stopping has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    asked: bool,
+    settled: bool,
+}
+
+/// What a signal leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    Ask,
+    End,
+}
+
+impl Progress {
+    fn on_signal(&mut self) -> Action {
+        let action = if self.asked || self.settled { Action::End } else { Action::Ask };
+        self.asked = true;
+        action
+    }
+}
+
+impl Listener {
+    /// Starts to listen. `abandon` is called right before the process is ended from here: it removes what the work can no
+    /// longer remove, and says so.
+    pub(super) fn start(
+        monitor: Arc<Monitor>,
+        abandon: impl Fn(ErrorKind) + Send + Sync + 'static,
+        quit: Quit,
+    ) -> Result<Self> {
+        let ignored = ignored_signals();
+        // Who started us under nohup, or as a job that must survive Ctrl-C, has had signals ignored: they stay so.
+        let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let mut signals = Signals::new(wanted).or_kind(ErrorKind::Other)?;
+        let listener = Listener { state: Arc::default(), handle: signals.handle() };
+        let state = Arc::clone(&listener.state);
+        let end = Arc::new(move |kind| {
+            abandon(kind);
+            quit(i32::from(exit::code(kind)))
+        });
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                let kind = if signal == SIGINT { ErrorKind::Interrupted } else { ErrorKind::Terminated };
+                match state.lock().on_signal() {
+                    Action::Ask => {
+                        monitor.stop(kind);
+                        let (state, end) = (Arc::clone(&state), Arc::clone(&end));
+                        std::thread::spawn(move || {
+                            if !state.settles_within(PATIENCE) {
+                                end(kind)
+                            }
+                        });
+                    }
+                    Action::End => end(kind),
+                }
+            }
+        });
+        Ok(listener)
+    }
+
+    /// The work is over, however it went: from now on a signal ends the process at once.
+    pub(super) fn settled(&self) {
+        self.state.lock().settled = true;
+        self.state.changed.notify_all();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.settled();
+        self.handle.close();
+    }
+}
+
+impl State {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settles_within(&self, time: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.lock(), time, |progress| !progress.settled);
+        waited.unwrap_or_else(PoisonError::into_inner).0.settled
+    }
+}
+
+/// The signals this process was started to ignore, as a mask whose bit 0 is signal 1; none where the kernel does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    mask_in(&status).unwrap_or(0)
+}
+
+fn mask_in(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_ends() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.on_signal(), Action::Ask);
+        assert_eq!(progress.on_signal(), Action::End);
+        let mut late = Progress { settled: true, ..Progress::default() };
+        assert_eq!(late.on_signal(), Action::End);
+    }
+
+    #[test]
+    fn patience_ends_early_only_when_settled() {
+        let state = Arc::new(State::default());
+        assert!(!state.settles_within(Duration::from_millis(10)));
+        let listener = Arc::clone(&state);
+        let waiting = std::thread::spawn(move || listener.settles_within(Duration::from_secs(60)));
+        state.lock().settled = true;
+        state.changed.notify_all();
+        assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn ignored_signals_are_read_from_the_kernel() {
+        let mask = mask_in("Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001003\nSigCgt:\tf\n").unwrap();
+        assert_eq!((mask >> (SIGHUP - 1) & 1, mask >> (SIGINT - 1) & 1, mask >> (SIGTERM - 1) & 1), (1, 1, 0));
+        assert_eq!(mask_in("Name:\tx\n"), None);
+    }
+}
