@@ -38,8 +38,8 @@ const VARIABLES: &str = "\
 Environment:
   APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
   CONVERT_PROGRESS                                 where --progress is not given
-  SOURCE_DATE_EPOCH                                seconds: the time of what is made rather than read;
-                                                   default: when the image was created";
+  SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
+                                                   read; default: the image's creation";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -289,7 +289,9 @@ fn misuse(error: &clap::Error) -> Error {
     let message = paragraphs.next().unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+    // "to pass '--x' as a value, use '-- --x'" is true and never what was meant.
+    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    let tips: Vec<&str> = tips.filter(|tip| !tip.starts_with("to pass ")).collect();
     let usage = "write \"convert SOURCE --to sif-rootfs\"; \"convert --help\" explains all options";
     let hint = if tips.is_empty() { usage.to_string() } else { tips.join("; ") };
     Error::new(ErrorKind::Usage, message).hint(hint)

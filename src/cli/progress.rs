@@ -27,8 +27,8 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts to show what `monitor` counts.
-    pub(super) fn start(mode: ProgressMode, monitor: Arc<Monitor>) -> Self {
+    /// Shows what `monitor` counts, from `grace` on: at once, before this returns, where that is zero.
+    pub(super) fn start(mode: ProgressMode, monitor: Arc<Monitor>, grace: Duration) -> Self {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let view: Option<Box<dyn View>> = match mode {
             ProgressMode::None => None,
@@ -36,9 +36,12 @@ impl Watcher {
             ProgressMode::Json => Some(Box::new(Json(Cadence::new(Duration::ZERO, JSON_MAX)))),
             ProgressMode::Plain | ProgressMode::Auto => Some(Box::new(Plain(Cadence::new(PLAIN_MIN, PLAIN_MAX)))),
         };
-        let thread = view.map(|view| {
+        let thread = view.map(|mut view| {
             let stop = Arc::clone(&stop);
-            std::thread::spawn(move || watch(&monitor, &stop, view))
+            if grace.is_zero() {
+                view.show(monitor.snapshot(), Duration::ZERO);
+            }
+            std::thread::spawn(move || watch(&monitor, &stop, view, grace))
         });
         Watcher { stop, thread }
     }
@@ -55,11 +58,13 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(monitor: &Monitor, stop: &(Mutex<bool>, Condvar), mut view: Box<dyn View>) {
+fn watch(monitor: &Monitor, stop: &(Mutex<bool>, Condvar), mut view: Box<dyn View>, grace: Duration) {
     let started = Instant::now();
     let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
     while !*stopped {
-        view.show(monitor.snapshot(), started.elapsed());
+        if started.elapsed() >= grace {
+            view.show(monitor.snapshot(), started.elapsed());
+        }
         stopped = stop.1.wait_timeout(stopped, LOOK).unwrap_or_else(PoisonError::into_inner).0;
     }
     view.end();
@@ -247,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_watcher_ends_when_it_is_dropped() {
-        let watcher = Watcher::start(ProgressMode::Bar, Arc::new(Monitor::default()));
+        let watcher = Watcher::start(ProgressMode::Bar, Arc::new(Monitor::default()), Duration::ZERO);
         std::thread::sleep(Duration::from_millis(20));
         let stop = Arc::clone(&watcher.stop);
         drop(watcher);

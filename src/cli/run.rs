@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -21,6 +22,9 @@ use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, Note, Quoted};
 use crate::target::{self, Destination, Outcome};
+
+/// How long `inspect` works in silence: it has its answer at once, unless it must unpack an archive to get at it.
+const INSPECT_GRACE: Duration = Duration::from_secs(2);
 
 /// How a job went that did not fail.
 enum Ending {
@@ -44,7 +48,7 @@ pub(super) fn convert(arguments: &Convert, words: &[OsString], environment: &Env
     let result = guarded(|| {
         let job = Job::resolve(arguments, environment)?;
         recorder.record(|report| report.source = Some(SourceRecord::of(spelling, job.source.path())));
-        supervised(mode, voice, &recorder, quit, |monitor| attempt(&job, voice, &recorder, monitor))
+        supervised((mode, Duration::ZERO), voice, &recorder, quit, |monitor| attempt(&job, voice, &recorder, monitor))
     });
     conclude(result, voice, &recorder)
 }
@@ -55,7 +59,9 @@ pub(super) fn inspect(arguments: &Inspect, environment: &Environment, quit: Quit
         let (voice, mode) = job::voice(&arguments.feedback, environment)?;
         let recorder = Arc::new(Recorder::new(None, &[])?);
         let page = guarded(|| {
-            supervised(mode, voice, &recorder, quit, |monitor| inspect::page(arguments, environment, monitor))
+            supervised((mode, INSPECT_GRACE), voice, &recorder, quit, |monitor| {
+                inspect::page(arguments, environment, monitor)
+            })
         })?;
         printer::data(page.as_bytes())
     };
@@ -84,9 +90,9 @@ fn failed(error: &Error, voice: Voice) -> u8 {
     failure.exit_code
 }
 
-/// Runs `work` with progress shown and signals heard.
+/// Runs `work` with signals heard, and with progress shown in some mode after some time.
 fn supervised<T>(
-    mode: ProgressMode,
+    (mode, grace): (ProgressMode, Duration),
     voice: Voice,
     recorder: &Arc<Recorder>,
     quit: Quit,
@@ -104,7 +110,7 @@ fn supervised<T>(
         voice.failure(&failure);
     };
     let listener = Listener::start(Arc::clone(&monitor), abandon, quit)?;
-    let watcher = Watcher::start(mode, Arc::clone(&monitor));
+    let watcher = Watcher::start(mode, Arc::clone(&monitor), grace);
     let result = guarded(|| work(&monitor));
     listener.settled();
     drop(watcher);

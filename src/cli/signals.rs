@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::{Handle, Signals};
+use signal_hook::iterator::Signals;
 
 use super::{Quit, exit};
 use crate::error::{ErrorKind, IoResultExt, Result};
@@ -16,10 +16,9 @@ use crate::io::Monitor;
 /// How long the work may take to notice that it should stop.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Listens to signals until it is dropped.
+/// Listens to signals until the process ends: writing the report or the last words may block as well as the work.
 pub(super) struct Listener {
     state: Arc<State>,
-    handle: Handle,
 }
 
 #[derive(Default)]
@@ -62,7 +61,7 @@ impl Listener {
         // Who started us under nohup, or as a job that must survive Ctrl-C, has had signals ignored: they stay so.
         let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
         let mut signals = Signals::new(wanted).or_kind(ErrorKind::Other)?;
-        let listener = Listener { state: Arc::default(), handle: signals.handle() };
+        let listener = Listener { state: Arc::default() };
         let state = Arc::clone(&listener.state);
         let end = Arc::new(move |kind| {
             abandon(kind);
@@ -76,9 +75,11 @@ impl Listener {
                         monitor.stop(kind);
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
                         std::thread::spawn(move || {
-                            if !state.settles_within(PATIENCE) {
-                                end(kind)
+                            // Work that has settled has only words left to say, and nobody may be listening.
+                            if state.settles_within(PATIENCE) {
+                                std::thread::sleep(PATIENCE);
                             }
+                            end(kind)
                         });
                     }
                     Action::End => end(kind),
@@ -92,13 +93,6 @@ impl Listener {
     pub(super) fn settled(&self) {
         self.state.lock().settled = true;
         self.state.changed.notify_all();
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.settled();
-        self.handle.close();
     }
 }
 

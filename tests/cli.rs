@@ -1,0 +1,565 @@
+//! Transcripts of the program: arguments, exit code, stdout, stderr.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use insta::assert_snapshot;
+use serde_json::Value;
+
+/// A directory of its own to run the program in, with nothing of this machine's environment.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Place(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn put(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.path(name), content).expect("a file");
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).expect("a directory");
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(name)).expect("a report")).expect("JSON")
+    }
+
+    fn command(&self, line: &str) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_convert"));
+        command.args(words(line)).current_dir(self.0.path()).env_clear();
+        command
+    }
+
+    /// What a run said and how it ended.
+    fn transcript(&self, line: &str) -> String {
+        transcript(&mut self.command(line))
+    }
+
+    fn spawn(&self, line: &str) -> Child {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+        command.args(words(line)).current_dir(self.0.path()).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program")
+    }
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(' ').filter(|word| !word.is_empty())
+}
+
+fn transcript(command: &mut assert_cmd::Command) -> String {
+    let output = command.output().expect("the program runs");
+    let mut text = format!("exit {}\n", output.status.code().expect("an exit code"));
+    for (stream, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+        let said = String::from_utf8(bytes).expect("UTF-8");
+        if !said.is_empty() {
+            let lines: Vec<&str> = said.lines().map(str::trim_end).collect();
+            let _ = write!(text, "-- {stream}\n{}\n", lines.join("\n"));
+        }
+    }
+    text
+}
+
+/// Whether `path` is named by a report as where something lies.
+fn is_named(value: &Value, path: &Path) -> bool {
+    value.as_str().is_some_and(|text| Path::new(text).file_name() == path.file_name() && Path::new(text).is_absolute())
+}
+
+#[test]
+fn help_is_for_newcomers() {
+    assert_snapshot!(Place::new().transcript("--help"), @r#"
+    exit 0
+    -- stdout
+    Converts Docker and OCI images for Singularity and Apptainer: in one pass, without root, without a
+    daemon, and with the same bytes every time.
+
+    SOURCE is told by its content, never by its name. It is one of
+      PATH                         an archive from "docker save", an OCI archive or an OCI layout
+                                   directory; compressed or not
+      -                            an archive on standard input
+      docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
+      oci-archive:PATH[:REF]
+      oci:DIR[:REF]
+
+    A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.
+
+    Usage: convert [OPTIONS] --to <FORMAT> <SOURCE>
+           convert <COMMAND>
+
+    Commands:
+      inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      completions  Print a completion script for a shell
+      man          Print the manual page
+
+    Arguments:
+      <SOURCE>
+              Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+
+    Options:
+      -t, --to <FORMAT>
+              What to write
+
+              sif-rootfs: one flattened tar with all that Singularity expects inside.
+              rootfs: one flattened tar, the image's files and nothing else.
+
+              [possible values: sif-rootfs, rootfs]
+
+      -o, --output <FILE>
+              Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Which image:
+          --image <TAG|ID|DIGEST|INDEX>
+              Which image, where the source holds several
+
+          --platform <OS/ARCH[/VARIANT]>
+              Which platform, where the image has several [default: linux on this machine's
+              architecture]
+
+          --tmpdir <DIR>
+              Where an unnamed temporary file goes when one is needed [default: see Environment, then
+              /tmp]
+
+    Output:
+          --compression <KIND[:LEVEL]>
+              none, gzip or zstd, with a level if you like [default: by the output's name, else none]
+
+      -f, --force
+              Replace an output that exists, at once and whole
+
+          --if-exists <WHAT>
+              What to do when the output exists [default: fail]
+
+              [possible values: fail, replace, reuse]
+
+          --mode <OCTAL>
+              Permissions of the output, octal [default: 666 less the umask]
+
+      -j, --jobs <N>
+              How many threads may work at once [default: as many as this machine runs]
+
+    Checks and records:
+          --expect-digest <DIGEST>
+              Refuse an image whose manifest, index or config (image ID) has another digest
+
+          --expect-sha256 <HEX>
+              Refuse an input file with another SHA-256
+
+          --report <FILE>
+              Write a JSON report, on success and on failure; "-" is standard output
+
+    Inside the root (sif-rootfs only):
+          --xattrs <WHICH>
+              Which extended attributes are kept [default: none]
+
+              [possible values: none, capabilities, all]
+
+          --all-root
+              Give everything to root (0:0)
+
+          --fix-perms
+              Let the owner read and write all files and enter all directories
+
+          --keep-devices
+              Keep device nodes, which only root can unpack
+
+          --workdir
+              Let the runscript change to the image's WORKDIR first, as Docker does
+
+          --mkdir <PATH>
+              Create a directory where the image has none, to bind to; may be repeated
+
+          --mkfile <PATH>
+              Create an empty file where the image has none, to bind to; may be repeated
+
+          --label <KEY=VALUE>
+              Add a label; may be repeated
+
+          --reference <NAME>
+              The image's name as recorded inside [default: its tag or reference, else its ID]
+
+    Messages (all on standard error):
+          --progress <HOW>
+              How progress is shown [default: auto]
+
+              auto: a bar on a terminal, else plain. plain: one line at each phase and every few
+              seconds.
+              json: one object a line.
+
+              [possible values: auto, bar, plain, json, none]
+
+      -q, --quiet
+              Say nothing but errors
+
+      -v, --verbose
+              Say more
+
+    Examples:
+      docker save ubuntu:24.04 -o ubuntu.tar
+      convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
+      convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
+      convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert inspect ubuntu.tar                       shows what an image holds
+
+    Environment:
+      APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
+      CONVERT_PROGRESS                                 where --progress is not given
+      SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
+                                                       read; default: the image's creation
+
+    Exit codes:
+      0         done: the output is complete
+      1         anything not below
+      2         wrong use
+      3         the source is not there or cannot be read
+      4         the source is not a valid image, or holds something unsupported
+      5         a digest or hash does not match
+      6         daemon, network, authentication
+      7         no space
+      8         the output cannot be written, or exists
+      70        a bug of ours
+      130, 143  interrupted, terminated: nothing is left behind
+    "#);
+}
+
+#[test]
+fn short_help_fits_a_screen() {
+    assert_snapshot!(Place::new().transcript("-h"), @r#"
+    exit 0
+    -- stdout
+    Converts Docker and OCI images for Singularity and Apptainer
+
+    Usage: convert [OPTIONS] --to <FORMAT> <SOURCE>
+           convert <COMMAND>
+
+    Commands:
+      inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      completions  Print a completion script for a shell
+      man          Print the manual page
+
+    Arguments:
+      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+
+    Options:
+      -t, --to <FORMAT>    What to write [possible values: sif-rootfs, rootfs]
+      -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
+                           this directory]
+      -h, --help           Print help (see more with '--help')
+      -V, --version        Print version
+
+    Which image:
+          --image <TAG|ID|DIGEST|INDEX>   Which image, where the source holds several
+          --platform <OS/ARCH[/VARIANT]>  Which platform, where the image has several [default: linux on
+                                          this machine's architecture]
+          --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
+                                          [default: see Environment, then /tmp]
+
+    Output:
+          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like [default: by the
+                                        output's name, else none]
+      -f, --force                       Replace an output that exists, at once and whole
+          --if-exists <WHAT>            What to do when the output exists [default: fail] [possible
+                                        values: fail, replace, reuse]
+          --mode <OCTAL>                Permissions of the output, octal [default: 666 less the umask]
+      -j, --jobs <N>                    How many threads may work at once [default: as many as this
+                                        machine runs]
+
+    Checks and records:
+          --expect-digest <DIGEST>  Refuse an image whose manifest, index or config (image ID) has
+                                    another digest
+          --expect-sha256 <HEX>     Refuse an input file with another SHA-256
+          --report <FILE>           Write a JSON report, on success and on failure; "-" is standard
+                                    output
+
+    Inside the root (sif-rootfs only):
+          --xattrs <WHICH>     Which extended attributes are kept [default: none] [possible values:
+                               none, capabilities, all]
+          --all-root           Give everything to root (0:0)
+          --fix-perms          Let the owner read and write all files and enter all directories
+          --keep-devices       Keep device nodes, which only root can unpack
+          --workdir            Let the runscript change to the image's WORKDIR first, as Docker does
+          --mkdir <PATH>       Create a directory where the image has none, to bind to; may be repeated
+          --mkfile <PATH>      Create an empty file where the image has none, to bind to; may be
+                               repeated
+          --label <KEY=VALUE>  Add a label; may be repeated
+          --reference <NAME>   The image's name as recorded inside [default: its tag or reference, else
+                               its ID]
+
+    Messages (all on standard error):
+          --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
+                            json, none]
+      -q, --quiet           Say nothing but errors
+      -v, --verbose         Say more
+
+    Examples:
+      docker save ubuntu:24.04 -o ubuntu.tar
+      convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
+      convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
+      convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert inspect ubuntu.tar                       shows what an image holds
+
+    More with --help: sources, exit codes, environment.
+    "#);
+}
+
+#[test]
+fn inspect_has_help() {
+    assert_snapshot!(Place::new().transcript("inspect -h"), @r#"
+    exit 0
+    -- stdout
+    Show what a source holds: images, tags, platform, config, layers, warnings
+
+    Usage: convert inspect [OPTIONS] <SOURCE>
+
+    Arguments:
+      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+
+    Options:
+          --json  Print JSON instead of words
+      -h, --help  Print help (see more with '--help')
+
+    Which image:
+          --image <TAG|ID|DIGEST|INDEX>   Which image, where the source holds several
+          --platform <OS/ARCH[/VARIANT]>  Which platform, where the image has several [default: linux on
+                                          this machine's architecture]
+          --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
+                                          [default: see Environment, then /tmp]
+
+    Messages (all on standard error):
+          --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
+                            json, none]
+      -q, --quiet           Say nothing but errors
+      -v, --verbose         Say more
+    "#);
+}
+
+#[test]
+fn version() {
+    let expected = format!("exit 0\n-- stdout\nconvert {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(Place::new().transcript("--version"), expected);
+}
+
+#[test]
+fn completions_and_manual_are_generated() {
+    let place = Place::new();
+    for (line, sign) in [
+        ("completions bash", "complete -F _convert"),
+        ("completions zsh", "#compdef convert"),
+        ("completions fish", "complete -c convert"),
+        ("man", ".TH convert 1"),
+    ] {
+        let said = place.transcript(line);
+        assert!(said.starts_with("exit 0\n-- stdout\n") && said.contains(sign), "{line}: {said}");
+        assert!(!said.contains("-- stderr"), "{line}: {said}");
+    }
+    assert!(place.transcript("completions tcsh").starts_with("exit 2\n"));
+}
+
+#[test]
+fn wrong_use_says_what_is_right() {
+    let place = Place::new();
+    assert_snapshot!(place.transcript(""), @r#"
+    exit 2
+    -- stderr
+    error: the following required arguments were not provided: --to <FORMAT> <SOURCE>
+    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    "#);
+    assert_snapshot!(place.transcript("x.tar"), @r#"
+    exit 2
+    -- stderr
+    error: the following required arguments were not provided: --to <FORMAT>
+    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    "#);
+    assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
+    exit 2
+    -- stderr
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif-rootfs, rootfs]
+    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    "#);
+    assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"
+    exit 2
+    -- stderr
+    error: unexpected argument '--forse' found
+    hint: a similar argument exists: '--force'
+    ");
+    assert_snapshot!(place.transcript("x.tar --to rootfs --bad"), @r#"
+    exit 2
+    -- stderr
+    error: unexpected argument '--bad' found
+    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    "#);
+    assert_snapshot!(place.transcript("x.tar --to rootfs --workdir"), @r"
+    exit 2
+    -- stderr
+    error: option --workdir has no meaning for rootfs
+    hint: leave --workdir out, or convert --to sif-rootfs
+    ");
+    assert_snapshot!(place.transcript("- --to rootfs"), @r#"
+    exit 2
+    -- stderr
+    error: standard input gives the output no name
+    hint: name the output with -o FILE, or "-o -" for standard output
+    "#);
+    assert_snapshot!(place.transcript("x.tar --to rootfs -q -v"), @r#"
+    exit 2
+    -- stderr
+    error: the argument '--quiet' cannot be used with '--verbose'
+    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    "#);
+}
+
+#[test]
+fn wrong_environment_is_wrong_use() {
+    let place = Place::new();
+    let mut command = place.command("x.tar --to rootfs");
+    assert_snapshot!(transcript(command.env("SOURCE_DATE_EPOCH", "yesterday")), @r#"
+    exit 2
+    -- stderr
+    error: environment SOURCE_DATE_EPOCH: "yesterday" is not a number of seconds
+    hint: set it to whole seconds since 1970, or unset it
+    "#);
+    let mut command = place.command("x.tar --to rootfs");
+    assert_snapshot!(transcript(command.env("CONVERT_PROGRESS", "loud")), @r#"
+    exit 2
+    -- stderr
+    error: environment CONVERT_PROGRESS: "loud" is no way to show progress
+    hint: set it to auto, bar, plain, json or none
+    "#);
+}
+
+#[test]
+fn a_source_that_is_not_there() {
+    let place = Place::new();
+    for line in ["/no/such.tar --to sif-rootfs -q", "inspect /no/such.tar", "oci:/no/such --to rootfs -q"] {
+        let said = place.transcript(line);
+        assert!(said.starts_with("exit 3\n-- stderr\nerror: ") && said.contains("/no/such"), "{line}: {said}");
+        assert!(said.lines().last().is_some_and(|last| last.starts_with("hint: ")), "{line}: {said}");
+        assert!(place.names().is_empty(), "{line} left {:?}", place.names());
+    }
+}
+
+#[test]
+fn a_source_that_is_no_image() {
+    let place = Place::new();
+    place.put("text", b"this is no archive, however long one looks at it\n");
+    for line in ["text --to sif-rootfs -q", "inspect text -q"] {
+        let said = place.transcript(line);
+        assert!(said.starts_with("exit 4\n-- stderr\nerror: ") && said.contains("\"text\""), "{line}: {said}");
+    }
+    assert_eq!(place.names(), ["text"]);
+}
+
+#[test]
+fn progress_takes_the_form_that_was_asked_for() {
+    let place = Place::new();
+    let said = |options: &str| place.transcript(&format!("/no/such.tar --to rootfs {options}"));
+    assert!(said("").contains("-- stderr\n   0 s  opening the source\nerror: "), "{}", said(""));
+    assert!(said("--progress bar").contains("   0 s  opening the source\n"), "no terminal, no bar");
+    assert!(said("--progress none").contains("-- stderr\nerror: "));
+    assert!(said("-q").contains("-- stderr\nerror: "));
+    let json = said("--progress json");
+    let events: Vec<Value> =
+        json.lines().skip(2).map(|line| serde_json::from_str(line).expect("every line is JSON")).collect();
+    let kinds: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
+    assert_eq!(kinds, ["progress", "error"]);
+    assert_eq!((&events[0]["phase"], &events[1]["exit_code"]), (&"open".into(), &3.into()));
+}
+
+#[test]
+fn a_failure_is_reported() {
+    let place = Place::new();
+    place.put("r.json", b"old");
+    place.put("text", b"no archive");
+    place.command("text --to sif-rootfs -q --report r.json").assert().code(4);
+    let report = place.json("r.json");
+    assert_eq!((&report["schema_version"], &report["status"]), (&1.into(), &"error".into()));
+    assert_eq!(report["error"]["exit_code"], 4);
+    assert!(report["error"]["message"].as_str().is_some_and(|message| message.contains("\"text\"")), "{report}");
+    assert!(report["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{report}");
+    assert_eq!((&report["source"]["spelling"], &report["source"]["size"]), (&"text".into(), &10.into()));
+    assert!(is_named(&report["source"]["path"], Path::new("text")), "{report}");
+    assert_eq!((&report["image"], &report["output"]), (&Value::Null, &Value::Null));
+    assert_eq!(report["arguments"][2], "sif-rootfs");
+    assert_eq!(place.names(), ["r.json", "text"]);
+}
+
+#[test]
+fn wrong_use_is_reported() {
+    let place = Place::new();
+    for line in ["x.tar --report=a.json --bad", "x.tar --to rootfs -j 0 --report a.json"] {
+        place.command(line).assert().code(2);
+        let report = place.json("a.json");
+        assert_eq!((&report["error"]["kind"], &report["error"]["exit_code"]), (&"usage".into(), &2.into()), "{line}");
+        std::fs::remove_file(place.path("a.json")).expect("the report");
+    }
+    let output = place.command("x.tar --to nothing --report -").output().expect("the program runs");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is the report and nothing else");
+    assert_eq!(report["status"], "error");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_found_out_first() {
+    assert_snapshot!(Place::new().transcript("/no/such.tar --to rootfs --report no/r.json"), @r#"
+    exit 8
+    -- stderr
+    error: report "no/r.json": its directory does not exist
+    hint: name a file in a directory that exists with --report
+    "#);
+}
+
+#[test]
+fn control_characters_never_reach_the_terminal() {
+    let place = Place::new();
+    let mut command = place.command("--to rootfs -q");
+    let said = transcript(command.arg("\x1b[2Jx\nerror: forged"));
+    assert!(!said.contains('\x1b') && !said.contains("\nerror: forged"), "{said:?}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let mut child = Place::new().spawn("completions bash");
+    // The script is larger than what is read here; closing the pipe early must not make the program fail.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the program ends");
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}
+
+/// A report that goes to a pipe which nobody reads blocks the program; a signal must end it all the same.
+#[test]
+fn signals_end_a_blocked_program() {
+    for (signal, code) in
+        [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143), (rustix::process::Signal::HUP, 143)]
+    {
+        let place = Place::new();
+        let pipe = place.path("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).expect("a pipe");
+        let mut child = place.spawn("/no/such.tar --to rootfs --report pipe");
+        let pid = rustix::process::Pid::from_child(&child);
+        let began = Instant::now();
+        // Until it listens, a signal ends it without an exit code; the first word it says comes after that.
+        let mut stderr = child.stderr.take().expect("stderr");
+        let mut first = [0; 1];
+        std::io::Read::read_exact(&mut stderr, &mut first).expect("a first word");
+        rustix::process::kill_process(pid, signal).expect("a signal");
+        let status = child.wait().expect("the program ends");
+        assert_eq!(status.code(), Some(code), "{signal:?}");
+        assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+        assert_eq!(place.names(), ["pipe"]);
+    }
+}
