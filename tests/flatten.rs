@@ -167,7 +167,11 @@ fn at_made() -> support::entry::When {
 /// A case's text says what its entry is: writing an entry out and reading it again changes nothing.
 #[test]
 fn descriptions_are_read_back() {
-    let entries: Vec<Entry> = case::all().iter().flat_map(|case| case.layers.clone()).flat_map(|layer| layer.entries().cloned().collect::<Vec<_>>()).collect();
+    let entries: Vec<Entry> = case::all()
+        .iter()
+        .flat_map(|case| case.layers.clone())
+        .flat_map(|layer| layer.entries().cloned().collect::<Vec<_>>())
+        .collect();
     for entry in entries {
         let text = format!("-- layer 0\n{}\n-- tree\n", case::describe(&entry));
         let again = case::parse("again", &text).layers[0].entries().next().unwrap().clone();

@@ -34,7 +34,11 @@ fn rooms_use_what_the_table_allows() {
         for file in files {
             let text = fs::read_to_string(&file).unwrap();
             for (line, used) in uses(&text) {
-                if used != room && used != "error" && !allowed.contains(&used.as_str()) && !ROOT_NAMES.contains(&used.as_str()) {
+                if used != room
+                    && used != "error"
+                    && !allowed.contains(&used.as_str())
+                    && !ROOT_NAMES.contains(&used.as_str())
+                {
                     let file = file.strip_prefix(&source).unwrap().display();
                     trespasses.push(format!("src/{file}:{line}: {room} may not use {used}"));
                 }
@@ -89,7 +93,8 @@ fn uses(text: &str) -> Vec<(usize, String)> {
         }
         let line = joined[..at].matches('\n').count() + 1;
         let rest = &joined[at + "crate::".len()..];
-        let names = if let Some(group) = rest.strip_prefix('{') { top_level_names(group) } else { vec![first_name(rest)] };
+        let names =
+            if let Some(group) = rest.strip_prefix('{') { top_level_names(group) } else { vec![first_name(rest)] };
         found.extend(names.into_iter().filter(|name| !name.is_empty()).map(|name| (line, name)));
     }
     found

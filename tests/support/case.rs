@@ -328,6 +328,11 @@ pub fn parse_time(text: &str) -> Result<Time, String> {
 /// The line that [`parse`] reads as this entry.
 pub fn describe(entry: &Entry) -> String {
     let quote = |bytes: &[u8]| {
+        if let [first, _, _, ..] = bytes
+            && bytes.iter().all(|byte| byte == first)
+        {
+            return format!("\"\\x{first:02x}\"*{}", bytes.len());
+        }
         let mut text = String::from("\"");
         for &byte in bytes {
             match byte {

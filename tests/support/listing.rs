@@ -245,11 +245,16 @@ fn read_entry(listing: &mut Listing, entry: &ParsedEntry, contents: &[u8]) -> Re
     let inner = raw.strip_prefix(b"./").ok_or_else(|| format!("{quoted:?} does not begin with ./"))?;
     let kind = entry.entry_type;
     let inner = if kind.is_dir() {
-        if inner.is_empty() { inner } else { inner.strip_suffix(b"/").ok_or_else(|| format!("no / after {quoted:?}"))? }
+        if inner.is_empty() {
+            inner
+        } else {
+            inner.strip_suffix(b"/").ok_or_else(|| format!("no / after {quoted:?}"))?
+        }
     } else {
         inner
     };
-    let path: Path = if inner.is_empty() { Path::new() } else { inner.split(|&b| b == b'/').map(<[u8]>::to_vec).collect() };
+    let path: Path =
+        if inner.is_empty() { Path::new() } else { inner.split(|&b| b == b'/').map(<[u8]>::to_vec).collect() };
     if path.iter().any(|part| part.is_empty() || part == b"." || part == b".." || part.starts_with(b".wh.")) {
         return Err(format!("{quoted:?} is not a clean name"));
     }
@@ -266,7 +271,8 @@ fn read_entry(listing: &mut Listing, entry: &ParsedEntry, contents: &[u8]) -> Re
     }
     if kind.is_hard_link() {
         let target = entry.link_target.as_deref().unwrap_or_default();
-        let target = parts(target.strip_prefix(b"./").ok_or_else(|| format!("{quoted:?}: the target does not begin with ./"))?);
+        let target =
+            parts(target.strip_prefix(b"./").ok_or_else(|| format!("{quoted:?}: the target does not begin with ./"))?);
         let Some(&id) = listing.names.get(&target) else {
             return Err(format!("{quoted:?} links to {}, which does not come before it", show(&target)));
         };
@@ -311,7 +317,8 @@ fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     while !bytes.is_empty() {
         let wrong = || "a malformed PAX record".to_string();
         let space = bytes.iter().position(|&byte| byte == b' ').ok_or_else(wrong)?;
-        let length: usize = std::str::from_utf8(&bytes[..space]).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
+        let length: usize =
+            std::str::from_utf8(&bytes[..space]).ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
         let body = bytes.get(space + 1..length).and_then(|body| body.strip_suffix(b"\n")).ok_or_else(wrong)?;
         let equals = body.iter().position(|&byte| byte == b'=').ok_or_else(wrong)?;
         records.push((&body[..equals], &body[equals + 1..]));

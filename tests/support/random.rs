@@ -8,6 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::case::{Item, Layer, describe};
 use super::entry::{Content, Entry, Kind, Piece, Time, When};
+use super::listing::What;
 use super::reference::Reference;
 
 /// Which images are wanted.
@@ -17,8 +18,10 @@ pub enum Wanted {
     Any,
     /// Those that the rules allow.
     Valid,
-    /// Those that umoci can unpack too: no hard link before its target.
-    LinksAfterTargets,
+    /// Those of them that umoci 0.6 gets right: it wants links after their targets, gives a directory that replaces a file
+    /// the file's metadata, and knows neither sparse files in the old form nor the xattrs of libarchive. And the kernel hands the group of a setgid
+    /// directory down to the directories that umoci makes in it.
+    ForUmoci,
 }
 
 fn name() -> impl Strategy<Value = &'static str> + Clone {
@@ -40,7 +43,8 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn marker() -> impl Strategy<Value = Vec<u8>> {
-    let directory = prop_oneof![2 => Just(String::new()), 3 => vec(name(), 1..=2).prop_map(|parts| parts.join("/") + "/")];
+    let directory =
+        prop_oneof![2 => Just(String::new()), 3 => vec(name(), 1..=2).prop_map(|parts| parts.join("/") + "/")];
     let base = prop_oneof![
         6 => name().prop_map(|name| format!(".wh.{name}")),
         3 => Just(".wh..wh..opq".to_string()),
@@ -111,7 +115,8 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn choose_dialect(entry: &mut Entry, number: u8) {
     let plain = entry.uid < 1 << 21 && entry.gid < 1 << 21;
     let whole = matches!(entry.time, When::At(Time { nanoseconds: 0, .. })) && entry.xattrs.is_empty();
-    let has_holes = matches!(&entry.kind, Kind::File(content) if content.0.iter().any(|piece| matches!(piece, Piece::Hole(_))));
+    let has_holes =
+        matches!(&entry.kind, Kind::File(content) if content.0.iter().any(|piece| matches!(piece, Piece::Hole(_))));
     let choices: &[&str] = match () {
         () if has_holes && plain && whole => &["sparse-old", "sparse-0.0", "sparse-0.1", "sparse-1.0", "pax", ""],
         () if plain && whole => &["v7", "gnu", "pax", "base256", "named", ""],
@@ -126,7 +131,8 @@ fn choose_dialect(entry: &mut Entry, number: u8) {
 
 /// Drops the entries that the rules refuse.
 fn repair(layers: Vec<Vec<Entry>>, wanted: Wanted) -> Vec<Layer> {
-    let layer = |entries: Vec<Entry>| Layer { items: entries.into_iter().map(Item::Entry).collect(), ..Layer::default() };
+    let layer =
+        |entries: Vec<Entry>| Layer { items: entries.into_iter().map(Item::Entry).collect(), ..Layer::default() };
     if wanted == Wanted::Any {
         return layers.into_iter().map(layer).collect();
     }
@@ -137,7 +143,7 @@ fn repair(layers: Vec<Vec<Entry>>, wanted: Wanted) -> Vec<Layer> {
         let mut kept = keep(&mut merged, entries, wanted);
         if merged.end_layer().is_err() {
             merged = below;
-            kept = keep(&mut merged, kept, Wanted::LinksAfterTargets);
+            kept = keep(&mut merged, kept, Wanted::ForUmoci);
             merged.end_layer().unwrap();
         }
         below = merged;
@@ -149,13 +155,23 @@ fn repair(layers: Vec<Vec<Entry>>, wanted: Wanted) -> Vec<Layer> {
 fn keep(merged: &mut Reference, mut entries: Vec<Entry>, wanted: Wanted) -> Vec<Entry> {
     entries.retain(|entry| {
         let mut trial = merged.clone();
-        let allowed = trial.apply(entry).is_ok() && (wanted == Wanted::Valid || !trial.has_pending());
+        let allowed = trial.apply(entry).is_ok() && (wanted == Wanted::Valid || umoci_can(merged, &trial, entry));
         if allowed {
             *merged = trial;
         }
         allowed
     });
     entries
+}
+
+fn umoci_can(before: &Reference, after: &Reference, entry: &Entry) -> bool {
+    let parent = match entry.path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => before.what_is_at(&entry.path[..slash]),
+        None => None,
+    };
+    let over_a_file = parent.is_some_and(|what| what != What::Dir);
+    let hands_down = entry.kind == Kind::Dir && entry.mode & 0o2000 != 0;
+    !after.has_pending() && !over_a_file && !hands_down && !entry.is("sparse-old") && !entry.is("libarchive")
 }
 
 /// Layers that show themselves as the text of a case, which can be kept as a file.

@@ -90,6 +90,12 @@ impl Reference {
         !self.pending.is_empty()
     }
 
+    /// What a path leads to, symlinks followed.
+    pub fn what_is_at(&self, path: &[u8]) -> Option<What> {
+        let path = self.follow(&clean(path)).ok()?;
+        self.tree.node(&path).map(|node| node.what.clone())
+    }
+
     /// Gives the links that came before their targets what they link to.
     pub fn end_layer(&mut self) -> Result<(), String> {
         self.written.clear();
