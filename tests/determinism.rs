@@ -1,0 +1,170 @@
+//! The same image, options and version give the same bytes: whatever the number of threads, the machine's settings, who
+//! runs it, from where, and what the input is called.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
+
+#[allow(dead_code, unreachable_pub, reason = "every test file uses its part of the support modules")]
+mod support {
+    pub mod case;
+    pub mod entry;
+    pub mod layer;
+    pub mod listing;
+    pub mod pack;
+    pub mod run;
+}
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use support::case::{self, Expected, Layer};
+use support::entry::{Content, Entry, Kind};
+use support::layer;
+use support::pack::{Squeeze, docker_archive, sha256};
+use support::run::{host_has, is_root, program, run, skip};
+
+const FORMATS: [&str; 2] = ["rootfs", "sif-rootfs"];
+
+/// Every case that makes a tree, one below the other in directories of their own, and files large enough to keep several
+/// threads at work.
+fn layers() -> Vec<Vec<u8>> {
+    let mut layers: Vec<Layer> = Vec::new();
+    for case in case::all() {
+        // A path that is long already cannot go one deeper; what is said of the root cannot be moved below it.
+        let unfit = |layer: &Layer| layer.entries().any(|entry| entry.path.len() > 90 || entry.is("v7"));
+        if matches!(case.expected, Expected::Error { .. }) || case.layers.iter().any(unfit) {
+            continue;
+        }
+        for (number, layer) in case.layers.iter().enumerate() {
+            layers.resize(layers.len().max(number + 1), Layer::default());
+            for entry in layer.entries() {
+                let mut entry = entry.clone();
+                let below = |path: &[u8]| [case.name.as_bytes(), b"/", path].concat();
+                if let Kind::Link(target) = &mut entry.kind {
+                    // Above the root there is the root; below a directory there is not.
+                    let clean: Vec<&[u8]> = target.split(|&byte| byte == b'/').filter(|part| *part != b"..").collect();
+                    *target = below(&clean.join(&b'/'));
+                }
+                let clean: Vec<&[u8]> = entry.path.split(|&byte| byte == b'/').filter(|part| *part != b"..").collect();
+                entry.path = below(&clean.join(&b'/'));
+                layers[number].items.push(case::Item::Entry(entry));
+            }
+        }
+    }
+    for (number, layer) in layers.iter_mut().enumerate() {
+        let mut state = number as u32 + 1;
+        let noise: Vec<u8> = (0..3_000_000).map(|_| next(&mut state)).collect();
+        let name = format!("large-{number}");
+        layer.items.push(case::Item::Entry(Entry::new(name, Kind::File(Content::data(noise)))));
+    }
+    layers.iter().map(layer::tar).collect()
+}
+
+/// A xorshift generator: bytes that do not compress.
+fn next(state: &mut u32) -> u8 {
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    *state as u8
+}
+
+/// A directory that anyone may enter, with the image and a copy of the program.
+fn prepare(squeeze: Squeeze) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(directory.path().join("image.tar"), docker_archive(&layers(), squeeze)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_convert"), directory.path().join("convert")).unwrap();
+    directory
+}
+
+fn digest(command: &mut Command) -> String {
+    let run = run(command);
+    assert_eq!(run.code, 0, "{command:?}: {}", run.stderr);
+    sha256(&run.stdout)
+}
+
+fn plain(directory: &Path, format: &str) -> Command {
+    let mut command = program();
+    command.current_dir(directory).args(["image.tar", "--to", format, "-o", "-"]);
+    command
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads_or_settings() {
+    for squeeze in [Squeeze::Not, Squeeze::Gzip, Squeeze::Zstd] {
+        let directory = prepare(squeeze);
+        for format in FORMATS {
+            let expected = digest(&mut plain(directory.path(), format));
+            let same = |what: &str, command: &mut Command| {
+                assert_eq!(digest(command), expected, "{format}, layers {squeeze:?}: {what} changes the bytes");
+            };
+            same("running it twice", &mut plain(directory.path(), format));
+            for jobs in ["1", "2", "7"] {
+                same("the number of threads", plain(directory.path(), format).args(["--jobs", jobs]));
+            }
+            same("the time zone", plain(directory.path(), format).env("TZ", "Pacific/Kiritimati"));
+            same("the locale", plain(directory.path(), format).env("LANG", "tr_TR.UTF-8").env("LC_ALL", "tr_TR.UTF-8"));
+            same("HOME and USER", plain(directory.path(), format).env("HOME", "/nowhere").env("USER", "someone"));
+        }
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_where_and_how_the_image_is_read() {
+    let directory = prepare(Squeeze::Gzip);
+    let here = directory.path();
+    for format in FORMATS {
+        let expected = digest(&mut plain(here, format));
+        let from = |path: &str, arguments: &[&str]| digest(program().current_dir("/").arg(path).args(arguments));
+        let to_stdout = ["--to", format, "-o", "-"];
+        let absolute = here.join("image.tar");
+        assert_eq!(from(absolute.to_str().unwrap(), &to_stdout), expected, "an absolute path");
+        fs::copy(&absolute, here.join("other name.img")).unwrap();
+        assert_eq!(from(here.join("other name.img").to_str().unwrap(), &to_stdout), expected, "another name");
+        let mut piped = program();
+        piped.args(["-", "--to", format, "-o", "-"]).stdin(File::open(&absolute).unwrap());
+        assert_eq!(digest(&mut piped), expected, "standard input");
+
+        let output = here.join(format!("{format}.tar"));
+        let made = run(program().arg(&absolute).args(["--to", format, "-o"]).arg(&output));
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        assert_eq!(sha256(&fs::read(&output).unwrap()), expected, "an output file");
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_umask_or_user() {
+    let directory = prepare(Squeeze::Not);
+    let here = directory.path();
+    for format in FORMATS {
+        let expected = digest(&mut plain(here, format));
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(here);
+            command.args(["-c", script, "sh", format]);
+            digest(&mut command)
+        };
+        for umask in ["000", "077", "777"] {
+            let script = format!("umask {umask}; exec ./convert image.tar --to \"$1\" -o -");
+            assert_eq!(shell(&script), expected, "umask {umask}");
+        }
+        if !is_root() || !host_has("setpriv") {
+            skip("comparing root with another user needs root and setpriv");
+            continue;
+        }
+        let script = "exec setpriv --reuid 1000 --regid 1000 --clear-groups ./convert image.tar --to \"$1\" -o -";
+        assert_eq!(shell(script), expected, "uid 1000");
+    }
+}
+
+/// A converted image, wrapped as an image of one layer and converted again, is itself.
+#[test]
+fn a_rootfs_is_its_own_rootfs() {
+    let directory = prepare(Squeeze::Not);
+    let first = run(&mut plain(directory.path(), "rootfs"));
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    fs::write(directory.path().join("image.tar"), docker_archive(&[first.stdout.clone()], Squeeze::Not)).unwrap();
+    let second = run(&mut plain(directory.path(), "rootfs"));
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    assert!(first.stdout == second.stdout, "{} and {}", sha256(&first.stdout), sha256(&second.stdout));
+}
