@@ -122,6 +122,7 @@ fn request(
         tmpdir: tmpdir(&arguments.choice, environment),
         if_exists: if_exists(output)?,
         output_mode: output_mode(output, environment)?,
+        hash_output: arguments.checks.report.is_some(),
         source_date_epoch: source_date_epoch(environment)?,
         reference: root.reference.clone(),
         xattrs: match root.xattrs {

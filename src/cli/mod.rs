@@ -17,7 +17,6 @@ mod progress;
 mod report;
 mod run;
 mod signals;
-mod standin;
 
 use std::ffi::OsString;
 

@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-// To be `use crate::source;` once that room is there; the stand-in has its shape.
-use super::standin as source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
+use crate::source;
 
 pub(super) use source::{Candidate, Selection, Spec};
 

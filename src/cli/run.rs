@@ -132,13 +132,12 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         });
         check_digest(job.expect_digest, &image)?;
         describe(&image, voice);
-        // Before the output may appear, the input must be what it should be. Until `target::convert` takes such a
-        // condition, an expected hash is waited for before it starts.
+        // Before the output may appear, the input must be what it should be. A stream cannot be taken back.
         let before_publish = || hash.as_ref().map_or(Ok(()), InputHash::settle);
-        if job.expect_sha256.is_some() {
+        if job.expect_sha256.is_some() && job.request.destination == Destination::Stdout {
             before_publish()?;
         }
-        target::convert(&image, &job.request, monitor)
+        target::convert(&image, &job.request, monitor, before_publish)
     });
     let result = with_hash(converted, hash.as_ref());
     if matches!(&result, Err(error) if job.request.destination == Destination::Stdout && is_broken_pipe(error)) {
