@@ -19,12 +19,15 @@ mod support {
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 use support::case::{self, Expected, Layer};
 use support::entry::When;
-use support::listing::{Listing, Times, What};
+use support::listing::{Listing, Times, What, parts};
+use support::pack::{Squeeze, docker_archive};
 use support::random::{self, Wanted};
+use support::run::{Oracles, convert_to_stdout, host_has, is_root, skip};
 use support::{disk, layer, pack, reference, run};
 
 /// One image for umoci: how to name it in a report, and what the reference makes of it.
@@ -118,5 +121,217 @@ fn forget_clock_times(expected: &mut Listing, found: &mut Listing, started: i64)
         {
             expected.nodes[id].time = When::Made;
         }
+    }
+}
+
+/// GNU tar, run by root, unpacks what we write into the tree that we mean.
+#[test]
+fn gnu_tar_unpacks_what_we_write() {
+    if !is_root() {
+        return skip("GNU tar gives files to their owners only as root");
+    }
+    let mut failures = String::new();
+    for case in case::all() {
+        let Expected::Tree(tree) = &case.expected else { continue };
+        if let Some(reason) = case.skips("gnu-tar") {
+            eprintln!("{}: GNU tar is not asked: {reason}", case.name);
+            continue;
+        }
+        let place = run::scratch();
+        let layers: Vec<Vec<u8>> = case.layers.iter().map(layer::tar).collect();
+        let archive = place.path().join("image.tar");
+        fs::write(&archive, docker_archive(&layers, Squeeze::Not)).unwrap();
+        let made = convert_to_stdout(&archive, "rootfs", &[]);
+        assert_eq!(made.code, 0, "{}: {}", case.name, made.stderr);
+        let found = unpack(place.path(), &made.stdout);
+        let differences = Listing::from_tree(tree).differences(&found, Times::Exact);
+        if !differences.is_empty() {
+            failures.push_str(&format!("== {}\n{differences}", case.name));
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+/// Unpacks a tar with GNU tar, as root, all metadata kept, into `directory`/unpacked, and lists that.
+fn unpack(directory: &Path, tar: &[u8]) -> Listing {
+    let file = directory.join("unpack.tar");
+    fs::write(&file, tar).unwrap();
+    let root = directory.join("unpacked");
+    fs::create_dir(&root).unwrap();
+    let mut command = Command::new("tar");
+    command.args([
+        "--extract",
+        "--same-permissions",
+        "--same-owner",
+        "--numeric-owner",
+        "--xattrs",
+        "--xattrs-include=*",
+    ]);
+    let done = run::run(command.arg("-C").arg(&root).arg("-f").arg(&file));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    disk::list(&root)
+}
+
+/// An image that Docker builds and runs: BusyBox, files that come and go from layer to layer, and a config that is hard to
+/// quote.
+const DOCKERFILE: &str = r#"FROM scratch
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN mkdir -p /etc /data/sub && echo one >/data/one && echo two >/data/sub/two && ln /data/one /data/hard && ln -s sub /data/link
+RUN echo root:x:0:0:root:/root:/bin/sh >/etc/passwd && chmod 4755 /data/one && chown 12:34 /data/sub/two
+RUN rm -r /data/sub && mkdir /data/sub && echo three >/data/sub/three
+RUN rm /data/one && mkfifo /data/fifo && echo written >/data/link/through
+RUN rm /data/link && mkdir /data/link && touch /data/link/inside && mv /data/hard /data/moved
+RUN printf '#!/bin/sh\nenv | grep ^T_ | sort\nfor a in "$@"; do printf "<%%s>" "$a"; done\n' >/bin/show && chmod 755 /bin/show
+ENV T_PLAIN=plain T_SPACE="two  words" T_QUOTE="it's \"quoted\"" T_DOLLAR="a\$HOME\`id\`" T_EMPTY=
+LABEL org.example.one="1" org.example.quote="say \"hi\""
+ENTRYPOINT ["/bin/show", "fixed word"]
+CMD ["it's", "", "$HOME", "-n", "*"]
+"#;
+
+struct DockerImage {
+    name: String,
+    place: tempfile::TempDir,
+}
+
+impl DockerImage {
+    /// Builds the image and saves it as `image.tar`.
+    fn build(name: &str) -> Option<Self> {
+        if !host_has("docker") || run::run(Command::new("docker").arg("info")).code != 0 {
+            skip("no Docker engine answers");
+            return None;
+        }
+        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists())
+        else {
+            skip("there is no static busybox: apt-get install busybox-static");
+            return None;
+        };
+        let place = run::scratch();
+        fs::create_dir(place.path().join("context")).unwrap();
+        fs::copy(busybox, place.path().join("context/busybox")).unwrap();
+        fs::write(place.path().join("context/Dockerfile"), DOCKERFILE).unwrap();
+        let image = DockerImage { name: format!("sif-convert-test/{name}:1"), place };
+        image.docker(&["build", "--quiet", "--tag", &image.name, "context"]);
+        image.docker(&["save", "--output", "image.tar", &image.name]);
+        Some(image)
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Vec<u8> {
+        let mut command = Command::new("docker");
+        // The classic builder needs no plugin.
+        let command = command.env("DOCKER_BUILDKIT", "0").current_dir(self.place.path()).args(arguments);
+        let done = run::run(command.stdin(Stdio::null()));
+        assert_eq!(done.code, 0, "docker {arguments:?}: {}", done.stderr);
+        done.stdout
+    }
+
+    fn convert(&self, format: &str) -> Vec<u8> {
+        let made = convert_to_stdout(&self.place.path().join("image.tar"), format, &[]);
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        made.stdout
+    }
+}
+
+impl Drop for DockerImage {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rmi", "--force", &self.name]).output();
+    }
+}
+
+/// What `docker export` adds to every container, or changes.
+const MADE_BY_DOCKER: [&str; 12] = [
+    ".dockerenv",
+    "dev",
+    "dev/console",
+    "dev/pts",
+    "dev/shm",
+    "etc/hostname",
+    "etc/hosts",
+    "etc/mtab",
+    "etc/resolv.conf",
+    "proc",
+    "sys",
+    "run",
+];
+
+#[test]
+fn docker_export_gives_the_same_tree() {
+    if !is_root() {
+        return skip("GNU tar gives files to their owners only as root");
+    }
+    let Some(image) = DockerImage::build("export") else { return };
+    let container = String::from_utf8(image.docker(&["create", &image.name])).unwrap();
+    let exported = image.docker(&["export", container.trim()]);
+    image.docker(&["rm", container.trim()]);
+    let (theirs, ours) = (run::scratch(), run::scratch());
+    let mut expected = unpack(theirs.path(), &exported);
+    let mut found = unpack(ours.path(), &image.convert("rootfs"));
+    for listing in [&mut expected, &mut found] {
+        for path in MADE_BY_DOCKER {
+            listing.names.remove(&parts(path.as_bytes()));
+        }
+        // Whose contents Docker changes when it makes a container.
+        for path in ["", "etc"] {
+            let id = listing.names[&parts(path.as_bytes())];
+            listing.nodes[id].time = When::Made;
+        }
+        // A layer holds times to the second or better, as the builder likes; `docker export` to the second.
+        for node in &mut listing.nodes {
+            if let When::At(time) = &mut node.time {
+                time.nanoseconds = 0;
+            }
+        }
+    }
+    assert!(expected.names.len() > 300, "BusyBox has hundreds of names, and {} are exported", expected.names.len());
+    let differences = expected.differences(&found, Times::MadeIsAny);
+    assert!(differences.is_empty(), "\n{differences}");
+}
+
+/// A real Apptainer builds a SIF from our tar, unpacked by an ordinary user, and runs it as Docker runs the image.
+#[test]
+fn apptainer_runs_what_we_write_as_docker_does() {
+    let Some(oracles) = run::oracles() else { return };
+    let Some(image) = DockerImage::build("run") else { return };
+    let place = run::scratch();
+    fs::write(place.path().join("rootfs.tar"), image.convert("sif-rootfs")).unwrap();
+    rustix::fs::chown(place.path(), Some(rustix::fs::Uid::from_raw(1000)), None).unwrap();
+    let apptainer = |script: &str| -> String {
+        let done = run::run(oracles.user(place.path()).args(["sh", "-c", script]));
+        assert_eq!(done.code, 0, "{script}: {}{}", String::from_utf8(done.stdout).unwrap(), done.stderr);
+        String::from_utf8(done.stdout).unwrap()
+    };
+    apptainer("mkdir dir && tar -xf rootfs.tar -C dir && apptainer --quiet build image.sif dir");
+    let run = |arguments: &str| apptainer(&format!("apptainer --silent run image.sif {arguments}"));
+    let docker = |arguments: &[&str]| {
+        let arguments = [&["run", "--rm", image.name.as_str()], arguments].concat();
+        String::from_utf8(image.docker(&arguments)).unwrap()
+    };
+    assert_eq!(run(""), docker(&[]), "entry point and command");
+    assert_eq!(run("'a b' '$HOME' ''"), docker(&["a b", "$HOME", ""]), "arguments instead of the command");
+    let ours = apptainer("apptainer --silent exec image.sif cat /data/sub/three /data/moved /etc/passwd");
+    let theirs = image.docker(&[
+        "run",
+        "--rm",
+        "--entrypoint",
+        "cat",
+        &image.name,
+        "/data/sub/three",
+        "/data/moved",
+        "/etc/passwd",
+    ]);
+    assert_eq!(ours.as_bytes(), theirs, "files");
+    labels_are_kept(&oracles, &image, place.path());
+}
+
+fn labels_are_kept(oracles: &Oracles, image: &DockerImage, directory: &Path) {
+    let done = run::run(oracles.user(directory).args(["apptainer", "inspect", "--labels", "--json", "image.sif"]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let found: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let found = &found["data"]["attributes"]["labels"];
+    let wanted = image.docker(&["inspect", "--format", "{{json .Config.Labels}}", &image.name]);
+    let wanted: BTreeMap<String, String> = serde_json::from_slice(&wanted).unwrap();
+    assert!(wanted.len() >= 2);
+    for (name, value) in wanted {
+        assert_eq!(found[&name], value, "label {name}");
     }
 }
