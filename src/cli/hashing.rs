@@ -11,9 +11,13 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Region};
 use crate::model::Digest;
 
+/// Digest and length in bytes.
+type Hashed = Result<(Digest, u64)>;
+
 /// A hash that is being computed, and what it must turn out to be.
 pub(super) struct InputHash {
-    thread: Mutex<Option<JoinHandle<Result<(Digest, u64)>>>>,
+    /// Taken by the first who waits for it.
+    thread: Mutex<Option<JoinHandle<Hashed>>>,
     expected: Option<Digest>,
     recorder: Arc<Recorder>,
 }
@@ -55,7 +59,7 @@ impl InputHash {
     }
 }
 
-fn hash(file: Arc<File>, monitor: &Monitor) -> Result<(Digest, u64)> {
+fn hash(file: Arc<File>, monitor: &Monitor) -> Hashed {
     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
     let mut reader = HashingReader::new(region.reader());
     let mut buffer = vec![0; CHUNK_BYTES];
