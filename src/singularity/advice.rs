@@ -55,16 +55,16 @@ fn is_root(user: &str) -> bool {
 
 /// The program, where it is a path but not an absolute one. A name without a slash is looked up in `PATH`.
 fn relative_program<'a>(command: &Command<'a>) -> Option<&'a str> {
-    let program = shell_words(command).next()?;
+    let program = *shell_words(command).first()?;
     (program.contains('/') && !program.starts_with('/')).then_some(program)
 }
 
 /// The words of the command; those of the text where it is `sh -c TEXT`, roughly: for advice that is close enough.
-fn shell_words<'a>(command: &Command<'a>) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+fn shell_words<'a>(command: &Command<'a>) -> Vec<&'a str> {
     let words: Vec<&str> = command.words().collect();
     match words[..] {
-        [shell, "-c", text, ..] if shell.ends_with("sh") => Box::new(text.split_whitespace()),
-        _ => Box::new(words.into_iter()),
+        [shell, "-c", text, ..] if shell.ends_with("sh") => text.split_whitespace().collect(),
+        _ => words,
     }
 }
 
@@ -79,7 +79,8 @@ fn words_in_workdir<'a>(tree: &Tree, config: &Config, command: &Command<'a>) -> 
         let resolution = tree.resolve(format!("{workdir}/{word}").as_bytes());
         resolution.is_ok_and(|resolution| resolution.inode.is_some())
     };
-    shell_words(command).skip(1).filter(|word| !word.is_empty() && !word.starts_with('/') && is_there(word)).collect()
+    let words = shell_words(command).into_iter().skip(1);
+    words.filter(|word| !word.is_empty() && !word.starts_with('/') && is_there(word)).collect()
 }
 
 fn relative_note(config: &Config, words: &[&str]) -> Note {

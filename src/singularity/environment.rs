@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::quote::single_quoted;
 use crate::model::{Config, Note, Quoted};
@@ -6,50 +6,52 @@ use crate::model::{Config, Note, Quoted};
 /// Read-only in the runtime's embedded shell: an assignment prints an error and does nothing.
 const READ_ONLY: [&str; 3] = ["EUID", "GID", "UID"];
 
-/// Always set by the runtime before the image's environment is read, so that the image's value has no effect.
-const SET_BY_RUNTIME: [&str; 4] = ["HOME", "IFS", "OPTIND", "PWD"];
+/// Set by the runtime before the image's environment is read, or kept by its embedded shell for itself: the image's value
+/// has no effect (seen with Apptainer 1.4.5).
+const SET_BY_RUNTIME: [&str; 10] =
+    ["APPTAINER_CONTAINER", "APPTAINER_NAME", "DIRSTACK", "HOME", "IFS", "LINENO", "OPTIND", "PPID", "PWD", "RANDOM"];
 
 /// The image's `ENV`, each name once: the last value wins, as in Docker, at the place where the name came first.
 pub(super) struct Environment<'a> {
     variables: Vec<(&'a str, &'a str)>,
+    /// Where in `variables` a name is.
+    places: BTreeMap<&'a str, usize>,
     skipped_names: Vec<&'a str>,
     skipped_values: Vec<&'a str>,
 }
 
 impl<'a> Environment<'a> {
     pub(super) fn of(config: &'a Config) -> Self {
-        let mut environment =
-            Environment { variables: Vec::new(), skipped_names: Vec::new(), skipped_values: Vec::new() };
+        let mut environment = Environment {
+            variables: Vec::new(),
+            places: BTreeMap::new(),
+            skipped_names: Vec::new(),
+            skipped_values: Vec::new(),
+        };
         for entry in config.env() {
-            // A name without `=` is exported as it is found, else empty: Apptainer's rule.
+            // A name without `=` is exported as it is found, else empty: Apptainer's rule. Docker drops it.
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             environment.set(name, value);
         }
-        environment.drop_unusable_values();
         environment
     }
 
     fn set(&mut self, name: &'a str, value: &'a str) {
         if !is_name(name) || READ_ONLY.contains(&name) {
             self.skipped_names.push(name);
-            return;
+        } else if value.contains('\0') {
+            self.skipped_values.push(name);
+        } else if let Some(&place) = self.places.get(name) {
+            self.variables[place].1 = value;
+        } else {
+            self.places.insert(name, self.variables.len());
+            self.variables.push((name, value));
         }
-        match self.variables.iter_mut().find(|(known, _)| *known == name) {
-            Some(variable) => variable.1 = value,
-            None => self.variables.push((name, value)),
-        }
-    }
-
-    fn drop_unusable_values(&mut self) {
-        let (bad, good) = self.variables.iter().partition(|(_, value)| value.contains('\0'));
-        self.variables = good;
-        let bad: Vec<(&str, &str)> = bad;
-        self.skipped_values.extend(bad.into_iter().map(|(name, _)| name));
     }
 
     /// Whether the image sets `name`.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.variables.iter().any(|(known, _)| *known == name)
+        self.places.contains_key(name)
     }
 
     /// The text of `env/10-docker2singularity.sh`.
