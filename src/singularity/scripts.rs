@@ -35,7 +35,7 @@ fi
 if [ -x /.singularity.d/runscript ]; then
     exec /.singularity.d/runscript "$@"
 fi
-printf 'No runscript found, executing /bin/sh\n' >&2
+printf 'this image has no runscript: starting /bin/sh\n' >&2
 exec /bin/sh "$@"
 "#
 );
@@ -58,7 +58,7 @@ if [ -x /bin/sh ]; then
     export SHELL
     exec /bin/sh "$@"
 fi
-printf 'ERROR: /bin/sh does not exist in container\n' >&2
+printf 'this image has no /bin/sh\n' >&2
 exit 1
 "#
 );
@@ -91,7 +91,7 @@ fi
 if [ -x /.singularity.d/test ]; then
     exec /.singularity.d/test "$@"
 fi
-printf 'No test found in container, executing /bin/sh -c true\n' >&2
+printf 'this image has no test: running true\n' >&2
 exec /bin/sh -c true
 "#
 );
@@ -101,7 +101,7 @@ pub(super) const ENVIRONMENT_FIRST: &str =
     "#!/bin/sh\n# Read first; the image's ENV follows in 10-docker2singularity.sh.\n";
 
 /// `env/90-environment.sh`
-pub(super) const ENVIRONMENT: &str = "#!/bin/sh\n# Custom environment shell code should follow\n";
+pub(super) const ENVIRONMENT: &str = "#!/bin/sh\n# The %environment of a definition file goes here.\n";
 
 /// `env/95-apps.sh`: the environment of a SCIF app.
 pub(super) const ENVIRONMENT_APPS: &str = r#"#!/bin/sh
@@ -109,7 +109,7 @@ pub(super) const ENVIRONMENT_APPS: &str = r#"#!/bin/sh
 if [ -n "${SINGULARITY_APPNAME:-}" ]; then
     export SINGULARITY_APPNAME
     if [ ! -d "/scif/apps/$SINGULARITY_APPNAME" ]; then
-        printf 'Could not locate the container application: %s\n' "$SINGULARITY_APPNAME" >&2
+        printf 'this image has no app %s\n' "$SINGULARITY_APPNAME" >&2
         exit 1
     fi
     SCIF_APPS=/scif/apps

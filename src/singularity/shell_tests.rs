@@ -360,7 +360,7 @@ fn actions_read_the_environment_and_run() {
         assert_eq!(app, format!("runscript|it's|{libs}|{root}/scif/apps/foo|"), "{shell:?}");
         let missing = go("SINGULARITY_APPNAME=bar;", "run");
         assert_eq!((missing.0, missing.1.as_str()), (Some(1), ""));
-        assert!(missing.2.contains("Could not locate the container application: bar"), "{shell:?}: {}", missing.2);
+        assert!(missing.2.contains("this image has no app bar"), "{shell:?}: {}", missing.2);
         assert_eq!(go("", "test").0, Some(0));
         assert_eq!(go(&format!("SINGULARITY_SHELL=/bin/sh; {}", set("-c 'printf %s \"$A\"'")), "shell").1, "it's");
     }

@@ -496,7 +496,7 @@ fn inspect_metadata_is_compact_go_json() {
     let version = env!("CARGO_PKG_VERSION");
     let want = [
         r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\ntest -n \"${A:-}\" || A='\u003c\u003e'\nexport A","##,
-        r##""/.singularity.d/env/90-environment.sh":"#!/bin/sh\n# Custom environment shell code should follow"},"##,
+        r##""/.singularity.d/env/90-environment.sh":"#!/bin/sh\n# The %environment of a definition file goes here."},"##,
         r#""labels":{"org.label-schema.build-arch":"amd64","org.label-schema.build-date":"Tuesday_2_December_2025_9:5:7_UTC","#,
         r#""org.label-schema.schema-version":"1.0","org.label-schema.usage.sif-convert.version":""#,
         version,
