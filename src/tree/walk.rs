@@ -11,12 +11,15 @@ pub struct Visit {
     pub inode: InodeId,
 }
 
+type Names<'a> = btree_map::Iter<'a, Box<[u8]>, Dentry>;
+
 /// Every name of a tree: parents before children, the names of a directory in bytewise order, a directory's contents
 /// right after it. The walk is a loop over a stack of its own, so depth costs no call stack.
 pub struct Walk<'a> {
     tree: &'a Tree,
     root: Option<InodeId>,
-    stack: Vec<(usize, btree_map::Iter<'a, Box<[u8]>, Dentry>)>,
+    /// Directories that are being walked: how long their own path is, and the names still to come.
+    stack: Vec<(usize, Names<'a>)>,
     path: Vec<u8>,
 }
 
