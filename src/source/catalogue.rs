@@ -1,4 +1,10 @@
+use std::collections::BTreeSet;
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Config, Digest, Manifest, Platform, Reference};
+
+/// How many images one source may list: far more than anyone packs, and few enough to search one by one.
+const IMAGES_MAX: usize = 1 << 12;
 
 /// One image of a source, as a list of what there is shows it.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +38,8 @@ pub(super) struct Found {
     pub(super) members: Option<MemberList>,
     /// Manifests of this config: usually one.
     pub(super) manifests: Vec<FoundManifest>,
-    /// Names and tags as the documents spell them.
-    pub(super) spellings: Vec<String>,
+    /// Names and tags as the documents spell them, and full names.
+    pub(super) spellings: BTreeSet<String>,
     /// The v1 image ID, in hexadecimal digits, which is no digest of anything.
     pub(super) v1_id: Option<String>,
 }
@@ -65,20 +71,21 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     /// The image with that config, made where it is new.
-    pub(super) fn with_config(&mut self, id: Digest) -> &mut Found {
-        let at = self.found.iter().position(|found| found.candidate.id == Some(id)).unwrap_or_else(|| {
-            let candidate = Candidate { id: Some(id), ..Candidate::default() };
-            self.found.push(Found { candidate, ..Found::default() });
-            self.found.len() - 1
-        });
-        &mut self.found[at]
+    pub(super) fn with_config(&mut self, id: Digest) -> Result<&mut Found> {
+        match self.found.iter().position(|found| found.candidate.id == Some(id)) {
+            Some(at) => Ok(&mut self.found[at]),
+            None => self.add(Candidate { id: Some(id), ..Candidate::default() }),
+        }
     }
 
-    /// An image of which not even the config's digest is known.
-    pub(super) fn without_config(&mut self) -> &mut Found {
-        self.found.push(Found::default());
-        let last = self.found.len() - 1;
-        &mut self.found[last]
+    /// Adds an image.
+    pub(super) fn add(&mut self, candidate: Candidate) -> Result<&mut Found> {
+        let at = self.found.len();
+        if at == IMAGES_MAX {
+            return Err(Error::new(ErrorKind::InvalidImage, format!("more than {IMAGES_MAX} images are listed")));
+        }
+        self.found.push(Found { candidate, ..Found::default() });
+        Ok(&mut self.found[at])
     }
 
     /// The image that has this manifest.
@@ -102,16 +109,16 @@ impl Found {
 
     /// Adds a name or tag that a document gives the image: anything with a slash or a colon is a name.
     pub(super) fn add_name(&mut self, spelling: &str) {
-        if !self.spellings.iter().any(|known| known == spelling) {
-            self.spellings.push(spelling.to_string());
+        if !self.spellings.insert(spelling.to_string()) {
+            return;
         }
-        if spelling.contains(['/', ':']) {
-            let name = full_name(spelling);
-            if !self.candidate.names.contains(&name) {
-                self.candidate.names.push(name);
-            }
-        } else if !self.candidate.tags.iter().any(|tag| tag == spelling) {
+        if !spelling.contains(['/', ':']) {
             self.candidate.tags.push(spelling.to_string());
+            return;
+        }
+        let name = full_name(spelling);
+        if name == spelling || self.spellings.insert(name.clone()) {
+            self.candidate.names.push(name);
         }
     }
 }

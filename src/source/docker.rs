@@ -1,4 +1,4 @@
-use super::catalogue::{Catalogue, MemberList};
+use super::catalogue::{Candidate, Catalogue, MemberList};
 use super::document::{Documents, verify};
 use crate::error::{Result, ResultExt as _};
 use crate::model::{ArchiveManifestItem, Config, Digest};
@@ -24,14 +24,15 @@ fn add(documents: &Documents<'_>, catalogue: &mut Catalogue, item: ArchiveManife
     }
     let found = match (bytes, stated) {
         (Some(bytes), _) => {
-            let found = catalogue.with_config(Digest::of(&bytes));
+            let found = catalogue.with_config(Digest::of(&bytes))?;
             found.set_config(Config::parse(bytes).doing(|| documents.doing(&item.config))?);
             found
         }
         (None, stated) => {
             let found = match stated {
-                Some(stated) => catalogue.with_config(stated),
-                None => catalogue.without_config(),
+                Some(stated) => catalogue.with_config(stated)?,
+                // Not even the digest of its config is known.
+                None => catalogue.add(Candidate::default())?,
             };
             let why = format!("its config {:?}, to which {MANIFEST} refers, is not there", item.config);
             found.candidate.absent = Some(why);

@@ -31,7 +31,11 @@ pub(super) fn layers(store: &dyn Store, found: &Found, manifest: Option<&FoundMa
         (None, Some(manifest)) => {
             let listed = &manifest.document.layers;
             agree(listed.len(), diff_ids.len(), &format!("manifest {}", manifest.digest))?;
-            let pairs = listed.iter().zip(&diff_ids).enumerate();
+            let uncompressed = |diff_id: &Digest| listed.iter().find(|it| digest_of(it).ok().as_ref() == Some(diff_id));
+            let pairs = listed.iter().zip(&diff_ids).enumerate().map(|(at, (descriptor, diff_id))| {
+                // A layer that is stored uncompressed has its diff_id for a digest, wherever the manifest lists it.
+                (at, (uncompressed(diff_id).unwrap_or(descriptor), diff_id))
+            });
             pairs
                 .map(|(at, (descriptor, diff_id))| of_descriptor(store, manifest, descriptor, (at, *diff_id)))
                 .collect()

@@ -10,17 +10,20 @@ use crate::model::Quoted;
 
 /// How many links are followed from one name: what Linux does.
 const LINK_HOPS_MAX: usize = 40;
-/// How many members an archive may have: far above any image, and it bounds the index to some hundred MiB.
+/// How many members an archive may have: far above any image.
 const MEMBERS_MAX: usize = 1 << 20;
+/// How many bytes the names and link targets of all members may have: a compressed archive could have very long ones.
+const NAMES_BYTES_MAX: usize = 256 << 20;
 /// How many bytes of small documents are kept while an archive is only looked at.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
-/// The most documents' first bytes that are looked at to tell JSON from anything else.
+/// How many bytes at the start of a member are looked at to tell JSON from anything else.
 const JSON_SNIFF_BYTES: usize = 64;
 
 /// The members of an archive by name: where the bytes of each are.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     by_name: BTreeMap<Vec<u8>, Member>,
+    names_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -113,12 +116,12 @@ impl Members {
             EntryKind::Symlink => Member::Link(normalise(&[directory, b"/", &entry.link].concat())),
             EntryKind::Directory | EntryKind::Other => return Ok(()),
         };
+        self.names_bytes += name.len() + entry.link.len();
         self.by_name.insert(name, member);
-        if self.by_name.len() > MEMBERS_MAX {
-            return Err(Error::new(
-                ErrorKind::InvalidImage,
-                format!("the archive has more than {MEMBERS_MAX} members"),
-            ));
+        if self.by_name.len() > MEMBERS_MAX || self.names_bytes > NAMES_BYTES_MAX {
+            let message =
+                format!("the archive has more than {MEMBERS_MAX} members or {NAMES_BYTES_MAX} bytes of names");
+            return Err(Error::new(ErrorKind::InvalidImage, message));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@ use oci_spec::image::Descriptor;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
+use super::catalogue::{Candidate, Catalogue, FoundManifest};
 use super::document::Documents;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::model::{Config, Digest, Index, Manifest, Platform, digest_of};
@@ -84,8 +84,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let Some(bytes) = self.documents.read_blob(digest)? else {
-            self.absent_manifest(digest, platform, &names, place);
-            return Ok(());
+            return self.absent_manifest(digest, platform, &names, place);
         };
         let doing = || format!("reading manifest {digest} of {}", self.documents.store.name());
         let shape: Shape = serde_json::from_slice(&bytes)
@@ -117,7 +116,7 @@ impl Walk<'_> {
         }
         let doing = || format!("reading manifest {} of {}", manifest.digest, self.documents.store.name());
         let id = digest_of(&manifest.document.config).doing(doing)?;
-        let found = self.catalogue.with_config(id);
+        let found = self.catalogue.with_config(id)?;
         found.candidate.platform = platform.or(found.candidate.platform.take());
         names.iter().for_each(|name| found.add_name(name));
         found.candidate.manifest_digest.get_or_insert(manifest.digest);
@@ -138,18 +137,23 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn absent_manifest(&mut self, digest: Digest, platform: Option<Platform>, names: &[String], place: &Place) {
+    fn absent_manifest(
+        &mut self,
+        digest: Digest,
+        platform: Option<Platform>,
+        names: &[String],
+        place: &Place,
+    ) -> Result<()> {
         let listed_in = place.index_digest.map_or_else(|| INDEX.to_string(), |index| format!("index {index}"));
-        let candidate = Candidate {
+        let found = self.catalogue.add(Candidate {
             platform,
             manifest_digest: Some(digest),
             index_digest: place.index_digest,
             absent: Some(format!("its manifest {digest}, to which {listed_in} refers, is not there")),
             ..Candidate::default()
-        };
-        let mut found = Found { candidate, ..Found::default() };
+        })?;
         names.iter().for_each(|name| found.add_name(name));
-        self.catalogue.found.push(found);
+        Ok(())
     }
 }
 

@@ -51,7 +51,7 @@ impl Source {
             (0..self.found.len()).filter(|&at| fits(&self.found[at])).collect()
         };
         let full = full_name(word);
-        let by_name = of(&|found| found.candidate.names.contains(&full) || found.spellings.iter().any(|it| it == word));
+        let by_name = of(&|found| found.candidate.names.contains(&full) || found.spellings.contains(word));
         if !by_name.is_empty() {
             return by_name;
         }

@@ -11,6 +11,9 @@ use crate::model::{Config, Digest};
 /// The document of old archives that lists tags: `{repository: {tag: v1 id}}`.
 pub(super) const REPOSITORIES: &str = "repositories";
 
+/// How long a chain may be: Docker itself stops at 127 layers.
+const LAYERS_MAX: usize = 1 << 10;
+
 /// The part of a v1 image's `json` that leads to its parent.
 #[derive(Deserialize)]
 struct Link {
@@ -52,7 +55,7 @@ fn add(
     let chain = chain(links, top)?;
     let json = format!("{top}/json");
     let bytes = documents.read(&json)?.unwrap_or_default();
-    let found = catalogue.with_config(Digest::of(&bytes));
+    let found = catalogue.with_config(Digest::of(&bytes))?;
     found.set_config(Config::parse(bytes).doing(|| documents.doing(&json))?);
     found.v1_id = Some(top.to_string());
     names.iter().for_each(|name| found.add_name(name));
@@ -78,6 +81,9 @@ fn chain(links: &BTreeMap<String, Option<String>>, top: &str) -> Result<Vec<Stri
         })?;
         if !seen.insert(id) {
             return Err(Error::new(ErrorKind::InvalidImage, format!("layer {id:?} is its own ancestor")));
+        }
+        if chain.len() == LAYERS_MAX {
+            return Err(Error::new(ErrorKind::InvalidImage, format!("there are more than {LAYERS_MAX} layers")));
         }
         chain.push(id.to_string());
         at = link.as_deref();

@@ -385,7 +385,8 @@ pub fn docker_25_0_0(images: &[Described]) -> Packed {
         let mut layers: Vec<Value> =
             image.layers.iter().map(|layer| descriptor(Storage::Plain.media_type(), layer)).collect();
         layers.iter_mut().for_each(|layer| layer["size"] = json!(7));
-        layers.rotate_left(1);
+        let first = usize::from(!layers.is_empty());
+        layers.rotate_left(first);
         let manifest = add_manifest(&mut members, &image.config(), layers);
         entries.extend(named_entries(&descriptor(MANIFEST, &manifest), image));
     }
@@ -643,8 +644,11 @@ pub fn absolute_names(images: &[Described]) -> Packed {
     Packed { bytes: members.pack("/.//"), kind: "docker-archive", configs: configs(images) }
 }
 
+/// A compression by its name.
+pub type Wrapper = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 /// How an archive can be compressed as a whole.
-pub const WRAPPERS: [(&str, fn(&[u8]) -> Vec<u8>); 7] = [
+pub const WRAPPERS: [Wrapper; 7] = [
     ("gzip", gzip),
     ("gzip in members", gzip_members),
     ("zstd", zstd_frame),
