@@ -647,7 +647,7 @@ fn absurd_sizes() {
     sizes.push([0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]); // 2^64 - 1
     sizes.push([0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]); // 2^64 + 1
     for size in sizes {
-        for kind in [b'0', b'L', b'x', b'Z'] {
+        for kind in [b'0', b'L', b'x'] {
             let mut header = tar::header(b"absurd", kind, b"", 0);
             header[124..136].copy_from_slice(&size);
             let tar = docker_tar(&first_image(), |_| true).raw(header, b"").finish();

@@ -4,7 +4,7 @@ use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, RegionReader, SpoolWriter};
 use crate::model::{EntryPath, Metadata, Quoted};
-use crate::tar::{Entries, Entry, EntryKind, Input};
+use crate::tar::{Entries, Entry, EntryKind, Input, Sequential};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// How many entries all layers of an image may have together, and how many bytes their names, links and extended
@@ -77,25 +77,7 @@ pub(super) fn scan(reader: RegionReader, keep: Keep<'_>, budget: &Budget, monito
 
 /// Reads the changes of a layer from a stream of its uncompressed tar, keeping the contents of its files.
 pub(super) fn read(stream: &mut dyn Read, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
-    changes(Sequential { inner: stream }, keep, budget, monitor)
-}
-
-/// A stream cannot seek: what is skipped is read.
-struct Sequential<'a> {
-    inner: &'a mut dyn Read,
-}
-
-impl Read for Sequential<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buffer)
-    }
-}
-
-impl Input for Sequential<'_> {
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut Read::by_ref(&mut self.inner).take(bytes), &mut io::sink())?;
-        if skipped < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
+    changes(Sequential(stream), keep, budget, monitor)
 }
 
 fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {

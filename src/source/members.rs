@@ -3,10 +3,10 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use super::document::DOCUMENT_BYTES_MAX;
-use super::headers::{Entries, Entry, EntryKind, Sequential, truncated};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, Region};
 use crate::model::Quoted;
+use crate::tar::{Entries, Entry, EntryKind, Sequential};
 
 /// How many links are followed from one name: what Linux does.
 const LINK_HOPS_MAX: usize = 40;
@@ -74,7 +74,8 @@ impl Members {
         let mut members = Members::default();
         while let Some(entry) = entries.next_entry()? {
             monitor.check()?;
-            let place = region.slice(entry.data_offset, entry.size).ok_or_else(|| truncated(&entry.raw_path))?;
+            let place =
+                region.slice(entry.data_offset, entry.stored_bytes).ok_or_else(|| truncated(&entry.raw_path))?;
             members.insert(&entry, Contents::Region(place))?;
         }
         Ok(members)
@@ -90,7 +91,8 @@ impl Members {
             monitor.check()?;
             let small = entry.kind == EntryKind::File && entry.size <= DOCUMENT_BYTES_MAX;
             let contents = if small && kept_bytes + entry.size <= KEPT_BYTES_MAX {
-                let bytes = entries.read_contents(&entry)?;
+                let mut bytes = vec![0; entry.size as usize];
+                entries.read_data_exact(&mut bytes)?;
                 if is_document(&entry.raw_path, &bytes) {
                     kept_bytes += entry.size;
                     Contents::Kept(bytes.into())
@@ -107,6 +109,10 @@ impl Members {
 
     /// A later member of the same name replaces an earlier one, as in tar.
     fn insert(&mut self, entry: &Entry, contents: Contents) -> Result<()> {
+        if entry.segments.is_some() {
+            let message = format!("member {} is stored as a sparse file", Quoted(&entry.raw_path));
+            return Err(Error::new(ErrorKind::Unsupported, message).hint("pack the archive again without --sparse"));
+        }
         let name = normalise(&entry.raw_path);
         let directory = name.iter().rposition(|&byte| byte == b'/').map_or(&name[..0], |slash| &name[..slash]);
         let member = match entry.kind {
@@ -114,7 +120,7 @@ impl Members {
             EntryKind::HardLink => Member::Link(normalise(&entry.link)),
             EntryKind::Symlink if entry.link.starts_with(b"/") => Member::Link(normalise(&entry.link)),
             EntryKind::Symlink => Member::Link(normalise(&[directory, b"/", &entry.link].concat())),
-            EntryKind::Directory | EntryKind::Other => return Ok(()),
+            EntryKind::Directory | EntryKind::Fifo | EntryKind::CharDevice | EntryKind::BlockDevice => return Ok(()),
         };
         self.names_bytes += name.len() + entry.link.len();
         self.by_name.insert(name, member);
@@ -178,12 +184,28 @@ fn is_document(name: &[u8], bytes: &[u8]) -> bool {
     matches!(start.first(), Some(b'{' | b'[')) || name.ends_with(b"VERSION") || start.starts_with(b"null")
 }
 
+fn truncated(name: &[u8]) -> Error {
+    Error::new(ErrorKind::InvalidImage, format!("the file is truncated inside member {}", Quoted(name)))
+        .hint("fetch or save the image again: a part of it is missing")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Metadata, Timestamp};
 
     fn entry(name: &str, kind: EntryKind, link: &str) -> Entry {
-        Entry { raw_path: name.into(), kind, link: link.into(), data_offset: 0, size: 0 }
+        Entry {
+            raw_path: name.into(),
+            kind,
+            link: link.into(),
+            metadata: Metadata::root_owned(0o644, Timestamp::default()),
+            device: (0, 0),
+            size: 0,
+            stored_bytes: 0,
+            data_offset: 0,
+            segments: None,
+        }
     }
 
     fn members(entries: &[Entry]) -> Members {

@@ -10,7 +10,6 @@ mod archive;
 mod catalogue;
 mod docker;
 mod document;
-mod headers;
 mod layers;
 mod layout;
 mod members;

@@ -1,8 +1,8 @@
 use std::path::Path;
 
-use super::headers::checksum_is_right;
 use super::members::Members;
 use crate::error::{Error, ErrorKind, Result};
+use crate::tar::is_header;
 
 /// How much of a file is looked at: an ISO 9660 image says what it is at byte 32769.
 pub(super) const LOOK_BYTES: usize = 33 << 10;
@@ -33,7 +33,7 @@ pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
         let what = if start.is_empty() { "the file is empty" } else { "the file is too short for an image archive" };
         return Err(Error::new(ErrorKind::InvalidImage, what).hint("save or fetch the image again"));
     };
-    if checksum_is_right(block) || block.iter().all(|&byte| byte == 0) && !is_known(start) {
+    if is_header(block) || block.iter().all(|&byte| byte == 0) && !is_known(start) {
         return Ok(());
     }
     Err(seems(start))

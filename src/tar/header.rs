@@ -15,6 +15,11 @@ pub(super) enum Layout {
     Gnu,
 }
 
+/// Whether these bytes are a tar header: whether they pass their own checksum.
+pub fn is_header(block: &[u8; 512]) -> bool {
+    Block::checked(block).is_some()
+}
+
 /// A header block that passed its checksum.
 pub(super) struct Block(tar::Header);
 

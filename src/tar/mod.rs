@@ -13,7 +13,8 @@ mod read;
 mod sparse;
 mod write;
 
-pub use read::{Entries, Entry, EntryKind, Input};
+pub use header::is_header;
+pub use read::{Entries, Entry, EntryKind, Input, Sequential};
 pub use sparse::Segment;
 pub use write::{BLOCK_BYTES, Member, MemberKind, end_of_archive, member_header, padding};
 

@@ -34,6 +34,22 @@ impl Input for RegionReader {
     }
 }
 
+/// A stream that cannot seek: what is skipped is read.
+pub struct Sequential<R>(pub R);
+
+impl<R: Read> Read for Sequential<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read> Input for Sequential<R> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut Read::by_ref(&mut self.0).take(bytes), &mut io::sink())?;
+        if skipped < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    }
+}
+
 /// Kinds of entry, whatever spelled them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
@@ -85,6 +101,8 @@ pub struct Entries<I> {
     unread_bytes: u64,
     /// What rounds that data up to whole blocks.
     padding_bytes: u64,
+    /// The name of the current entry, for messages.
+    current: Vec<u8>,
     global: Records,
     ended: bool,
 }
@@ -101,7 +119,15 @@ struct Extensions {
 impl<I: Input> Entries<I> {
     /// Reads from the start of a tar.
     pub fn new(input: I) -> Self {
-        Entries { input, position: 0, unread_bytes: 0, padding_bytes: 0, global: Records::default(), ended: false }
+        Entries {
+            input,
+            position: 0,
+            unread_bytes: 0,
+            padding_bytes: 0,
+            current: Vec::new(),
+            global: Records::default(),
+            ended: false,
+        }
     }
 
     /// The input, at the place where reading stopped.
@@ -146,13 +172,36 @@ impl<I: Input> Entries<I> {
         if want == 0 {
             return Ok(0);
         }
-        let count = self.input.read(&mut buffer[..want]).map_err(read_error)?;
-        if count == 0 {
-            return Err(cut_off(self.position));
-        }
+        let count = loop {
+            match self.input.read(&mut buffer[..want]) {
+                Ok(0) => return Err(self.cut_off_inside()),
+                Ok(count) => break count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(read_error(error)),
+            }
+        };
         self.position += count as u64;
         self.unread_bytes -= count as u64;
         Ok(count)
+    }
+
+    /// Fills `buffer` with data of the current entry.
+    ///
+    /// # Errors
+    /// As [`Entries::read_data`], and when there is less.
+    pub fn read_data_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_data(&mut buffer[filled..])? {
+                0 => return Err(self.cut_off_inside()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    fn cut_off_inside(&self) -> Error {
+        cut_off(self.position).doing(format!("entry {}", Quoted(&self.current)))
     }
 
     fn end(&mut self, extensions: &Extensions, offset: u64) -> Result<Option<Entry>> {
@@ -190,7 +239,7 @@ impl<I: Input> Entries<I> {
                 self.position = self.position.checked_add(bytes).ok_or_else(|| cut_off(self.position))?;
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_off(self.position)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.cut_off_inside()),
             Err(error) => Err(read_error(error)),
         }
     }
@@ -199,9 +248,11 @@ impl<I: Input> Entries<I> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.input.read(&mut buffer[filled..]).map_err(read_error)? {
-                0 => break,
-                count => filled += count,
+            match self.input.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(read_error(error)),
             }
         }
         self.position += filled as u64;
@@ -271,6 +322,7 @@ impl<I: Input> Entries<I> {
         let link = extensions.long_link.as_deref().or_else(|| records.get(b"linkpath"));
         let link = link.map_or_else(|| block.link_name(), <[u8]>::to_vec);
         let kind = kind_of(block.type_flag(), &raw_path)?;
+        self.current.clone_from(&raw_path);
         let named = |error: Error| error.doing(format!("entry {}", Quoted(&raw_path)));
 
         let stored = match records.get(b"size") {
@@ -416,6 +468,6 @@ fn malformed(what: &str) -> Error {
 }
 
 fn cut_off(offset: u64) -> Error {
-    invalid(format!("the tar is cut off at byte {offset}"))
+    invalid(format!("the tar is truncated at byte {offset}"))
         .hint("fetch or save the image again: a part of it is missing")
 }
