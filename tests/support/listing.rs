@@ -186,7 +186,7 @@ pub fn node(entry: &Entry) -> Node {
     Node { what, mode, uid, gid, time, xattrs: entry.xattrs.clone() }
 }
 
-/// Reads a tar that we wrote, and checks that it is in canonical form: `./` first, parents before children, the names of a
+/// Reads a tar that we wrote, and checks that it is in canonical form: the root first, as `./`, all other names plain, parents before children, the names of a
 /// directory in bytewise order with its contents right after it, every name once, links after their target, no names of
 /// owners, no whiteouts, two zero blocks at the end and nothing after them but zeros.
 pub fn from_tar(bytes: &[u8]) -> Result<Listing, String> {
@@ -242,7 +242,8 @@ fn expand(stored: &[u8], map: &[(u64, u64)], size: usize) -> Vec<u8> {
 fn read_entry(listing: &mut Listing, entry: &ParsedEntry, contents: &[u8]) -> Result<Path, String> {
     let raw = entry.path.as_ref();
     let quoted = raw.escape_ascii().to_string();
-    let inner = raw.strip_prefix(b"./").ok_or_else(|| format!("{quoted:?} does not begin with ./"))?;
+    // The root is `./`; all other names are plain.
+    let inner: &[u8] = if raw == b"./" { b"" } else { raw };
     let kind = entry.entry_type;
     let inner = if kind.is_dir() {
         if inner.is_empty() {
@@ -271,8 +272,7 @@ fn read_entry(listing: &mut Listing, entry: &ParsedEntry, contents: &[u8]) -> Re
     }
     if kind.is_hard_link() {
         let target = entry.link_target.as_deref().unwrap_or_default();
-        let target =
-            parts(target.strip_prefix(b"./").ok_or_else(|| format!("{quoted:?}: the target does not begin with ./"))?);
+        let target: Path = target.split(|&b| b == b'/').map(<[u8]>::to_vec).collect();
         let Some(&id) = listing.names.get(&target) else {
             return Err(format!("{quoted:?} links to {}, which does not come before it", show(&target)));
         };

@@ -19,7 +19,7 @@ pub enum Wanted {
     /// Those that the rules allow.
     Valid,
     /// Those of them that umoci 0.6 gets right: it wants links after their targets, gives a directory that replaces a file
-    /// the file's metadata, and knows neither sparse files in the old form nor the xattrs of libarchive. And the kernel hands the group of a setgid
+    /// the file's metadata, and fails when a link replaces its own target, knows neither sparse files in the old form nor the xattrs of libarchive. And the kernel hands the group of a setgid
     /// directory down to the directories that umoci makes in it.
     ForUmoci,
 }
@@ -171,7 +171,18 @@ fn umoci_can(before: &Reference, after: &Reference, entry: &Entry) -> bool {
     };
     let over_a_file = parent.is_some_and(|what| what != What::Dir);
     let hands_down = entry.kind == Kind::Dir && entry.mode & 0o2000 != 0;
-    !after.has_pending() && !over_a_file && !hands_down && !entry.is("sparse-old") && !entry.is("libarchive")
+    let over_its_target = match &entry.kind {
+        Kind::Link(target) => {
+            matches!((before.place_of(&entry.path), before.place_of(target)), (Ok(path), Ok(target)) if target.starts_with(&path))
+        }
+        _ => false,
+    };
+    !after.has_pending()
+        && !over_its_target
+        && !over_a_file
+        && !hands_down
+        && !entry.is("sparse-old")
+        && !entry.is("libarchive")
 }
 
 /// Layers that show themselves as the text of a case, which can be kept as a file.

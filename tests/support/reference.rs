@@ -70,9 +70,11 @@ impl Reference {
                 self.tree.nodes[id] = node(entry);
             }
             Kind::Link(target) => {
+                let found = self.link_target(&path, target)?;
                 self.remove(&path);
-                if !self.link(&path, target)? {
-                    self.pending.push((path.clone(), target.clone()));
+                match found {
+                    Some(id) => drop(self.tree.names.insert(path.clone(), id)),
+                    None => self.pending.push((path.clone(), target.clone())),
                 }
             }
             _ => {
@@ -103,8 +105,9 @@ impl Reference {
             let pending = std::mem::take(&mut self.pending);
             let before = pending.len();
             for (path, target) in pending {
-                if !self.link(&path, &target)? {
-                    self.pending.push((path, target));
+                match self.link_target(&path, &target)? {
+                    Some(id) => drop(self.tree.names.insert(path, id)),
+                    None => self.pending.push((path, target)),
                 }
             }
             match self.pending.first() {
@@ -117,25 +120,27 @@ impl Reference {
         }
     }
 
-    /// Whether the target was there.
-    fn link(&mut self, path: &Path, target: &[u8]) -> Result<bool, String> {
-        let target = clean(target);
-        let Some((name, directory)) = target.split_last() else {
-            return Err(format!("{} links to the root", show(path)));
-        };
-        let target = [self.follow(directory)?, vec![name.clone()]].concat();
-        if self.is_directory(&target) {
+    /// The inode that a link is to share, where its target is there.
+    fn link_target(&self, path: &Path, target: &[u8]) -> Result<Option<usize>, String> {
+        let target = self.place_of(target)?;
+        if target.is_empty() || self.is_directory(&target) {
             return Err(format!("{} links to {}, a directory", show(path), show(&target)));
         }
-        let Some(&id) = self.tree.names.get(&target) else { return Ok(false) };
-        self.tree.names.insert(path.clone(), id);
-        Ok(true)
+        Ok(self.tree.names.get(&target).copied())
+    }
+
+    /// Where a name stands: its directory followed, its last part not.
+    pub fn place_of(&self, name: &[u8]) -> Result<Path, String> {
+        let path = clean(name);
+        let Some((last, directory)) = path.split_last() else { return Ok(path) };
+        Ok([self.follow(directory)?, vec![last.clone()]].concat())
     }
 
     fn whiteout(&mut self, parent: Path, hidden: &[u8]) -> Result<(), String> {
         let (top, itself) = match hidden {
             b".wh..opq" => (parent, false),
-            b"" | b"." | b".." => return Err("a whiteout of no name".into()),
+            // Nothing can have these names, and nothing is there to be removed.
+            b"" | b"." | b".." => return Ok(()),
             _ if hidden.starts_with(b".wh.") => return Ok(()),
             _ => ([parent, vec![hidden.to_vec()]].concat(), true),
         };
