@@ -1,8 +1,8 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::layer::{Change, Node};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{EntryPath, Metadata, Quoted, Timestamp};
+use crate::model::{EntryPath, Metadata, PATH_BYTES_MAX, Quoted, Timestamp};
 use crate::tree::{Dentry, Directory, FileData, InodeId, Kind, Tree};
 
 /// Applies the changes of one layer to the tree, in the order of its tar.
@@ -11,7 +11,7 @@ use crate::tree::{Dentry, Directory, FileData, InodeId, Kind, Tree};
 /// For what no runtime could unpack: a root that is no directory, a loop of symlinks in a parent, a hard link whose target
 /// never appears or is a directory.
 pub(super) fn apply(tree: &mut Tree, changes: Vec<Change>, layer: u32, time: Timestamp) -> Result<()> {
-    let mut merger = Merger { tree, layer, time, pending: Vec::new(), placeholders: BTreeSet::new(), parent: None };
+    let mut merger = Merger { tree, layer, time, pending: BTreeMap::new(), parent: None };
     for change in changes {
         match change {
             Change::Whiteout { directory, name } => merger.whiteout(&directory, &name)?,
@@ -28,10 +28,8 @@ struct Merger<'a> {
     tree: &'a mut Tree,
     layer: u32,
     time: Timestamp,
-    /// Hard links whose target had not been seen yet.
-    pending: Vec<PendingLink>,
-    /// The inodes that stand in for them, so that a link to such a link is pending too.
-    placeholders: BTreeSet<InodeId>,
+    /// Hard links whose target had not been seen yet, by the inode that stands in for them.
+    pending: BTreeMap<InodeId, PendingLink>,
     /// The last parent found: entries of one directory follow one another. Dropped when a directory or symlink goes.
     parent: Option<(Box<[u8]>, InodeId)>,
 }
@@ -40,7 +38,16 @@ struct PendingLink {
     path: EntryPath,
     target: EntryPath,
     directory: InodeId,
-    placeholder: InodeId,
+}
+
+/// What a hard link's target is at the moment.
+enum Target {
+    /// A file of any kind.
+    Found(InodeId),
+    /// A hard link that waits for its own target.
+    Pending(InodeId),
+    /// Not there.
+    Missing,
 }
 
 impl Merger<'_> {
@@ -82,8 +89,7 @@ impl Merger<'_> {
     fn put_link(&mut self, path: &EntryPath, target: EntryPath) -> Result<()> {
         let (parent, name) = path.split_last().unwrap_or_default();
         let directory = self.parent(parent)?;
-        let found = self.link_target(&target)?;
-        if let Some(inode) = found {
+        if let Target::Found(inode) = self.link_target(&target)? {
             let same = self.tree.lookup(directory, name).is_some_and(|existing| existing.inode == inode);
             if same {
                 self.tree.touch(directory, name, self.layer);
@@ -95,59 +101,69 @@ impl Merger<'_> {
         let stand_in = Kind::File(FileData::inline(&b""[..]));
         let placeholder = self.tree.add(stand_in, Metadata::root_owned(0, self.time));
         self.attach(directory, name, placeholder);
-        self.placeholders.insert(placeholder);
-        self.pending.push(PendingLink { path: path.clone(), target, directory, placeholder });
+        self.pending.insert(placeholder, PendingLink { path: path.clone(), target, directory });
         Ok(())
     }
 
-    /// What a hard link's target is now: parents are followed, the last part is not. `None` where it is not there yet.
-    fn link_target(&self, target: &EntryPath) -> Result<Option<InodeId>> {
+    /// What a hard link's target is now: parents are followed, the last part is not.
+    fn link_target(&self, target: &EntryPath) -> Result<Target> {
         let Some((parent, name)) = target.split_last() else {
             return Err(invalid("a hard link to the root directory"));
         };
         let parent = self.tree.resolve(parent).map_err(|error| invalid(format!("link target {target}: {error}")))?;
-        let found = parent.inode.and_then(|directory| self.tree.lookup(directory, name)).map(|dentry| dentry.inode);
-        match found {
-            Some(inode) if self.placeholders.contains(&inode) => Ok(None),
+        let found = parent.inode.and_then(|directory| self.tree.lookup(directory, name));
+        match found.map(|dentry| dentry.inode) {
+            None => Ok(Target::Missing),
+            Some(inode) if self.pending.contains_key(&inode) => Ok(Target::Pending(inode)),
             Some(inode) if self.tree.directory(inode).is_some() => {
                 Err(invalid(format!("a hard link to the directory {target}")))
             }
-            found => Ok(found),
+            Some(inode) => Ok(Target::Found(inode)),
         }
     }
 
-    /// Links before their targets are legal; links to links need several rounds.
+    /// Links before their targets are legal, and so are links to such links: each chain is followed to its end once.
     fn resolve_pending(mut self) -> Result<()> {
-        while !self.pending.is_empty() {
-            let round = std::mem::take(&mut self.pending);
-            let before = round.len();
-            for link in round {
-                self.resolve_link(link)?;
-            }
-            if self.pending.len() == before {
-                let PendingLink { path, target, .. } = &self.pending[0];
-                return Err(invalid(format!("entry {path}: hard link to {target}, which does not exist"))
-                    .hint("the layer is incomplete: build or save the image again"));
+        while let Some(&placeholder) = self.pending.keys().next() {
+            if self.stands(placeholder) {
+                self.follow_chain(placeholder)?;
+            } else {
+                // A later entry of the layer took the name: the last one wins.
+                self.pending.remove(&placeholder);
             }
         }
         Ok(())
     }
 
-    fn resolve_link(&mut self, link: PendingLink) -> Result<()> {
-        let name = link.path.split_last().map(|(_, name)| name).unwrap_or_default();
-        let current = self.tree.lookup(link.directory, name);
-        if current.is_none_or(|dentry| dentry.inode != link.placeholder) {
-            // A later entry of the layer took the name: last wins.
-            self.placeholders.remove(&link.placeholder);
-            return Ok(());
-        }
-        let target = self.link_target(&link.target).map_err(|error| error.doing(format!("entry {}", link.path)))?;
-        match target {
-            Some(inode) => {
-                self.placeholders.remove(&link.placeholder);
-                self.attach(link.directory, name, inode);
+    /// Whether the name of a pending link still points at its placeholder.
+    fn stands(&self, placeholder: InodeId) -> bool {
+        let name_of = |link: &PendingLink| {
+            let name = link.path.split_last().map(|(_, name)| name).unwrap_or_default();
+            self.tree.lookup(link.directory, name)
+        };
+        self.pending.get(&placeholder).and_then(name_of).is_some_and(|dentry| dentry.inode == placeholder)
+    }
+
+    fn follow_chain(&mut self, first: InodeId) -> Result<()> {
+        let mut chain = vec![first];
+        let inode = loop {
+            let link = &self.pending[&chain[chain.len() - 1]];
+            let target = self.link_target(&link.target).map_err(|error| error.doing(format!("entry {}", link.path)))?;
+            match target {
+                Target::Found(inode) => break inode,
+                // No chain of different links is longer than there are links.
+                Target::Pending(next) if chain.len() <= self.pending.len() => chain.push(next),
+                Target::Pending(_) | Target::Missing => {
+                    let PendingLink { path, target, .. } = link;
+                    return Err(invalid(format!("entry {path}: hard link to {target}, which does not exist"))
+                        .hint("the layer is incomplete: build or save the image again"));
+                }
             }
-            None => self.pending.push(link),
+        };
+        for placeholder in chain {
+            let Some(link) = self.pending.remove(&placeholder) else { continue };
+            let name = link.path.split_last().map(|(_, name)| name).unwrap_or_default();
+            self.attach(link.directory, name, inode);
         }
         Ok(())
     }
@@ -165,6 +181,9 @@ impl Merger<'_> {
             return Ok(*directory);
         }
         let resolved = self.resolve(path)?;
+        if resolved.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_BYTES_MAX {
+            return Err(invalid(format!("directory {} leads to a path longer than 4,095 bytes", Quoted(path))));
+        }
         let mut directory = Tree::ROOT;
         for part in &resolved {
             directory = self.enter(directory, part);

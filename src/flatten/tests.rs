@@ -63,6 +63,17 @@ fn links_wait_for_their_targets_and_for_links() {
     assert!(error.to_string().starts_with(r#"entry "a": hard link to "b", which does not exist"#), "{error}");
     let tree = merged(vec![vec![link("a", "b"), file("a", "last wins"), file("b", "x")]]).unwrap();
     assert_eq!(tree, r#"file "a" "last wins"; file "b" "x""#);
+    let tree = merged(vec![vec![link("a", "nowhere"), file("a", "last wins")]]).unwrap();
+    assert_eq!(tree, r#"file "a" "last wins""#);
+}
+
+#[test]
+fn a_long_chain_of_links_is_followed_once() {
+    let chain =
+        |end: Change| (0..50_000).map(|n| link(&format!("l{n}"), &format!("l{}", n + 1))).chain([end]).collect();
+    let tree = merged(vec![chain(file("l50000", "x"))]).unwrap();
+    assert_eq!(tree.matches("; ").count(), 50_000);
+    assert!(merged(vec![chain(link("l50000", "l7"))]).is_err());
 }
 
 #[test]

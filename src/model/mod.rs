@@ -20,6 +20,7 @@ pub(crate) use document::digest_of;
 pub use document::{ArchiveManifestItem, Index, Manifest};
 pub use metadata::{Metadata, Mode, Xattrs};
 pub use note::Note;
+pub(crate) use path::PATH_BYTES_MAX;
 pub use path::{EntryPath, PathError};
 pub use platform::Platform;
 pub use quote::Quoted;

@@ -5,9 +5,9 @@ use super::Quoted;
 /// The longest name Linux file systems take, in bytes (`NAME_MAX`).
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 
-/// Longest path that is taken, in bytes. `PATH_MAX` (4,096) bounds one system call, not a tree; the bound here only keeps
-/// a hostile header from costing memory.
-const PATH_BYTES_MAX: usize = 64 << 10;
+/// The longest path Linux system calls take, in bytes (`PATH_MAX` without its NUL). No runtime can unpack a longer one, and
+/// without a bound one name could cost a tree of tens of thousands of directories.
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
 
 /// A name inside an image: bytes, relative to the root, without empty, `.` or `..` parts. The root itself is empty.
 ///
@@ -21,7 +21,7 @@ pub struct EntryPath(Box<[u8]>);
 pub enum PathError {
     /// A NUL byte, which no file system can hold.
     Nul,
-    /// The whole is longer than 64 KiB.
+    /// The whole is longer than 4,095 bytes.
     PathTooLong,
     /// One part is longer than 255 bytes.
     NameTooLong,
@@ -31,7 +31,7 @@ impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             PathError::Nul => "the name holds a NUL byte",
-            PathError::PathTooLong => "the name is longer than 64 KiB",
+            PathError::PathTooLong => "the name is longer than 4,095 bytes",
             PathError::NameTooLong => "a part of the name is longer than 255 bytes",
         })
     }
@@ -43,9 +43,6 @@ impl EntryPath {
     /// # Errors
     /// When a file system could not hold the name.
     pub fn parse(raw: &[u8]) -> Result<Self, PathError> {
-        if raw.len() > PATH_BYTES_MAX {
-            return Err(PathError::PathTooLong);
-        }
         let mut parts: Vec<&[u8]> = Vec::new();
         for part in raw.split(|&byte| byte == b'/') {
             match part {
@@ -56,7 +53,8 @@ impl EntryPath {
                 _ => parts.push(part),
             }
         }
-        Ok(EntryPath(parts.join(&b'/').into_boxed_slice()))
+        let bytes = parts.join(&b'/');
+        if bytes.len() > PATH_BYTES_MAX { Err(PathError::PathTooLong) } else { Ok(EntryPath(bytes.into_boxed_slice())) }
     }
 
     /// The cleaned bytes, parts separated by one slash; empty for the root.
@@ -117,6 +115,8 @@ mod tests {
         assert_eq!(EntryPath::parse(b"a\0b"), Err(PathError::Nul));
         assert_eq!(EntryPath::parse(&[b'x'; 256]), Err(PathError::NameTooLong));
         assert!(EntryPath::parse(&[b'x'; 255]).is_ok());
+        assert_eq!(EntryPath::parse(&b"d/".repeat(2049)), Err(PathError::PathTooLong));
+        assert!(EntryPath::parse(&b"d/./".repeat(2048)).is_ok());
         let path = EntryPath::parse(b"a/b/c").unwrap();
         assert_eq!(path.split_last(), Some((&b"a/b"[..], &b"c"[..])));
     }
