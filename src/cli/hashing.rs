@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::exit;
 use super::report::Recorder;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Region};
+use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Phase, Region};
 use crate::model::Digest;
 
 /// Digest and length in bytes.
@@ -20,6 +20,7 @@ pub(super) struct InputHash {
     thread: Mutex<Option<JoinHandle<Hashed>>>,
     expected: Option<Digest>,
     recorder: Arc<Recorder>,
+    monitor: Arc<Monitor>,
 }
 
 impl InputHash {
@@ -30,8 +31,9 @@ impl InputHash {
         recorder: Arc<Recorder>,
         monitor: Arc<Monitor>,
     ) -> Self {
-        let thread = std::thread::spawn(move || hash(file, &monitor));
-        InputHash { thread: Mutex::new(Some(thread)), expected, recorder }
+        let for_thread = Arc::clone(&monitor);
+        let thread = std::thread::spawn(move || hash(file, &for_thread));
+        InputHash { thread: Mutex::new(Some(thread)), expected, recorder, monitor }
     }
 
     /// Waits for the hash, records it and compares it; nothing on a second call.
@@ -40,6 +42,9 @@ impl InputHash {
     /// [`ErrorKind::Mismatch`], and whatever reading fails with.
     pub(super) fn settle(&self) -> Result<()> {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        if !thread.is_finished() {
+            self.monitor.begin(Phase::Verify, 0);
+        }
         let hashed = thread.join().unwrap_or_else(|payload| Err(exit::bug(&*payload)));
         let (found, size) = hashed.doing(|| "hashing the input file")?;
         self.recorder.record(|report| {

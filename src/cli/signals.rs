@@ -3,7 +3,7 @@
 //! The work looks at the [`Monitor`] once per chunk and cleans up as it unwinds. Where it cannot look, for example while
 //! it waits for a pipe, or where the user asks twice, the process ends from here.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,6 +15,9 @@ use crate::io::Monitor;
 
 /// How long the work may take to notice that it should stop.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the last words may take: the report and stderr may be pipes that nobody reads.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Listens to signals until the process ends: writing the report or the last words may block as well as the work.
 pub(super) struct Listener {
@@ -63,14 +66,20 @@ impl Listener {
         let mut signals = Signals::new(wanted).or_kind(ErrorKind::Other)?;
         let listener = Listener { state: Arc::default() };
         let state = Arc::clone(&listener.state);
+        let abandon = Arc::new(abandon);
         let end = Arc::new(move |kind| {
-            abandon(kind);
+            within(LAST_WORDS, {
+                let abandon = Arc::clone(&abandon);
+                move || abandon(kind)
+            });
             quit(i32::from(exit::code(kind)))
         });
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let kind = if signal == SIGINT { ErrorKind::Interrupted } else { ErrorKind::Terminated };
-                match state.lock().on_signal() {
+                // A statement of its own, so that the lock is not held while the process ends.
+                let action = state.lock().on_signal();
+                match action {
                     Action::Ask => {
                         monitor.stop(kind);
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
@@ -94,6 +103,16 @@ impl Listener {
         self.state.lock().settled = true;
         self.state.changed.notify_all();
     }
+}
+
+/// Runs `work` and waits for it, but no longer than `time`.
+fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel();
+    std::thread::spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(time);
 }
 
 impl State {
@@ -140,6 +159,21 @@ mod tests {
         state.lock().settled = true;
         state.changed.notify_all();
         assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn last_words_are_waited_for_but_not_for_ever() {
+        let (never, waits) = mpsc::channel::<()>();
+        within(Duration::from_millis(10), move || {
+            let _ = waits.recv();
+        });
+        drop(never);
+        let said = Arc::new(Mutex::new(false));
+        within(Duration::from_secs(60), {
+            let said = Arc::clone(&said);
+            move || *said.lock().unwrap() = true
+        });
+        assert!(*said.lock().unwrap());
     }
 
     #[test]
