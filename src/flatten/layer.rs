@@ -1,4 +1,4 @@
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,14 +76,18 @@ pub(super) fn scan(reader: RegionReader, keep: Keep<'_>, budget: &Budget, monito
 }
 
 /// Reads the changes of a layer from a stream of its uncompressed tar, keeping the contents of its files.
-pub(super) fn read(stream: &mut dyn Read, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+pub(super) fn read(
+    stream: &mut dyn BufRead,
+    keep: Keep<'_>,
+    budget: &Budget,
+    monitor: &Monitor,
+) -> Result<Vec<Change>> {
     changes(Sequential(stream), keep, budget, monitor)
 }
 
 fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
     let mut entries = Entries::new(input);
     let mut changes = Vec::new();
-    let mut buffer = Vec::new();
     while let Some(entry) = entries.next_entry()? {
         monitor.check()?;
         budget.spend(&entry)?;
@@ -94,7 +98,7 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
             Some(Marker::Opaque { directory }) => changes.push(Change::Opaque { directory }),
             Some(Marker::Dropped) => {}
             None => {
-                let node = node(&mut entries, &entry, &mut keep, &mut buffer)?;
+                let node = node(&mut entries, &entry, &mut keep)?;
                 changes.push(Change::Put { path, node, metadata: entry.metadata });
             }
         }
@@ -105,11 +109,11 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
     Ok(changes)
 }
 
-fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>, buffer: &mut Vec<u8>) -> Result<Node> {
+fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>) -> Result<Node> {
     let (major, minor) = entry.device;
     Ok(match entry.kind {
         EntryKind::Directory => Node::Directory,
-        EntryKind::File => Node::File(file(entries, entry, keep, buffer)?),
+        EntryKind::File => Node::File(file(entries, entry, keep)?),
         EntryKind::HardLink => Node::HardLink(EntryPath::parse(&entry.link).map_err(|error| {
             invalid(format!("entry {}: link target {}: {error}", Quoted(&entry.raw_path), Quoted(&entry.link)))
         })?),
@@ -120,24 +124,13 @@ fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>, 
     })
 }
 
-fn file<I: Input>(
-    entries: &mut Entries<I>,
-    entry: &Entry,
-    keep: &mut Keep<'_>,
-    buffer: &mut Vec<u8>,
-) -> Result<FileData> {
+fn file<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>) -> Result<FileData> {
     let first = match keep {
         _ if entry.stored_bytes == 0 => Location { file: FileId(0), offset: 0 },
         Keep::InPlace { file, offset } => Location { file: *file, offset: *offset + entry.data_offset },
         Keep::Spool { file, writer } => {
             let offset = writer.begin(entry.stored_bytes).map_err(spool_error)?;
-            buffer.resize(crate::io::CHUNK_BYTES, 0);
-            loop {
-                match entries.read_data(buffer)? {
-                    0 => break,
-                    count => writer.append(&buffer[..count]).map_err(spool_error)?,
-                }
-            }
+            entries.for_each_piece(|bytes| writer.append(bytes).map_err(|error| spool_error(error).into_io()))?;
             Location { file: *file, offset }
         }
     };

@@ -181,7 +181,7 @@ impl Run<'_> {
         let spool = self.spool()?;
         let stored = self.image.blobs.open(blob).doing(doing)?;
         let staged = self.options.jobs.get() > 1;
-        let read = |stream: &mut dyn io::Read| {
+        let read = |stream: &mut dyn io::BufRead| {
             let keep = Keep::Spool { file: FileId(self.plans.len() as u32), writer: spool.writer() };
             layer::read(stream, keep, &self.budget, self.options.monitor)
         };

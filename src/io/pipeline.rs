@@ -1,4 +1,4 @@
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -38,7 +38,7 @@ pub fn decode<'a, T: Send>(
     expected: Expected,
     monitor: &'a Monitor,
     staged: bool,
-    consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
+    consume: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
 ) -> Result<(T, Decoded)> {
     let watched: Box<dyn Read + Send + 'a> = Box::new(Watched { inner: stored, monitor });
     let verified = VerifiedReader::new(watched, expected);
@@ -84,13 +84,14 @@ impl<'a> Stored<'a> {
 
 fn decode_inline<'a, T>(
     verified: VerifiedReader<Box<dyn Read + Send + 'a>>,
-    consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+    consume: impl FnOnce(&mut dyn BufRead) -> Result<T>,
 ) -> Result<(T, Decoded)> {
     let mut stored = Stored::open(verified).map_err(read_error)?;
-    let mut hashed = HashingReader::new(&mut stored.decoded);
+    let hashing = HashingReader::new(&mut stored.decoded);
+    let mut hashed = BufReader::with_capacity(CHUNK_BYTES, hashing);
     let consumed = consume(&mut hashed);
     let drained = io::copy(&mut hashed, &mut io::sink()).map_err(read_error);
-    let (digest, bytes) = hashed.finish();
+    let (digest, bytes) = hashed.into_inner().finish();
     conclude(consumed, drained.map(|_| (digest, bytes)), || stored.finish())
 }
 
@@ -137,7 +138,7 @@ type Chunk = Arc<Vec<u8>>;
 fn decode_staged<'a, T: Send>(
     verified: VerifiedReader<Box<dyn Read + Send + 'a>>,
     monitor: &Monitor,
-    consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
+    consume: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
 ) -> Result<(T, Decoded)> {
     let (to_hash, hash_from) = sync_channel::<Chunk>(CHUNKS_AHEAD);
     let (to_consumer, consume_from) = sync_channel::<io::Result<Chunk>>(CHUNKS_AHEAD);
@@ -236,17 +237,29 @@ struct ChunkReader {
     position: usize,
 }
 
-impl Read for ChunkReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.position == self.chunk.len() {
-            let Ok(next) = self.chunks.recv() else { return Ok(0) };
+impl BufRead for ChunkReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position == self.chunk.len()
+            && let Ok(next) = self.chunks.recv()
+        {
             let used = std::mem::replace(&mut self.chunk, next?);
             let _ = self.spare.try_send(used);
             self.position = 0;
         }
-        let count = buffer.len().min(self.chunk.len() - self.position);
-        buffer[..count].copy_from_slice(&self.chunk[self.position..self.position + count]);
+        Ok(&self.chunk[self.position..])
+    }
+
+    fn consume(&mut self, count: usize) {
         self.position += count;
+    }
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let held = self.fill_buf()?;
+        let count = buffer.len().min(held.len());
+        buffer[..count].copy_from_slice(&held[..count]);
+        self.consume(count);
         Ok(count)
     }
 }

@@ -9,6 +9,9 @@ const SLAB_BYTES: u64 = 8 << 20;
 /// How much is gathered before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// Pieces of at least this many bytes are written as they are: gathering them would cost a copy.
+const DIRECT_BYTES_MIN: usize = 64 << 10;
+
 /// Room in a file for decoded bytes that cannot be had twice cheaply: contents of compressed layers. Several threads
 /// append at once, each through a [`SpoolWriter`] of its own; where bytes land differs from run to run, what is later
 /// read from there does not.
@@ -86,10 +89,11 @@ impl SpoolWriter<'_> {
     /// # Errors
     /// As `pwrite`.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + bytes.len() > BUFFER_BYTES {
+        let direct = bytes.len() >= DIRECT_BYTES_MIN;
+        if direct || self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
         }
-        if bytes.len() >= BUFFER_BYTES / 4 && self.buffer.is_empty() {
+        if direct {
             self.spool.file.write_all_at(bytes, self.buffer_at)?;
             self.buffer_at += bytes.len() as u64;
             return Ok(());
@@ -103,6 +107,9 @@ impl SpoolWriter<'_> {
     /// # Errors
     /// As `pwrite`.
     pub fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         self.spool.file.write_all_at(&self.buffer, self.buffer_at)?;
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::sync::Arc;
 
 use super::document::DOCUMENT_BYTES_MAX;
@@ -84,7 +84,7 @@ impl Members {
     /// The members of a tar that comes as a stream and is only looked at: documents are kept in memory, all else is
     /// passed over.
     pub(super) fn of_stream(stream: impl Read, monitor: &Monitor) -> Result<Members> {
-        let mut entries = Entries::new(Sequential(stream));
+        let mut entries = Entries::new(Sequential(BufReader::new(stream)));
         let mut members = Members::default();
         let mut kept_bytes = 0;
         while let Some(entry) = entries.next_entry()? {

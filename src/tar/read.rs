@@ -1,11 +1,11 @@
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use super::header::Block;
 use super::number::parse_decimal;
 use super::pax::{Lookup, Records, parse_time};
 use super::sparse::{LeadingMap, Map, Segment};
 use super::write::BLOCK_BYTES;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::{RegionReader, read_error};
 use crate::model::{Metadata, Mode, Quoted, Timestamp};
 
@@ -21,6 +21,18 @@ pub trait Input: Read {
     /// # Errors
     /// Where they are not there.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Hands up to `want` bytes to `take`, and says how many; 0 at the end. Inputs that hold bytes already lend them.
+    ///
+    /// # Errors
+    /// As reading; whatever `take` fails with.
+    fn lend(&mut self, want: usize, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
+        let mut buffer = [0; 16 << 10];
+        let want = want.min(buffer.len());
+        let count = self.read(&mut buffer[..want])?;
+        take(&buffer[..count])?;
+        Ok(count)
+    }
 }
 
 /// Skips by seeking: contents of a layer that lies in a local file are not touched.
@@ -43,10 +55,30 @@ impl<R: Read> Read for Sequential<R> {
     }
 }
 
-impl<R: Read> Input for Sequential<R> {
+impl<R: BufRead> Input for Sequential<R> {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut Read::by_ref(&mut self.0).take(bytes), &mut io::sink())?;
-        if skipped < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+        let mut left = bytes;
+        while left > 0 {
+            match self.lend(usize::try_from(left).unwrap_or(usize::MAX), &mut |_| Ok(()))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => left -= count as u64,
+            }
+        }
+        Ok(())
+    }
+
+    fn lend(&mut self, want: usize, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
+        let held = loop {
+            match self.0.fill_buf() {
+                Ok(held) => break held,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let count = held.len().min(want);
+        take(&held[..count])?;
+        self.0.consume(count);
+        Ok(count)
     }
 }
 
@@ -183,6 +215,29 @@ impl<I: Input> Entries<I> {
         self.position += count as u64;
         self.unread_bytes -= count as u64;
         Ok(count)
+    }
+
+    /// Gives all data of the current entry to `take`, piece by piece.
+    ///
+    /// # Errors
+    /// As [`Entries::read_data`]; what `take` fails with comes through [`Error::io`] as an [`ErrorKind::Output`] error.
+    pub fn for_each_piece(&mut self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        while self.unread_bytes > 0 {
+            let want = usize::try_from(self.unread_bytes).unwrap_or(usize::MAX);
+            let mut taken = Ok(());
+            let lent = self.input.lend(want, &mut |bytes| {
+                taken = take(bytes);
+                Ok(())
+            });
+            let count = lent.map_err(read_error)?;
+            taken.or_kind(ErrorKind::Output)?;
+            if count == 0 {
+                return Err(self.cut_off_inside());
+            }
+            self.position += count as u64;
+            self.unread_bytes -= count as u64;
+        }
+        Ok(())
     }
 
     /// Fills `buffer` with data of the current entry.
