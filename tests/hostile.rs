@@ -32,6 +32,7 @@ const SECONDS: u32 = 60;
 
 const INVALID: i32 = 4;
 const MISMATCH: i32 = 5;
+const NO_SPACE: i32 = 7;
 
 /// Converts, and checks what must hold whatever the archive is.
 fn convert(archive: &[u8], format: &str) -> (Run, Option<Vec<u8>>) {
@@ -51,14 +52,15 @@ fn convert(archive: &[u8], format: &str) -> (Run, Option<Vec<u8>>) {
         fs::read_dir(place.path().join(directory)).unwrap().map(|each| each.unwrap().file_name()).collect()
     };
     assert!(names("tmp").is_empty(), "left in TMPDIR: {:?}", names("tmp"));
-    assert!([0, 3, 4, 5].contains(&run.code), "exit code {} (124 is the time limit): {}", run.code, run.stderr);
+    assert!([0, 3, 4, 5, 7].contains(&run.code), "exit code {} (124 is the time limit): {}", run.code, run.stderr);
     if run.code == 0 {
         assert_eq!(names("out"), ["x.tar"]);
         return (run, Some(fs::read(place.path().join("out/x.tar")).unwrap()));
     }
     assert!(names("out").is_empty(), "left beside the output: {:?}", names("out"));
     let first = run.stderr.lines().find(|line| line.starts_with("error: "));
-    assert!(first.is_some_and(|line| line.contains("image.tar")), "the archive is not named: {}", run.stderr);
+    let named = if run.code == NO_SPACE { "out/x.tar" } else { "image.tar" };
+    assert!(first.is_some_and(|line| line.contains(named)), "the archive is not named: {}", run.stderr);
     assert!(!run.stderr.contains("panicked"), "{}", run.stderr);
     let printable = |c: char| c == '\n' || !c.is_control();
     assert!(run.stderr.chars().all(printable), "control characters in {:?}", run.stderr);
@@ -143,7 +145,8 @@ fn truncated_anywhere() {
 #[test]
 fn truncated_inside_a_layer_that_its_digest_vouches_for() {
     let whole = layer::tar_of(&[file("a", &[1; 2000]), file("b", b"b")]);
-    for length in (512..whole.len() - 1024).step_by(512).filter(|length| *length != 3072) {
+    // At 2,560 the first file is whole: an archive without its end, which some writers leave out.
+    for length in (512..whole.len() - 1024).step_by(512).filter(|length| *length != 2560) {
         let cut = &whole[..length];
         refuse(&format!("cut at {length}"), &docker_archive(&[cut.to_vec()], Squeeze::Not), INVALID, &["layer 1"]);
     }
@@ -205,6 +208,7 @@ fn documents_that_are_missing_or_broken() {
         archive_of(&[("l.tar", &layer), ("c.json", config), ("manifest.json", manifest)])
     };
     assert!(survive("all in order", &archive(&good_config, &good_manifest)));
+    refuse("no image", &archive(&good_config, b"[]"), INVALID, &["no image"]);
     refuse("no config", &archive_of(&[("l.tar", &layer), ("manifest.json", &good_manifest)]), INVALID, &["c.json"]);
     refuse(
         "no layer",
@@ -217,8 +221,7 @@ fn documents_that_are_missing_or_broken() {
     refuse("an empty file", &[], INVALID, &[]);
     refuse("zeros", &[0; 10240], INVALID, &[]);
     refuse("text", b"hello, this is no archive\n".repeat(100).as_slice(), INVALID, &[]);
-    for manifest in
-        ["", "{", "[]", "[{}]", "null", "[null]", "{\"a\":1}", "[[]]", "\"x\"", "[{\"Config\":1,\"Layers\":[]}]"]
+    for manifest in ["", "{", "[{}]", "null", "[null]", "{\"a\":1}", "[[]]", "\"x\"", "[{\"Config\":1,\"Layers\":[]}]"]
     {
         refuse(
             &format!("manifest {manifest}"),
@@ -386,15 +389,13 @@ fn sparse_maps_that_are_broken() {
         let entry = with(sparse("sparse-0.1"), &[&format!("record=GNU.sparse.map:{map}")]);
         refuse(&format!("map {map}"), &image_of(&[entry]), INVALID, &words);
     }
-    for size in ["-1", "x", "18446744073709551615", "9223372036854775807"] {
-        for form in ["sparse-0.0", "sparse-0.1"] {
-            let entry = with(sparse(form), &[&format!("record=GNU.sparse.size:{size}")]);
-            let (run, _) = convert(&image_of(&[entry]), "rootfs");
-            assert_ne!(run.code, 0, "{form}, size {size}");
+    // Nine exabytes of hole are a file that can be described; what cannot be done is to write them out.
+    let sizes = [("-1", INVALID), ("x", INVALID), ("18446744073709551615", INVALID), ("9223372036854770000", NO_SPACE)];
+    for (size, code) in sizes {
+        for (form, key) in [("sparse-0.0", "size"), ("sparse-0.1", "size"), ("sparse-1.0", "realsize")] {
+            let entry = with(sparse(form), &[&format!("record=GNU.sparse.{key}:{size}")]);
+            refuse(&format!("{form} of {size} bytes"), &image_of(&[entry]), code, &[]);
         }
-        let entry = with(sparse("sparse-1.0"), &[&format!("record=GNU.sparse.realsize:{size}")]);
-        let (run, _) = convert(&image_of(&[entry]), "rootfs");
-        assert_ne!(run.code, 0, "sparse-1.0, size {size}");
     }
     for map in [
         "",
@@ -430,20 +431,7 @@ fn sparse_maps_that_are_broken() {
 #[test]
 fn trees_that_are_deep_or_wide() {
     let path = |depth: usize| vec!["d"; depth].join("/");
-    survive("30,000 directories in one name", &image_of(&[file(&path(30_000), b"deep")]));
-    let chain = |count: usize| {
-        let directory = |number: usize| Entry::new(path(number + 1), Kind::Dir);
-        (0..count).step_by(10).map(directory).collect::<Vec<_>>()
-    };
-    survive("a chain of 5,000 directories", &image_of(&chain(5000)));
-    // Each symlink doubles the depth that the next name lands in.
-    let mut entries = vec![Entry::new("s0", Kind::Symlink(path(1000).into_bytes()))];
-    for number in 1..14 {
-        let target = format!("s{}/{}", number - 1, path(1000));
-        entries.push(Entry::new(format!("s{number}"), Kind::Symlink(target.into_bytes())));
-    }
-    entries.push(file("s13/f", b"very deep"));
-    survive("depth by symlinks", &image_of(&entries));
+    assert!(survive("1,000 directories in one name", &image_of(&[file(&path(1000), b"deep")])));
     let links: Vec<Entry> = (0..300)
         .map(|number| Entry::new(format!("l{number}"), Kind::Symlink(format!("l{}", number + 1).into_bytes())))
         .collect();
@@ -456,6 +444,11 @@ fn trees_that_are_deep_or_wide() {
         (0..30_000).map(|number| Entry::new(format!("l{number}"), Kind::Link(b"f".to_vec()))).collect();
     assert!(survive("30,000 links", &image_of(&[vec![file("f", b"f")], links.clone()].concat())));
     assert!(survive("30,000 links before their target", &image_of(&[links, vec![file("f", b"f")]].concat())));
+}
+
+/// Each link waits for the next: what is linear to follow must not be done by trying all again and again.
+#[test]
+fn long_chains_of_links() {
     let chain: Vec<Entry> = (0..20_000)
         .map(|number| Entry::new(format!("l{number:05}"), Kind::Link(format!("l{:05}", number + 1).into_bytes())))
         .collect();
@@ -466,6 +459,22 @@ fn trees_that_are_deep_or_wide() {
         INVALID,
         &["layer 1"],
     );
+}
+
+/// Nobody could unpack paths past `PATH_MAX`, and an archive of 60 KB would become a tar of 900 MB.
+#[test]
+fn paths_that_are_too_long_to_be_unpacked() {
+    let path = |depth: usize| vec!["d"; depth].join("/");
+    // A tar spells every path out: the sum of all paths grows with the square of the depth.
+    refuse("30,000 directories in one name", &image_of(&[file(&path(30_000), b"deep")]), INVALID, &["layer 1"]);
+    // Each symlink adds to the depth that the next name lands in.
+    let mut entries = vec![Entry::new("s0", Kind::Symlink(path(1000).into_bytes()))];
+    for number in 1..40 {
+        let target = format!("s{}/{}", number - 1, path(1000));
+        entries.push(Entry::new(format!("s{number}"), Kind::Symlink(target.into_bytes())));
+    }
+    entries.push(file("s39/f", b"very deep"));
+    refuse("40,000 directories by symlinks", &image_of(&entries), INVALID, &["layer 1", "s39/f"]);
 }
 
 #[test]
