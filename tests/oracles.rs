@@ -282,7 +282,7 @@ fn docker_export_gives_the_same_tree() {
             }
         }
     }
-    assert!(expected.names.len() > 300, "BusyBox has hundreds of names, and {} are exported", expected.names.len());
+    assert!(expected.names.len() > 200, "BusyBox has hundreds of names, and {} are exported", expected.names.len());
     let differences = expected.differences(&found, Times::MadeIsAny);
     assert!(differences.is_empty(), "\n{differences}");
 }
@@ -308,18 +308,9 @@ fn apptainer_runs_what_we_write_as_docker_does() {
     };
     assert_eq!(run(""), docker(&[]), "entry point and command");
     assert_eq!(run("'a b' '$HOME' ''"), docker(&["a b", "$HOME", ""]), "arguments instead of the command");
-    let ours = apptainer("apptainer --silent exec image.sif cat /data/sub/three /data/moved /etc/passwd");
-    let theirs = image.docker(&[
-        "run",
-        "--rm",
-        "--entrypoint",
-        "cat",
-        &image.name,
-        "/data/sub/three",
-        "/data/moved",
-        "/etc/passwd",
-    ]);
-    assert_eq!(ours.as_bytes(), theirs, "files");
+    let ours = apptainer("apptainer --silent exec image.sif cat /data/sub/three /data/moved");
+    let theirs = image.docker(&["run", "--rm", "--entrypoint", "cat", &image.name, "/data/sub/three", "/data/moved"]);
+    assert_eq!(ours, String::from_utf8(theirs).unwrap(), "files");
     labels_are_kept(&oracles, &image, place.path());
 }
 
