@@ -171,7 +171,8 @@ fn a_rootfs_is_its_own_rootfs() {
     let directory = prepare(Squeeze::Not);
     let first = run(&mut plain(directory.path(), "rootfs"));
     assert_eq!(first.code, 0, "{}", first.stderr);
-    fs::write(directory.path().join("image.tar"), docker_archive(&[first.stdout.clone()], Squeeze::Not)).unwrap();
+    fs::write(directory.path().join("image.tar"), docker_archive(std::slice::from_ref(&first.stdout), Squeeze::Not))
+        .unwrap();
     let second = run(&mut plain(directory.path(), "rootfs"));
     assert_eq!(second.code, 0, "{}", second.stderr);
     assert!(first.stdout == second.stdout, "{} and {}", sha256(&first.stdout), sha256(&second.stdout));

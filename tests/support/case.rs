@@ -128,7 +128,7 @@ pub fn parse(name: &str, text: &str) -> Case {
 impl Case {
     fn open(&mut self, section: &str, words: &mut Words) -> Result<(), String> {
         let mut rest = Vec::new();
-        while let Some(word) = words.next() {
+        for word in words.by_ref() {
             rest.push(String::from_utf8(word?.bytes).map_err(|_| "not UTF-8")?);
         }
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
