@@ -52,13 +52,11 @@ fn hello() -> Vec<u8> {
 #[test]
 fn archives_are_what_is_committed() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archives");
-    for (name, bytes) in [("hello.tar", hello())] {
-        let path = directory.join(name);
-        if std::env::var("FIXTURES").as_deref() == Ok("write") {
-            fs::create_dir_all(&directory).unwrap();
-            fs::write(&path, &bytes).unwrap();
-        }
-        let committed = fs::read(&path).unwrap_or_default();
-        assert!(committed == bytes, "{} is not what tests/fixtures.rs makes: run scripts/gen-fixtures", path.display());
+    let (path, bytes) = (directory.join("hello.tar"), hello());
+    if std::env::var("FIXTURES").as_deref() == Ok("write") {
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(&path, &bytes).unwrap();
     }
+    let committed = fs::read(&path).unwrap_or_default();
+    assert!(committed == bytes, "{} is not what tests/fixtures.rs makes: run scripts/gen-fixtures", path.display());
 }

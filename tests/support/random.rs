@@ -124,7 +124,8 @@ fn choose_dialect(entry: &mut Entry, number: u8) {
         () => &["pax", "libarchive", ""],
     };
     let choice = choices[usize::from(number) % choices.len()];
-    if !choice.is_empty() && !(choice == "v7" && matches!(entry.kind, Kind::Fifo | Kind::Char(..) | Kind::Block(..))) {
+    let unknown_to_v7 = matches!(entry.kind, Kind::Fifo | Kind::Char(..) | Kind::Block(..));
+    if !choice.is_empty() && (choice != "v7" || !unknown_to_v7) {
         entry.dialect.push(choice.to_string());
     }
 }

@@ -56,6 +56,7 @@ pub fn is_root() -> bool {
 }
 
 /// Says why a test is skipped, unless oracles are required: then it fails.
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 pub fn skip(reason: &str) {
     assert_ne!(std::env::var("ORACLES").as_deref(), Ok("require"), "ORACLES=require, but {reason}");
     eprintln!("skipped: {reason}");
