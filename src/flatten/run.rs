@@ -11,7 +11,7 @@ use super::layer::{self, Budget, Change, Keep};
 use super::merge;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, Spool, decode, read_error};
+use crate::io::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, Phase, Region, Spool, decode, read_error};
 use crate::model::{Digest, Timestamp};
 use crate::tree::{FileId, Tree};
 
@@ -75,13 +75,13 @@ pub fn flatten<T>(
     };
     pool.in_place_scope(|scope| {
         let (changes_sender, changes) = channel();
-        let (hash_sender, hashes) = channel();
-        run.start(scope, changes_sender, hash_sender);
-        let result = run.merge_and_emit(changes, &hashes, emit);
+        let (check_sender, checks) = channel();
+        run.start(scope, changes_sender, check_sender);
+        let result = run.merge_and_emit(changes, &checks, emit);
         if result.as_ref().is_err_and(|error| !blames_the_data(error)) {
             run.give_up.store(true, Ordering::Relaxed);
         }
-        run.conclude(result, hashes)
+        run.conclude(result, checks)
     })
 }
 
@@ -89,8 +89,11 @@ pub fn flatten<T>(
 enum Plan {
     /// Its tar lies uncompressed in a file: headers are read, contents stay, and a second reader hashes all of it.
     InPlace(Region),
-    /// It is compressed, or comes from somewhere that is not a file: decoded once, contents kept in the spool.
-    Decode {
+    /// It is compressed and lies in a file: decoded once, contents kept in the spool. A second reader hashes the stored
+    /// bytes, when a core has nothing better to do.
+    DecodeFile(Region),
+    /// It comes from somewhere that is not a file: decoded and hashed in both forms as it comes.
+    DecodeStream {
         /// Bytes as stored, where known.
         stored_bytes: u64,
     },
@@ -99,8 +102,8 @@ enum Plan {
 impl Plan {
     fn stored_bytes(&self) -> u64 {
         match self {
-            Plan::InPlace(region) => region.len,
-            Plan::Decode { stored_bytes } => *stored_bytes,
+            Plan::InPlace(region) | Plan::DecodeFile(region) => region.len,
+            Plan::DecodeStream { stored_bytes } => *stored_bytes,
         }
     }
 }
@@ -109,13 +112,13 @@ fn plan(image: &Image) -> Result<Vec<Plan>> {
     let plan_one = |index: usize| -> Result<Plan> {
         let blob = &image.layers[index].blob;
         let Some(region) = image.blobs.region(blob)? else {
-            return Ok(Plan::Decode { stored_bytes: blob.size.unwrap_or(0) });
+            return Ok(Plan::DecodeStream { stored_bytes: blob.size.unwrap_or(0) });
         };
         let mut start = [0; Codec::SNIFF_BYTES];
         let count = region.read_at(&mut start, 0).map_err(read_error)?;
         Ok(match Codec::sniff(&start[..count]) {
             Codec::None => Plan::InPlace(region),
-            _ => Plan::Decode { stored_bytes: region.len },
+            _ => Plan::DecodeFile(region),
         })
     };
     let named = |index| plan_one(index).doing(|| format!("reading {}", image.layer_name(index)));
@@ -128,8 +131,16 @@ struct Hashed {
     bytes: u64,
 }
 
+/// What a check of one layer came to.
+enum Check {
+    /// The uncompressed tar is what it should be.
+    Tar(Hashed),
+    /// The stored bytes are what they should be.
+    Stored,
+}
+
 type Changes = (usize, Result<Vec<Change>>);
-type Hash = (usize, Result<Hashed>);
+type Checked = (usize, Result<Check>);
 
 struct Run<'a> {
     image: &'a Image,
@@ -143,29 +154,36 @@ struct Run<'a> {
 impl Run<'_> {
     /// Starts everything that needs no other layer. Headers come before hashes, because merging waits for them, and large
     /// layers before small ones, because the largest decides how long it all takes.
-    fn start<'s>(&'s self, scope: &rayon::Scope<'s>, changes: Sender<Changes>, hashes: Sender<Hash>) {
+    fn start<'s>(&'s self, scope: &rayon::Scope<'s>, changes: Sender<Changes>, checks: Sender<Checked>) {
         let mut order: Vec<usize> = (0..self.plans.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse((self.plans[index].stored_bytes(), index)));
         for &index in &order {
-            let (changes, hashes) = (changes.clone(), hashes.clone());
+            let (changes, checks) = (changes.clone(), checks.clone());
             scope.spawn(move |_| match &self.plans[index] {
-                Plan::InPlace(region) => {
-                    let _ = changes.send((index, self.scan(index, region)));
-                }
-                Plan::Decode { .. } => {
+                Plan::InPlace(region) => drop(changes.send((index, self.scan(index, region)))),
+                Plan::DecodeFile(_) | Plan::DecodeStream { .. } => {
                     let (read, hashed) = split(self.decode(index));
-                    let _ = hashes.send((index, hashed));
+                    let _ = checks.send((index, hashed));
                     let _ = changes.send((index, read));
                 }
             });
         }
         for index in order {
-            if let Plan::InPlace(region) = &self.plans[index] {
-                let hashes = hashes.clone();
-                scope.spawn(move |_| {
-                    let _ = hashes.send((index, self.hash(index, region)));
-                });
+            if let Some(region) = self.hashed_apart(index) {
+                let checks = checks.clone();
+                scope.spawn(move |_| drop(checks.send((index, self.hash(index, region)))));
             }
+        }
+    }
+
+    /// The stored bytes of a layer that a reader of its own hashes: all that lie in a file and about which something is
+    /// known.
+    fn hashed_apart(&self, index: usize) -> Option<&Region> {
+        let Expected { digest, size } = self.image.layers[index].blob.expected();
+        match &self.plans[index] {
+            Plan::InPlace(region) => Some(region),
+            Plan::DecodeFile(region) if digest.is_some() || size.is_some() => Some(region),
+            _ => None,
         }
     }
 
@@ -185,7 +203,11 @@ impl Run<'_> {
             let keep = Keep::Spool { file: FileId(self.plans.len() as u32), writer: spool.writer() };
             layer::read(stream, keep, &self.budget, self.options.monitor)
         };
-        let (changes, found) = decode(stored, blob.expected(), self.options.monitor, staged, read).doing(doing)?;
+        let expected = match self.plans[index] {
+            Plan::DecodeStream { .. } => blob.expected(),
+            _ => Expected::default(),
+        };
+        let (changes, found) = decode(stored, expected, self.options.monitor, staged, read).doing(doing)?;
         let hashed = Hashed { diff_id: found.digest, bytes: found.bytes };
         self.check_diff_id(index, &hashed).doing(doing)?;
         Ok((changes, hashed))
@@ -200,7 +222,7 @@ impl Run<'_> {
         Ok(self.spool.get_or_init(|| made))
     }
 
-    fn hash(&self, index: usize, region: &Region) -> Result<Hashed> {
+    fn hash(&self, index: usize, region: &Region) -> Result<Check> {
         let doing = || format!("verifying {}", self.image.layer_name(index));
         let mut reader = HashingReader::new(region.reader());
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -215,24 +237,27 @@ impl Run<'_> {
                 _ => {}
             }
         }
-        let (diff_id, bytes) = reader.finish();
-        self.image.layers[index].blob.expected().check(diff_id, bytes).doing(doing)?;
-        let hashed = Hashed { diff_id, bytes };
+        let (digest, bytes) = reader.finish();
+        self.image.layers[index].blob.expected().check(digest, bytes).doing(doing)?;
+        if let Plan::DecodeFile(_) = self.plans[index] {
+            return Ok(Check::Stored);
+        }
+        let hashed = Hashed { diff_id: digest, bytes };
         self.check_diff_id(index, &hashed).doing(doing)?;
-        Ok(hashed)
+        Ok(Check::Tar(hashed))
     }
 
     fn check_diff_id(&self, index: usize, hashed: &Hashed) -> Result<()> {
-        let expected = crate::io::Expected { digest: self.image.layers[index].diff_id, size: None };
+        let expected = Expected { digest: self.image.layers[index].diff_id, size: None };
         expected.check(hashed.diff_id, hashed.bytes).doing(|| "the uncompressed layer against its diff_id")
     }
 
     fn merge_and_emit<T>(
         &self,
         changes: Receiver<Changes>,
-        hashes: &Receiver<Hash>,
+        checks: &Receiver<Checked>,
         emit: impl FnOnce(Flattened) -> Result<T>,
-    ) -> Result<(T, Vec<Hash>)> {
+    ) -> Result<(T, Vec<Checked>)> {
         let layers = self.plans.len();
         let mut received: Vec<Option<Result<Vec<Change>>>> = (0..layers).map(|_| None).collect();
         for (index, result) in changes {
@@ -245,7 +270,7 @@ impl Run<'_> {
             let changes = result.unwrap_or_else(|| Err(Error::new(ErrorKind::Bug, "a layer was lost")))?;
             self.merge(&mut tree, changes, index, times[index])?;
         }
-        let verified = if self.options.verify_first { self.wait(hashes) } else { Vec::new() };
+        let verified = if self.options.verify_first { self.wait(checks) } else { Vec::new() };
         if let Some((_, Err(_))) = verified.iter().find(|(_, result)| result.is_err()) {
             return first_error(verified);
         }
@@ -265,19 +290,19 @@ impl Run<'_> {
         let spool = self.spool.get().map(Spool::file);
         let in_place = self.plans.iter().filter_map(|plan| match plan {
             Plan::InPlace(region) => Some(&region.file),
-            Plan::Decode { .. } => spool,
+            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool,
         });
         in_place.chain(spool).cloned().collect()
     }
 
-    fn wait(&self, hashes: &Receiver<Hash>) -> Vec<Hash> {
+    fn wait(&self, checks: &Receiver<Checked>) -> Vec<Checked> {
         self.options.monitor.begin(Phase::Verify, 0);
-        hashes.iter().collect()
+        checks.iter().collect()
     }
 
     /// Waits for the digests that are still being computed, and puts the first cause of trouble first.
-    fn conclude<T>(&self, result: Result<(T, Vec<Hash>)>, hashes: Receiver<Hash>) -> Result<(T, Summary)> {
-        let late = self.wait(&hashes);
+    fn conclude<T>(&self, result: Result<(T, Vec<Checked>)>, checks: Receiver<Checked>) -> Result<(T, Summary)> {
+        let late = self.wait(&checks);
         match result {
             Err(error) if blames_the_data(&error) => match mismatch(late) {
                 Some(mismatch) => Err(mismatch.because(error)),
@@ -285,12 +310,7 @@ impl Run<'_> {
             },
             Err(error) => Err(error),
             Ok((value, early)) => {
-                let mut hashed: Vec<Hash> = early.into_iter().chain(late).collect();
-                hashed.sort_by_key(|(index, _)| *index);
-                let hashed = hashed.into_iter().map(|(_, result)| result).collect::<Result<Vec<Hashed>>>()?;
-                if hashed.len() != self.plans.len() {
-                    return Err(Error::new(ErrorKind::Bug, "a layer was not verified"));
-                }
+                let hashed = self.all_right(early.into_iter().chain(late).collect())?;
                 let bytes = hashed.iter().map(|hashed| hashed.bytes).sum();
                 let diff_ids = hashed.iter().map(|hashed| hashed.diff_id).collect();
                 Ok((value, Summary { diff_ids, entries: self.budget.entries(), bytes }))
@@ -299,10 +319,32 @@ impl Run<'_> {
     }
 }
 
-fn split(result: Result<(Vec<Change>, Hashed)>) -> (Result<Vec<Change>>, Result<Hashed>) {
+impl Run<'_> {
+    /// The first error in the order of layers, or the proof that every check was made.
+    fn all_right(&self, mut checks: Vec<Checked>) -> Result<Vec<Hashed>> {
+        checks.sort_by_key(|(index, _)| *index);
+        let mut hashed = Vec::new();
+        let mut stored = 0;
+        for (_, check) in checks {
+            match check? {
+                Check::Tar(found) => hashed.push(found),
+                Check::Stored => stored += 1,
+            }
+        }
+        let apart =
+            |index: &usize| matches!(self.plans[*index], Plan::DecodeFile(_)) && self.hashed_apart(*index).is_some();
+        let expected = (0..self.plans.len()).filter(apart).count();
+        if hashed.len() != self.plans.len() || stored != expected {
+            return Err(Error::new(ErrorKind::Bug, "a layer was not verified"));
+        }
+        Ok(hashed)
+    }
+}
+
+fn split(result: Result<(Vec<Change>, Hashed)>) -> (Result<Vec<Change>>, Result<Check>) {
     match result {
-        Ok((changes, hashed)) => (Ok(changes), Ok(hashed)),
-        // The message travels with the changes; the hash only must not count as verified.
+        Ok((changes, hashed)) => (Ok(changes), Ok(Check::Tar(hashed))),
+        // The message travels with the changes; the tar only must not count as verified.
         Err(error) => (Err(error), Err(Error::new(ErrorKind::Other, "not decoded"))),
     }
 }
@@ -312,13 +354,13 @@ fn blames_the_data(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidImage | ErrorKind::Unsupported)
 }
 
-fn mismatch(hashes: Vec<Hash>) -> Option<Error> {
-    let errors = hashes.into_iter().filter_map(|(_, result)| result.err());
+fn mismatch(checks: Vec<Checked>) -> Option<Error> {
+    let errors = checks.into_iter().filter_map(|(_, result)| result.err());
     errors.into_iter().find(|error| error.kind() == ErrorKind::Mismatch)
 }
 
-fn first_error<T>(mut hashes: Vec<Hash>) -> Result<T> {
-    hashes.sort_by_key(|(index, _)| *index);
-    let error = hashes.into_iter().find_map(|(_, result)| result.err());
+fn first_error<T>(mut checks: Vec<Checked>) -> Result<T> {
+    checks.sort_by_key(|(index, _)| *index);
+    let error = checks.into_iter().find_map(|(_, result)| result.err());
     Err(error.unwrap_or_else(|| Error::new(ErrorKind::Bug, "an error was lost")))
 }

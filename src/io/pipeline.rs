@@ -15,10 +15,6 @@ const CHUNKS_AHEAD: usize = 8;
 /// What a decoded stream turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
-    /// SHA-256 of the bytes as stored.
-    pub stored_digest: Digest,
-    /// Length as stored.
-    pub stored_bytes: u64,
     /// SHA-256 of the decoded bytes.
     pub digest: Digest,
     /// Length of the decoded bytes.
@@ -26,7 +22,7 @@ pub struct Decoded {
 }
 
 /// Decodes `stored`, which must be what is `expected`, hands the decoded bytes to `consume`, and hashes both forms of it
-/// in the same pass. What `consume` leaves unread is read and hashed all the same.
+/// in the same pass (the stored form only where a digest is expected of it). What `consume` leaves unread is read and hashed all the same.
 ///
 /// With `staged`, decoding, hashing and consuming run side by side on three threads: a layer takes the time of its
 /// slowest stage, not of their sum.
@@ -74,7 +70,7 @@ impl<'a> Stored<'a> {
     }
 
     /// Reads what the decoder left and compares.
-    fn finish(self) -> Result<(Digest, u64)> {
+    fn finish(self) -> Result<()> {
         drop(self.decoded);
         let verified = Arc::into_inner(self.shared).and_then(|shared| shared.into_inner().ok());
         let verified = verified.ok_or_else(|| Error::new(ErrorKind::Bug, "a decoder kept its reader"))?;
@@ -115,12 +111,12 @@ impl<R: Read> Read for Watched<'_, R> {
 fn conclude<T>(
     consumed: Result<T>,
     decoded: Result<(Digest, u64)>,
-    finish_stored: impl FnOnce() -> Result<(Digest, u64)>,
+    finish_stored: impl FnOnce() -> Result<()>,
 ) -> Result<(T, Decoded)> {
     let trouble = match (decoded, consumed) {
         (Ok((digest, bytes)), Ok(value)) => {
-            let (stored_digest, stored_bytes) = finish_stored()?;
-            return Ok((value, Decoded { stored_digest, stored_bytes, digest, bytes }));
+            finish_stored()?;
+            return Ok((value, Decoded { digest, bytes }));
         }
         (Err(error), _) | (_, Err(error)) => error,
     };
@@ -293,7 +289,6 @@ mod tests {
                     let (bytes, found) = run(&stored, Digest::of(&stored), staged, take).unwrap();
                     assert!(plain.starts_with(&bytes) && bytes.len() as u64 == take.min(plain.len() as u64));
                     assert_eq!((found.digest, found.bytes), (Digest::of(&plain), plain.len() as u64));
-                    assert_eq!(found.stored_digest, Digest::of(&stored));
                 }
             }
         }

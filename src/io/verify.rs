@@ -43,27 +43,32 @@ impl<R: Read> Read for HashingReader<R> {
 }
 
 /// A stream that must match a digest and a size. Nothing past the stated size is taken from the inner stream but one
-/// byte, which proves the stream too long.
+/// byte, which proves the stream too long. Where no digest is expected, none is computed.
 pub struct VerifiedReader<R> {
-    inner: HashingReader<R>,
+    inner: R,
+    hasher: Option<Sha256>,
+    bytes: u64,
     expected: Expected,
 }
 
 impl<R: Read> VerifiedReader<R> {
     /// Reads `inner`, which must be what is `expected`.
     pub fn new(inner: R, expected: Expected) -> Self {
-        VerifiedReader { inner: HashingReader::new(inner), expected }
+        let hasher = expected.digest.map(|_| Sha256::new());
+        VerifiedReader { inner, hasher, bytes: 0, expected }
     }
 
     /// Reads what the parser above left unread, then compares.
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`] when digest or size differ; whatever reading fails with.
-    pub fn finish(mut self) -> Result<(Digest, u64)> {
+    pub fn finish(mut self) -> Result<()> {
         io::copy(&mut self, &mut io::sink()).map_err(|error| Error::io(ErrorKind::InvalidImage, error))?;
-        let (digest, bytes) = self.inner.finish();
-        self.expected.check(digest, bytes)?;
-        Ok((digest, bytes))
+        self.expected.check_size(self.bytes)?;
+        match self.hasher {
+            Some(hasher) => self.expected.check_digest(Digest::from_bytes(hasher.finalize().into())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -73,36 +78,43 @@ impl Expected {
     /// # Errors
     /// [`ErrorKind::Mismatch`], naming both.
     pub fn check(&self, digest: Digest, bytes: u64) -> Result<()> {
-        if let Some(size) = self.size.filter(|&size| size != bytes) {
-            return Err(Error::new(ErrorKind::Mismatch, format!("size mismatch: expected {size} bytes, got {bytes}"))
-                .hint(REFETCH));
-        }
-        match self.expected_other_than(digest) {
-            Some(expected) => {
-                Err(Error::new(ErrorKind::Mismatch, format!("digest mismatch: expected {expected}, got {digest}"))
-                    .hint(REFETCH))
-            }
+        self.check_size(bytes)?;
+        self.check_digest(digest)
+    }
+
+    fn check_size(&self, bytes: u64) -> Result<()> {
+        match self.size.filter(|&size| size != bytes) {
             None => Ok(()),
+            Some(size) => Err(mismatch(format!("size mismatch: expected {size} bytes, got {bytes}"))),
         }
     }
 
-    fn expected_other_than(&self, digest: Digest) -> Option<Digest> {
-        self.digest.filter(|&expected| expected != digest)
+    fn check_digest(&self, digest: Digest) -> Result<()> {
+        match self.digest.filter(|&expected| expected != digest) {
+            None => Ok(()),
+            Some(expected) => Err(mismatch(format!("digest mismatch: expected {expected}, got {digest}"))),
+        }
     }
 }
 
-const REFETCH: &str = "the image is damaged or was changed: fetch or save it again";
+fn mismatch(message: String) -> Error {
+    Error::new(ErrorKind::Mismatch, message).hint("the image is damaged or was changed: fetch or save it again")
+}
 
 impl<R: Read> Read for VerifiedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(size) = self.expected.size else { return self.inner.read(buffer) };
-        let left = size.saturating_sub(self.inner.bytes);
-        if left == 0 && self.inner.bytes > size {
+        let left = self.expected.size.map(|size| size.saturating_sub(self.bytes));
+        if left == Some(0) && self.expected.size < Some(self.bytes) {
             return Ok(0);
         }
         // One byte past the end may be asked for, so that a longer stream is noticed.
-        let want = usize::try_from(left.max(1)).map_or(buffer.len(), |left| left.min(buffer.len()));
-        self.inner.read(&mut buffer[..want])
+        let want = left.and_then(|left| usize::try_from(left.max(1)).ok()).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.inner.read(&mut buffer[..want])?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..count]);
+        }
+        self.bytes += count as u64;
+        Ok(count)
     }
 }
 
@@ -110,7 +122,7 @@ impl<R: Read> Read for VerifiedReader<R> {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8], digest: Digest, size: u64) -> Result<(Digest, u64)> {
+    fn read(bytes: &[u8], digest: Digest, size: u64) -> Result<()> {
         VerifiedReader::new(bytes, Expected { digest: Some(digest), size: Some(size) }).finish()
     }
 
