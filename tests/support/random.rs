@@ -172,10 +172,12 @@ fn umoci_can(before: &Reference, after: &Reference, entry: &Entry) -> bool {
     };
     let over_a_file = parent.is_some_and(|what| what != What::Dir);
     let hands_down = entry.kind == Kind::Dir && entry.mode & 0o2000 != 0;
+    // It removes what had the link's name before it looks for the target: that may be the target, or lead to it.
     let over_its_target = match &entry.kind {
-        Kind::Link(target) => {
-            matches!((before.place_of(&entry.path), before.place_of(target)), (Ok(path), Ok(target)) if target.starts_with(&path))
-        }
+        Kind::Link(target) => match (before.place_of(&entry.path), before.place_of(target)) {
+            (Ok(path), Ok(place)) => place.starts_with(&path) || after.place_of(target) != Ok(place),
+            _ => false,
+        },
         _ => false,
     };
     !after.has_pending()
