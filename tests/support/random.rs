@@ -174,10 +174,11 @@ fn umoci_can(before: &Reference, after: &Reference, entry: &Entry) -> bool {
     let hands_down = entry.kind == Kind::Dir && entry.mode & 0o2000 != 0;
     // It removes what had the link's name before it looks for the target: that may be the target, or lead to it.
     let over_its_target = match &entry.kind {
-        Kind::Link(target) => match (before.place_of(&entry.path), before.place_of(target)) {
-            (Ok(path), Ok(place)) => place.starts_with(&path) || after.place_of(target) != Ok(place),
-            _ => false,
-        },
+        Kind::Link(target) => before.place_of(&entry.path).is_ok_and(|path| {
+            let mut removed = before.clone();
+            removed.tree.names.retain(|name, _| !name.starts_with(&path));
+            removed.place_of(target).is_ok_and(|place| !removed.tree.names.contains_key(&place))
+        }),
         _ => false,
     };
     !after.has_pending()
