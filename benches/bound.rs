@@ -66,7 +66,11 @@ fn main() {
     // Warms the pages that the copy below writes to, too.
     layers.iter().for_each(|layer| bytes += drain(inflate(layer), |chunk| unpacked.write_all(chunk).unwrap()));
 
-    let inflating = seconds(|| layers.iter().for_each(|layer| drop(drain(inflate(layer), |_| {}))));
+    let inflating = seconds(|| {
+        layers.iter().for_each(|layer| {
+            drain(inflate(layer), |_| {});
+        })
+    });
     let hash = |path: &Path| {
         let mut hasher = Sha256::new();
         drain(File::open(path).unwrap(), |chunk| hasher.update(chunk));
@@ -77,7 +81,9 @@ fn main() {
     let copy = place.path().join("copy");
     std::fs::copy(&plain, &copy).unwrap();
     std::fs::remove_file(&copy).unwrap();
-    let copying = seconds(|| drop(std::fs::copy(&plain, &copy).unwrap()));
+    let copying = seconds(|| {
+        std::fs::copy(&plain, &copy).unwrap();
+    });
     std::fs::remove_file(&copy).unwrap();
     std::fs::remove_file(&plain).unwrap();
 

@@ -26,13 +26,6 @@ use crate::target::{self, Destination, Outcome};
 /// How long `inspect` works in silence: it has its answer at once, unless it must unpack an archive to get at it.
 const INSPECT_GRACE: Duration = Duration::from_secs(2);
 
-/// How a job went that did not fail.
-enum Ending {
-    Done,
-    /// Whoever read standard output left.
-    ReaderLeft,
-}
-
 /// `convert SOURCE --to FORMAT`.
 pub(super) fn convert(arguments: &Convert, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
     let (voice, mode) = match job::voice(&arguments.feedback, environment) {
@@ -117,7 +110,7 @@ fn supervised<T>(
     result
 }
 
-fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Monitor>) -> Result<Ending> {
+fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Monitor>) -> Result<()> {
     let source = open::open(&job.source, &job.request.tmpdir, true, monitor)?;
     recorder.record(|report| {
         if let Some(record) = &mut report.source {
@@ -140,9 +133,6 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         target::convert(&image, &job.request, monitor, before_publish)
     });
     let result = with_hash(converted, hash.as_ref());
-    if matches!(&result, Err(error) if job.request.destination == Destination::Stdout && is_broken_pipe(error)) {
-        return Ok(Ending::ReaderLeft);
-    }
     result.map(|outcome| {
         recorder.record(|report| {
             if let Some(image) = &mut report.image {
@@ -152,7 +142,6 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
             report.notes.extend(outcome.notes.iter().cloned());
         });
         summarise(job, &outcome, voice, recorder);
-        Ending::Done
     })
 }
 
@@ -237,11 +226,10 @@ fn summarise(job: &Job, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
 
 /// Writes the report and says what has not been said. A report that cannot be written makes a success a failure, for
 /// someone waits for it; of two failures the first counts.
-fn conclude(result: Result<Ending>, voice: Voice, recorder: &Recorder) -> u8 {
+fn conclude(result: Result<()>, voice: Voice, recorder: &Recorder) -> u8 {
     let failure = result.as_ref().err().map(Failure::of);
     let status = match result {
-        Ok(Ending::Done) => Status::Ok,
-        Ok(Ending::ReaderLeft) => Status::ReaderLeft,
+        Ok(()) => Status::Ok,
         Err(_) => Status::Error,
     };
     recorder.record(|report| report.notes.iter().for_each(|note| voice.warning(note)));

@@ -15,22 +15,25 @@ pub(super) enum Marker {
         /// The directory, as written.
         directory: Box<[u8]>,
     },
-    /// Bookkeeping of AUFS (`.wh..wh.plnk`, `.wh..wh.aufs`), or a whiteout of nothing (`.wh.`): dropped.
+    /// Bookkeeping of AUFS (`.wh..wh.plnk`, `.wh..wh.aufs`), a whiteout of nothing (`.wh.`), or something inside of a
+    /// marker: dropped.
     Dropped,
 }
 
 /// Tells whether `path` is a marker.
 pub(super) fn marker(path: &EntryPath) -> Option<Marker> {
-    let bookkeeping = path.parts().any(|part| part.starts_with(b".wh..wh.") && part != b".wh..wh..opq");
-    if bookkeeping {
+    let (directory, name) = path.split_last()?;
+    // What lies in a directory that is itself a marker would bring the marker's name into the output.
+    if directory.split(|&byte| byte == b'/').any(|part| part.starts_with(b".wh.")) {
         return Some(Marker::Dropped);
     }
-    let (directory, name) = path.split_last()?;
     let hidden = name.strip_prefix(b".wh.")?;
     Some(match hidden {
         b".wh..opq" => Marker::Opaque { directory: directory.into() },
         // `.wh.`, `.wh..` and `.wh...` name nothing that could be removed.
         b"" | b"." | b".." => Marker::Dropped,
+        // `.wh..wh.plnk`, `.wh..wh.aufs` and their like.
+        name if name.starts_with(b".wh.") => Marker::Dropped,
         name => Marker::Whiteout { directory: directory.into(), name: name.into() },
     })
 }
@@ -49,7 +52,9 @@ mod tests {
         assert_eq!(of(".wh.b"), whiteout("", "b"));
         assert_eq!(of("a/.wh..hidden"), whiteout("a", ".hidden"));
         assert_eq!(of("a/.wh..wh..opq"), Some(Marker::Opaque { directory: b"a"[..].into() }));
-        for dropped in [".wh..wh.plnk", ".wh..wh.plnk/12.34", "a/.wh..wh.aufs", "a/.wh.", "a/.wh..", "a/.wh..."] {
+        for dropped in
+            [".wh..wh.plnk", ".wh..wh.plnk/12.34", "a/.wh.b/c", "a/.wh..wh.aufs", "a/.wh.", "a/.wh..", "a/.wh..."]
+        {
             assert_eq!(of(dropped), Some(Marker::Dropped), "{dropped}");
         }
         for plain in ["a", "a.wh.b", "a/wh.b", ".w", ""] {

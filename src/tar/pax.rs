@@ -6,7 +6,10 @@ use crate::model::{Timestamp, Xattrs};
 
 /// Records in the order they stand: PAX sparse 0.0 repeats keys, and their order counts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Records(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub(super) struct Records(Vec<Record>);
+
+/// Key and value.
+type Record = (Box<[u8]>, Box<[u8]>);
 
 impl Records {
     /// Parses an extended header's payload. `None` where a record is malformed.
