@@ -1,0 +1,316 @@
+//! Threads that read, compress and write blocks. Jobs get their sequence number when they are submitted; a finished
+//! block waits until all before it are written. Whichever worker finds the next block ready writes it and what follows,
+//! so no thread exists only to wait, and no two write at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::output::{Output, Owner};
+use super::source::is_zero;
+use super::{FileSource, Options, Store};
+use crate::error::{Error, ErrorKind, IoResultExt, Result};
+use crate::io::Monitor;
+use crate::squashfs::codec::Compressor;
+use crate::squashfs::format::DATA_STORED;
+
+/// A piece of work; what it yields is written in the order of submission.
+pub(super) enum Job {
+    /// One block of a file.
+    Block { source: Arc<dyn FileSource>, offset: u64, length: u32, file: u32 },
+    /// Blocks of a file that are known to be zeros.
+    Holes { file: u32, blocks: u32 },
+    /// A fragment block: whole small files, one after the other.
+    Fragment { parts: Vec<Arc<dyn FileSource>> },
+}
+
+/// A block that is ready to be written.
+struct Packed {
+    owner: Owner,
+    /// The block is the first `length` bytes.
+    bytes: Vec<u8>,
+    length: usize,
+    /// 0 for a hole.
+    word: u32,
+    /// How many blocks: more than one only for holes.
+    blocks: u32,
+    /// Progress: bytes of files this stands for.
+    raw_bytes: u64,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<(u64, Job)>,
+    submitted: u64,
+    written: u64,
+    ready: BTreeMap<u64, Packed>,
+    spare: Vec<Vec<u8>>,
+    writing: bool,
+    closed: bool,
+    failed: bool,
+    failure: Option<Error>,
+    progress_bytes: u64,
+}
+
+struct Shared<S> {
+    state: Mutex<State>,
+    /// Something changed that a worker may wait for.
+    work: Condvar,
+    /// Something changed that the submitting thread may wait for.
+    room: Condvar,
+    output: Mutex<Output<S>>,
+    block_size: usize,
+    /// How far compression may be ahead of writing, in blocks: it bounds the memory.
+    window: u64,
+}
+
+/// How many jobs may wait; they hold no block, so this only has to keep the workers busy while the submitting thread
+/// compares files.
+const QUEUE_JOBS_MAX: usize = 256;
+/// What finished blocks may occupy while they wait for an earlier one, in bytes.
+const WINDOW_BYTES_MAX: usize = 64 << 20;
+/// How often a waiting submitter looks whether it should stop.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// The threads, and the image they write to.
+pub(super) struct Pool<S: Store + 'static> {
+    /// Present until the pool is finished.
+    shared: Option<Arc<Shared<S>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<S: Store + 'static> Pool<S> {
+    pub(super) fn new(store: S, options: &Options) -> Result<Self> {
+        let threads = options.threads.get();
+        let block_size = options.block_size as usize;
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            output: Mutex::new(Output::new(store)),
+            block_size,
+            window: (4 * threads).min(WINDOW_BYTES_MAX / block_size).max(threads + 1) as u64,
+        });
+        let mut pool = Pool { shared: Some(Arc::clone(&shared)), threads: Vec::new() };
+        for number in 0..threads {
+            let worker = Worker { compressor: Compressor::new(options.compression)?, raw: vec![0; block_size] };
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new().name(format!("squashfs-{number}"));
+            pool.threads.push(thread.spawn(move || shared.work(worker)).or_kind(ErrorKind::Other)?);
+        }
+        Ok(pool)
+    }
+
+    /// Queues a job, waiting for room.
+    pub(super) fn submit(&self, job: Job, monitor: &Monitor) -> Result<()> {
+        let shared = self.shared()?;
+        let mut state = shared.wait(monitor, |state| state.queue.len() < QUEUE_JOBS_MAX)?;
+        let sequence = state.submitted;
+        state.submitted += 1;
+        state.queue.push_back((sequence, job));
+        drop(state);
+        shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Waits until all is written, ends the threads and returns the image.
+    pub(super) fn finish(&mut self, monitor: &Monitor) -> Result<Output<S>> {
+        drop(self.shared()?.wait(monitor, |state| state.written == state.submitted)?);
+        self.end_threads();
+        let shared = self.shared.take().and_then(Arc::into_inner).ok_or_else(finished)?;
+        Ok(shared.output.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn shared(&self) -> Result<&Shared<S>> {
+        self.shared.as_deref().ok_or_else(finished)
+    }
+
+    fn end_threads(&mut self) {
+        if let Some(shared) = &self.shared {
+            let mut state = shared.lock();
+            state.closed = true;
+            state.queue.clear();
+            drop(state);
+            shared.work.notify_all();
+        }
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has left its failure in the state.
+            drop(thread.join());
+        }
+    }
+}
+
+fn finished() -> Error {
+    Error::new(ErrorKind::Bug, "the squashfs writer was used after its end")
+}
+
+impl<S: Store + 'static> Drop for Pool<S> {
+    fn drop(&mut self) {
+        self.end_threads();
+    }
+}
+
+impl<S: Store> Shared<S> {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `enough`, reports progress, and fails when a worker failed or the user wants to stop.
+    fn wait(&self, monitor: &Monitor, enough: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        loop {
+            monitor.advance(std::mem::take(&mut state.progress_bytes));
+            if state.failed {
+                return Err(state.failure.take().unwrap_or_else(finished));
+            }
+            monitor.check()?;
+            if enough(&state) {
+                return Ok(state);
+            }
+            state = self.room.wait_timeout(state, STOP_POLL).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn work(&self, mut worker: Worker) {
+        let _guard = PanicGuard(self);
+        while let Some((sequence, job, spare)) = self.take() {
+            let outcome = worker.pack(job, spare, self.block_size);
+            if let Err(error) = outcome.and_then(|packed| self.deliver(sequence, packed)) {
+                self.fail(error);
+            }
+        }
+    }
+
+    /// The next job that is not too far ahead, with a buffer; nothing when there will be none.
+    fn take(&self) -> Option<(u64, Job, Vec<u8>)> {
+        let mut state = self.lock();
+        loop {
+            if state.closed || state.failed {
+                return None;
+            }
+            let end = state.written + self.window;
+            if state.queue.front().is_some_and(|&(sequence, _)| sequence < end) {
+                let (sequence, job) = state.queue.pop_front()?;
+                let spare = state.spare.pop().unwrap_or_default();
+                if state.queue.len() == QUEUE_JOBS_MAX / 2 {
+                    self.room.notify_one();
+                }
+                return Some((sequence, job, spare));
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Hands in a finished block, and writes all that can be written unless another worker is at it.
+    fn deliver(&self, sequence: u64, packed: Packed) -> Result<()> {
+        let mut state = self.lock();
+        state.ready.insert(sequence, packed);
+        if state.writing {
+            return Ok(());
+        }
+        state.writing = true;
+        loop {
+            let mut batch = Vec::new();
+            let mut next = state.written;
+            while let Some(packed) = state.ready.remove(&next) {
+                batch.push(packed);
+                next += 1;
+            }
+            if batch.is_empty() || state.failed {
+                state.writing = false;
+                return Ok(());
+            }
+            drop(state);
+            self.write(&batch)?;
+            state = self.lock();
+            state.written = next;
+            state.progress_bytes += batch.iter().map(|packed| packed.raw_bytes).sum::<u64>();
+            state.spare.extend(batch.into_iter().map(|packed| packed.bytes).filter(|bytes| !bytes.is_empty()));
+            self.work.notify_all();
+            if state.queue.is_empty() {
+                self.room.notify_one();
+            }
+        }
+    }
+
+    fn write(&self, batch: &[Packed]) -> Result<()> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        for packed in batch {
+            match packed.owner {
+                Owner::File(file) if packed.word == 0 => output.append_holes(file, packed.blocks),
+                owner => output.append_block(owner, &packed.bytes[..packed.length], packed.word)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        state.failed = true;
+        state.failure.get_or_insert(error);
+        drop(state);
+        self.work.notify_all();
+        self.room.notify_all();
+    }
+}
+
+/// Turns a worker's panic into an error of the submitting thread, which would wait forever otherwise.
+struct PanicGuard<'a, S: Store>(&'a Shared<S>);
+
+impl<S: Store> Drop for PanicGuard<'_, S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::new(ErrorKind::Bug, "a squashfs worker panicked"));
+        }
+    }
+}
+
+/// What a thread keeps from block to block.
+struct Worker {
+    compressor: Compressor,
+    /// Always a full block long.
+    raw: Vec<u8>,
+}
+
+impl Worker {
+    fn pack(&mut self, job: Job, spare: Vec<u8>, block_size: usize) -> Result<Packed> {
+        match job {
+            Job::Holes { file, blocks } => {
+                let raw_bytes = u64::from(blocks) * block_size as u64;
+                Ok(Packed { owner: Owner::File(file), bytes: spare, length: 0, word: 0, blocks, raw_bytes })
+            }
+            Job::Block { source, offset, length, file } => {
+                let length = length as usize;
+                source.read_at(&mut self.raw[..length], offset)?;
+                if is_zero(&self.raw[..length]) {
+                    let (owner, raw_bytes) = (Owner::File(file), length as u64);
+                    return Ok(Packed { owner, bytes: spare, length: 0, word: 0, blocks: 1, raw_bytes });
+                }
+                self.compress(Owner::File(file), length, spare)
+            }
+            Job::Fragment { parts } => {
+                let mut length = 0;
+                for part in parts {
+                    let end = length + part.size() as usize;
+                    part.read_at(&mut self.raw[length..end], 0)?;
+                    length = end;
+                }
+                self.compress(Owner::Fragment, length, spare)
+            }
+        }
+    }
+
+    fn compress(&mut self, owner: Owner, length: usize, mut spare: Vec<u8>) -> Result<Packed> {
+        let raw_bytes = length as u64;
+        Ok(match self.compressor.compress(&self.raw[..length], &mut spare)? {
+            Some(packed) => Packed { owner, bytes: spare, length: packed, word: packed as u32, blocks: 1, raw_bytes },
+            None => {
+                // The block goes out as it was read; the buffer that was to take its compressed form takes its place.
+                spare.resize(self.raw.len(), 0);
+                let bytes = std::mem::replace(&mut self.raw, spare);
+                Packed { owner, bytes, length, word: length as u32 | DATA_STORED, blocks: 1, raw_bytes }
+            }
+        })
+    }
+}

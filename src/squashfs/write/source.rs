@@ -1,0 +1,85 @@
+//! What the writer reads from and writes to.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// The bytes of one regular file. Workers read from it in any order, more than once, several at a time.
+pub trait FileSource: Send + Sync {
+    /// Length of the file in bytes, holes included.
+    fn size(&self) -> u64;
+
+    /// Fills `buffer` with what stands at `offset`; holes read as zeros. Never asked for anything past the end.
+    ///
+    /// # Errors
+    /// When the bytes cannot be had. The error should name the file: it surfaces later, in another call.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The first offset from `offset` on where there may be something but zeros; `None` where only zeros follow. With
+    /// this, holes cost nothing, however long.
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        (offset < self.size()).then_some(offset)
+    }
+}
+
+impl<T: AsRef<[u8]> + Send + Sync> FileSource for T {
+    fn size(&self) -> u64 {
+        self.as_ref().len() as u64
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        let start = offset as usize;
+        buffer.copy_from_slice(&self.as_ref()[start..start + buffer.len()]);
+        Ok(())
+    }
+}
+
+/// Where an image is written, by position from its own start.
+pub trait Store: Send {
+    /// Writes all of `bytes` at `position`.
+    ///
+    /// # Errors
+    /// As the file system says.
+    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()>;
+}
+
+/// An image inside a larger file, from `offset` on.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    /// The file, open for writing.
+    pub file: Arc<File>,
+    /// Where in it the image starts.
+    pub offset: u64,
+}
+
+impl Store for FileStore {
+    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.offset + position)
+    }
+}
+
+impl Store for Vec<u8> {
+    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let start = usize::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        if self.len() < start + bytes.len() {
+            self.resize(start + bytes.len(), 0);
+        }
+        self[start..start + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl<S: Store + ?Sized> Store for &mut S {
+    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        (**self).write_at(bytes, position)
+    }
+}
+
+/// Whether there is nothing but zeros. One comparison of the block with itself, one byte further on: the C library does
+/// that at the speed of memory, and stops at the first difference.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|&first| first == 0) && bytes.get(1..).is_none_or(|rest| rest == &bytes[..rest.len()])
+}
