@@ -16,8 +16,9 @@ impl Compressor {
     pub(super) fn new(compression: Compression) -> Result<Self> {
         Ok(match compression {
             Compression::Gzip { level } => {
-                let level = CompressionLvl::new(level.into()).map_err(|_| bad_level("gzip", level, 12))?;
-                Compressor::Gzip(libdeflater::Compressor::new(level))
+                // libdeflate knows a level 0, which does not compress.
+                let known = CompressionLvl::new(level.into()).ok().filter(|_| level > 0);
+                Compressor::Gzip(libdeflater::Compressor::new(known.ok_or_else(|| bad_level("gzip", level, 12))?))
             }
             Compression::Zstd { level } => {
                 if !(1..=22).contains(&level) {

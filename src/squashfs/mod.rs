@@ -37,4 +37,4 @@ pub use read::{DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKin
 pub use write::{Attributes, FileSource, FileStore, Node, NodeId, Options, Store, Summary, Writer};
 
 #[cfg(test)]
-mod tests {}
+mod tests;
