@@ -83,7 +83,9 @@ fn cases() -> Vec<(&'static str, Options, fn(&mut ImageWriter))> {
         ("sizes around a block, zstd", zstd, |writer| sizes(writer, 128 << 10)),
         ("sizes around a small block", small_blocks.clone(), |writer| sizes(writer, 4096)),
         ("sizes around a large block", large_blocks, |writer| sizes(writer, 1 << 20)),
-        ("long link", gzip.clone(), |writer| drop(add(writer, ROOT, "link", Node::Symlink(&[b'x'; 4095])))),
+        ("long link", gzip.clone(), |writer| {
+            add(writer, ROOT, "link", Node::Symlink(&[b'x'; 4095]));
+        }),
         ("70000 names", gzip.clone(), many_names),
         ("names of 255 bytes", gzip.clone(), long_names),
         ("70000 hard links", gzip.clone(), |writer| {
@@ -92,6 +94,7 @@ fn cases() -> Vec<(&'static str, Options, fn(&mut ImageWriter))> {
         }),
         ("files over 4 GiB", gzip.clone(), huge_files),
         ("owners and times", gzip.clone(), owners_and_times),
+        ("5000 owners", gzip.clone(), many_owners),
         ("extended attributes", gzip, extended_attributes),
         ("4000 small files", small_blocks, |writer| {
             for number in 0..4000u64 {
@@ -139,13 +142,16 @@ fn sizes(writer: &mut ImageWriter, block: usize) {
 }
 
 fn many_names(writer: &mut ImageWriter) {
-    (0..70_000u64)
-        .for_each(|number| drop(add(writer, ROOT, &format!("{number:x}"), file(vec![7; (number % 3) as usize]))));
+    (0..70_000u64).for_each(|number| {
+        add(writer, ROOT, &format!("{number:x}"), file(vec![7; (number % 3) as usize]));
+    });
 }
 
 fn long_names(writer: &mut ImageWriter) {
     let directory = add(writer, ROOT, &"d".repeat(255), Node::Directory);
-    (0..400).for_each(|number| drop(add(writer, directory, &format!("{number:0255}"), file(vec![b'n'; 3]))));
+    (0..400).for_each(|number| {
+        add(writer, directory, &format!("{number:0255}"), file(vec![b'n'; 3]));
+    });
 }
 
 fn huge_files(writer: &mut ImageWriter) {
@@ -163,6 +169,9 @@ fn owners_and_times(writer: &mut ImageWriter) {
         let attributes = Attributes { uid: id, gid: id + 1, mtime, ..attributes(0o640) };
         writer.add(ROOT, format!("{number}").as_bytes(), &attributes, Node::Fifo).unwrap();
     }
+}
+
+fn many_owners(writer: &mut ImageWriter) {
     for id in 0..5000 {
         let attributes = Attributes { uid: 1_000_000 + id, ..attributes(0o600) };
         writer.add(ROOT, format!("id {id}").as_bytes(), &attributes, Node::Fifo).unwrap();
@@ -349,11 +358,14 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
+/// backhand takes targets of 255 bytes at most, where Linux takes 4095; and of tables of more than 8 KiB it reads only the
+/// beginning, because it counts entries where it should count bytes.
+const BACKHAND_CANNOT: [&str; 3] = ["long link", "5000 owners", "4000 small files"];
+
 #[test]
 fn backhand_reads_them() {
     for case in build_all() {
-        if case.name == "long link" {
-            // It takes targets of 255 bytes at most; Linux takes 4095.
+        if BACKHAND_CANNOT.contains(&case.name) {
             continue;
         }
         let file = BufReader::new(File::open(&case.image).unwrap());
@@ -484,6 +496,30 @@ fn squashfuse_mounts_them() {
         let names: BTreeSet<_> = shown_by_mount(&mount.0).into_keys().collect();
         assert_eq!(names, shown_by_us(&case.image).into_keys().collect(), "{}", case.name);
         compare_contents(&case.image, &mount.0);
+    }
+}
+
+#[test]
+fn our_reader_reads_what_mksquashfs_writes() {
+    if !available(&["mksquashfs", "unsquashfs"], false) {
+        return;
+    }
+    for case in build_all() {
+        // The others would take it minutes.
+        if !["every kind", "names of 255 bytes", "owners and times", "extended attributes", "4000 small files"]
+            .contains(&case.name)
+        {
+            continue;
+        }
+        let unpacked = case.directory.path().join("unpacked");
+        run(Command::new("unsquashfs").args(["-no-progress", "-ignore-errors", "-d"]).arg(&unpacked).arg(&case.image));
+        for arguments in [&["-comp", "gzip"][..], &["-comp", "zstd", "-b", "64K"], &["-always-use-fragments", "-noI"]] {
+            let packed = case.directory.path().join("packed");
+            let common = ["-no-progress", "-noappend", "-quiet", "-mkfs-time", "0"];
+            run(Command::new("mksquashfs").arg(&unpacked).arg(&packed).args(common).args(arguments));
+            assert_eq!(comparable(shown_by_us(&packed)), comparable(shown_by_mount(&unpacked)), "{}", case.name);
+            compare_contents(&packed, &unpacked);
+        }
     }
 }
 

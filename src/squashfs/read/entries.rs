@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::directory::{Listing, Name};
-use super::inode::{DirectoryInode, Inode, InodeKind};
+use super::inode::{DirectoryInode, IndexEntry, Inode, InodeKind};
 use super::{Image, Input, damaged};
 use crate::error::{Result, ResultExt};
 use crate::model::Quoted;
@@ -37,7 +37,7 @@ struct OpenDirectory<'a> {
     path_bytes: usize,
     listing: Listing<'a>,
     /// What the index should say.
-    index: std::vec::IntoIter<(u32, u32, Box<[u8]>)>,
+    index: std::vec::IntoIter<IndexEntry>,
 }
 
 impl<I: Input> Image<I> {
@@ -127,13 +127,13 @@ impl OpenDirectory<'_> {
     /// The next name. An entry of the index must stand for a header, and for the first name after it.
     fn next<I: Input>(&mut self, image: &Image<I>) -> Result<Option<Name>> {
         let name = self.listing.next(image)?;
-        let Some((byte, block, index_name)) = self.index.as_slice().first() else { return Ok(name) };
+        let Some(expected) = self.index.as_slice().first() else { return Ok(name) };
         let position = image.directories.position(self.listing.range().0);
         let wrong = || damaged(position, "a directory's index does not fit its listing");
         let Some(name) = name else { return Err(wrong()) };
-        if let Some(at) = name.header_at.filter(|&at| at >= u64::from(*byte)) {
+        if let Some(at) = name.header_at.filter(|&at| at >= u64::from(expected.byte)) {
             let header_block = image.directories.position(self.listing.range().0 + at) - image.directories.base;
-            if at != u64::from(*byte) || *index_name != name.name || header_block != u64::from(*block) {
+            if (at, header_block) != (expected.byte.into(), expected.block.into()) || expected.name != name.name {
                 return Err(wrong());
             }
             self.index.next();

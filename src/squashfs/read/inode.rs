@@ -228,8 +228,8 @@ impl<I: Input> Image<I> {
         Ok(())
     }
 
-    /// The entries of a directory's index: byte of the listing, block of the directory table, name.
-    pub(super) fn directory_index(&self, directory: &DirectoryInode) -> Result<Vec<(u32, u32, Box<[u8]>)>> {
+    /// The entries of a directory's index.
+    pub(super) fn directory_index(&self, directory: &DirectoryInode) -> Result<Vec<IndexEntry>> {
         let mut cursor = self.inodes.cursor(directory.index_address);
         let mut entries = Vec::new();
         for _ in 0..directory.index_entries {
@@ -237,10 +237,19 @@ impl<I: Input> Image<I> {
             if length >= NAME_BYTES_MAX {
                 return Err(damaged(cursor.position(), format!("a directory's index has a name of {length} bytes")));
             }
-            entries.push((byte, block, cursor.bytes(self, length + 1)?));
+            entries.push(IndexEntry { byte, block, name: cursor.bytes(self, length + 1)? });
         }
         Ok(entries)
     }
+}
+
+/// Where a header stands in a listing, and its first name.
+pub(super) struct IndexEntry {
+    /// Byte of the listing.
+    pub(super) byte: u32,
+    /// Start of the metadata block, counted from the directory table's.
+    pub(super) block: u32,
+    pub(super) name: Box<[u8]>,
 }
 
 /// What the kinds of inode have in different places.

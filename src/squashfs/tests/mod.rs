@@ -176,7 +176,9 @@ fn duplicates_share_their_data() {
 fn sizes_around_a_block() {
     for size in [0usize, 1, 4095, 4096, 4097, 8191, 8192, 8193] {
         for content in [noise(size, 5), vec![0; size], vec![b'x'; size]] {
-            let (bytes, _) = build(|writer| drop(add(writer, ROOT, "file", file(content.clone()))));
+            let (bytes, _) = build(|writer| {
+                add(writer, ROOT, "file", file(content.clone()));
+            });
             let (inode, found) = find(&listing(&bytes), "file");
             assert_eq!(found, content);
             let InodeKind::File(data) = inode.kind else { panic!("{inode:?}") };
@@ -192,7 +194,9 @@ fn the_end_of_a_file_may_be_a_hole_or_not() {
     for (blocks, tail) in [(vec![7u8, 0, 0, 7], 100), (vec![0, 0, 7, 0], 100), (vec![0, 7, 0], 0), (vec![0, 7], 1)] {
         let mut content: Vec<u8> = blocks.iter().flat_map(|&byte| vec![byte; 4096]).collect();
         content.extend(vec![0; tail]);
-        let (bytes, _) = build(|writer| drop(add(writer, ROOT, "file", file(content.clone()))));
+        let (bytes, _) = build(|writer| {
+            add(writer, ROOT, "file", file(content.clone()));
+        });
         let (inode, found) = find(&listing(&bytes), "file");
         assert_eq!(found, content);
         let InodeKind::File(data) = inode.kind else { panic!("{inode:?}") };
@@ -328,7 +332,9 @@ fn ids_are_32_bits_wide_but_not_too_many() {
 fn an_image_that_ends_on_4096_gets_no_padding() {
     let (mut found, mut size) = (None, 1);
     while found.is_none() {
-        let (bytes, summary) = build(|writer| drop(add(writer, ROOT, "f", file(noise(size, 2)))));
+        let (bytes, summary) = build(|writer| {
+            add(writer, ROOT, "f", file(noise(size, 2)));
+        });
         verify(&bytes).unwrap();
         assert_eq!((bytes.len() % 4096, bytes.len() as u64), (0, summary.padded_bytes));
         found = (summary.bytes_used == summary.padded_bytes).then_some(size);
