@@ -58,28 +58,29 @@ fn is_uuid(uuid: &[u8; 16]) -> bool {
     *uuid == [0; 16] || (uuid[8] >> 6 == 0b10 && (1..=8).contains(&(uuid[6] >> 4)))
 }
 
-/// Adding an object gives it and the header the same time, so header and objects must span the same stretch of it.
+/// Adding an object gives it and the header the same time, so the file and its objects span the same stretch of time.
 fn check_times(container: &Container, findings: &mut Vec<Finding>) {
     let header = container.header();
-    let span = header.created_seconds..=header.modified_seconds;
-    if span.is_empty() {
+    let (created, modified) = (header.created_seconds, header.modified_seconds);
+    if modified < created {
         let message = "the file is said to have been modified before it was created";
         findings.push(Finding::notice(header::at::MODIFIED as u64, "times", message));
+        return;
     }
-    let mut newest = header.created_seconds;
     for (offset, descriptor) in container.slots().filter(|(_, descriptor)| descriptor.is_used()) {
-        let Descriptor { id, created_seconds, modified_seconds, .. } = *descriptor;
-        newest = newest.max(created_seconds).max(modified_seconds);
-        if created_seconds > modified_seconds || !span.contains(&created_seconds) || !span.contains(&modified_seconds) {
+        let Descriptor { id, created_seconds: from, modified_seconds: to, .. } = *descriptor;
+        if from < created || to < from || modified < to {
             let message = format!(
-                "the times of object {id} ({created_seconds}, {modified_seconds}) are not within those of the file \
-                 ({}, {})",
-                header.created_seconds, header.modified_seconds
+                "the times of object {id}, {from} and {to}, are not within the file's, {created} and {modified}"
             );
             findings.push(Finding::notice(offset + at::CREATED as u64, "times", message));
         }
     }
-    if !span.is_empty() && newest < header.modified_seconds {
+    if container.descriptors().map(|it| it.created_seconds).min().is_some_and(|oldest| created < oldest) {
+        let message = "the file was created before its oldest object was: an object may have been removed";
+        findings.push(Finding::notice(header::at::CREATED as u64, "times", message));
+    }
+    if container.descriptors().map(|it| it.modified_seconds).max().is_some_and(|newest| newest < modified) {
         let message = "the file was modified after its newest object was: an object may have been removed";
         findings.push(Finding::notice(header::at::MODIFIED as u64, "times", message));
     }
