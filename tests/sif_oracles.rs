@@ -151,17 +151,29 @@ fn listed(text: &str) -> Vec<String> {
     .collect()
 }
 
+/// Makes `oci.sif` by Apptainer from an OCI image that umoci makes: the one with all four objects.
+const PREPARE_OCI: &str = r#"set -eu
+    umoci init --layout layout; umoci new --image layout:latest
+    umoci insert --image layout:latest tiny/bin/sh /bin/sh
+    umoci config --image layout:latest --config.cmd /bin/sh --config.env A=b
+    apptainer build oci.sif oci:layout
+    chmod -R a+rX ."#;
+
 /// Given what Apptainer was given, we write what Apptainer writes: every byte.
 #[test]
-fn a_container_of_apptainers_is_written_again() {
+fn containers_of_apptainers_are_written_again() {
     let Some(oracle) = Oracle::prepared() else { return };
-    let theirs = oracle.path("real.sif");
-    assert_sound(&theirs);
-    let container = open(&theirs);
-    assert_eq!(rows(&container), listed(&oracle.text(&["apptainer", "sif", "list", "real.sif"])));
-    let ours = oracle.path("again.sif");
-    write(&ours, contents_of(&container), &data(&container, container.primary().unwrap()));
-    assert!(fs::read(ours).unwrap() == fs::read(theirs).unwrap(), "the bytes differ from Apptainer's");
+    oracle.run(&["sh", "-c", PREPARE_OCI]);
+    for (name, objects) in [("real.sif", 3), ("oci.sif", 4)] {
+        let theirs = oracle.path(name);
+        assert_sound(&theirs);
+        let container = open(&theirs);
+        assert_eq!(container.descriptors().count(), objects);
+        assert_eq!(rows(&container), listed(&oracle.text(&["apptainer", "sif", "list", name])));
+        let ours = oracle.path("again.sif");
+        write(&ours, contents_of(&container), &data(&container, container.primary().unwrap()));
+        assert!(fs::read(ours).unwrap() == fs::read(theirs).unwrap(), "{name}: the bytes differ from Apptainer's");
+    }
 }
 
 /// A container of ours, around a squashfs of mksquashfs, is listed, taken apart, inspected, signed, changed and run.

@@ -1,12 +1,12 @@
 //! What can be told about the bytes of objects without knowing what they mean.
 
-use super::super::descriptor::Descriptor;
-use super::super::finding::Finding;
-use super::super::kind::{DataType, Extra, FileSystem};
-use super::super::reader::{Container, read};
 use crate::error::{ErrorKind, IoResultExt as _, Result};
 use crate::io::{CHUNK_BYTES, HashingReader, Region};
 use crate::model::Digest;
+use crate::sif::descriptor::Descriptor;
+use crate::sif::finding::Finding;
+use crate::sif::kind::{DataType, Extra, FileSystem};
+use crate::sif::reader::{Container, read};
 
 /// Largest text or JSON object that is read, in bytes; Apptainer's are a few KiB.
 const TEXT_BYTES_MAX: u64 = 16 << 20;

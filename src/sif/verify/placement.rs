@@ -1,11 +1,11 @@
 //! Where the objects lie, and what is between them.
 
-use super::super::descriptor::{DESCRIPTOR_BYTES, Descriptor, at};
-use super::super::finding::Finding;
-use super::super::header::{self, HEADER_BYTES};
-use super::super::kind::DataType;
-use super::super::reader::{Container, read};
 use crate::error::Result;
+use crate::sif::descriptor::{DESCRIPTOR_BYTES, Descriptor, at};
+use crate::sif::finding::Finding;
+use crate::sif::header::{self, HEADER_BYTES};
+use crate::sif::kind::DataType;
+use crate::sif::reader::{Container, read};
 
 /// Most padding that is read to see whether it is zero, in bytes: more than any alignment in use asks for.
 const PADDING_BYTES_MAX: u64 = 64 << 10;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::super::descriptor::{DESCRIPTOR_BYTES, Descriptor, GROUP_MARK, Link, at};
-use super::super::finding::Finding;
-use super::super::header::{self, Header, LAUNCH_SCRIPT};
-use super::super::kind::{DataType, Extra, PartitionKind};
-use super::super::reader::Container;
-use super::super::record::trimmed;
 use crate::model::{Digest, Quoted};
+use crate::sif::descriptor::{DESCRIPTOR_BYTES, Descriptor, GROUP_MARK, Link, at};
+use crate::sif::finding::Finding;
+use crate::sif::header::{self, Header, LAUNCH_SCRIPT};
+use crate::sif::kind::{DataType, Extra, PartitionKind};
+use crate::sif::reader::Container;
+use crate::sif::record::trimmed;
 
 pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
     check_header(container, findings);
@@ -96,7 +96,7 @@ fn check_primary(container: &Container, findings: &mut Vec<Finding>) {
     let stated = header.architecture;
     let architecture = match container.primary().map(Descriptor::extra) {
         Some(Extra::Partition { architecture, .. }) => architecture,
-        _ => super::super::Architecture::UNKNOWN,
+        _ => crate::sif::Architecture::UNKNOWN,
     };
     if stated != architecture {
         let message = format!("the header says {stated:?}, the primary system partition {architecture:?}");
