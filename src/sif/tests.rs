@@ -288,7 +288,7 @@ fn every_damaged_byte_is_found() {
     // One more byte makes another name, too.
     let lengthened = |at: usize| names.iter().any(|&(start, len)| start + len == at);
     let used_extra = 4096 + 3 * 585 + 201..4096 + 3 * 585 + 212;
-    for at in 0..32_176 {
+    for (at, &byte) in bytes.iter().enumerate().take(32_176) {
         let in_slot = (at >= 4096).then(|| ((at - 4096) / 585, (at - 4096) % 585));
         let unread = match in_slot {
             None => at >= 128,
@@ -298,12 +298,12 @@ fn every_damaged_byte_is_found() {
         // Slots that are not in use are all alike.
         let flips: &[u8] = if at < 4096 + 5 * 585 { &[0x01, 0x80, 0xff] } else { &[0x40] };
         for &flip in flips {
-            file.write_all_at(&[bytes[at] ^ flip], at as u64).unwrap();
+            file.write_all_at(&[byte ^ flip], at as u64).unwrap();
             let findings = verify(&Region::whole(Arc::clone(&file)).unwrap()).unwrap();
             let worst = findings.iter().map(|it| it.severity).min();
             // A type may turn into another one that has the same form, and a name into another name.
-            let other_name = (renamed(at) || lengthened(at)) && (bytes[at] ^ flip).is_ascii_graphic();
-            let other_type = bytes[at] == 0x06 && flip == 1 && in_slot.is_some_and(|(_, within)| within == 0);
+            let other_name = (renamed(at) || lengthened(at)) && (byte ^ flip).is_ascii_graphic();
+            let other_type = byte == 0x06 && flip == 1 && in_slot.is_some_and(|(_, within)| within == 0);
             // A slot that claims to be in use is more than padding.
             let more_than_padding = lengthened(at) || in_slot.is_some_and(|(slot, within)| slot >= 4 && within == 4);
             match worst {
@@ -314,7 +314,7 @@ fn every_damaged_byte_is_found() {
                 Some(worst) => assert!(worst < Severity::Padding, "{at} ^ {flip:#x}: {findings:?}"),
             }
         }
-        file.write_all_at(&[bytes[at]], at as u64).unwrap();
+        file.write_all_at(&[byte], at as u64).unwrap();
     }
 }
 
