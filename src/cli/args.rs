@@ -29,6 +29,7 @@ A file that is named like one of the commands below is written ./inspect or dock
 const EXAMPLES: &str = "\
 Examples:
   docker save ubuntu:24.04 -o ubuntu.tar
+  convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
   convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
   convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
   convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
@@ -85,6 +86,7 @@ pub(super) struct Convert {
     pub(super) source: Option<OsString>,
     /// What to write
     ///
+    /// sif: a SIF file, which Singularity and Apptainer run.
     /// sif-rootfs: one flattened tar with all that Singularity expects inside.
     /// rootfs: one flattened tar, the image's files and nothing else.
     #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), verbatim_doc_comment)]
@@ -124,16 +126,19 @@ pub(super) struct Choice {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// none, gzip or zstd, with a level if you like [default: by the output's name, else none]
+    /// none, gzip or zstd, with a level if you like [default: gzip for sif, else by the output's name]
     #[arg(long, value_name = "KIND[:LEVEL]")]
     pub(super) compression: Option<String>,
+    /// Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) block_size: Option<u32>,
     /// Replace an output that exists, at once and whole
     #[arg(long, short, conflicts_with = "if_exists")]
     pub(super) force: bool,
     /// What to do when the output exists [default: fail]
     #[arg(long, value_name = "WHAT")]
     pub(super) if_exists: Option<WhenThere>,
-    /// Permissions of the output, octal [default: 666 less the umask]
+    /// Permissions of the output, octal [default: 666, for a sif 777, less the umask]
     #[arg(long, value_name = "OCTAL")]
     pub(super) mode: Option<String>,
     /// How many threads may work at once [default: as many as this machine runs]
@@ -158,7 +163,7 @@ pub(super) struct Checks {
 
 /// What goes into a root for Singularity.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Inside the root (sif-rootfs only)")]
+#[command(next_help_heading = "Inside the root (sif and sif-rootfs)")]
 pub(super) struct RootOptions {
     /// Which extended attributes are kept [default: none]
     #[arg(long, value_name = "WHICH")]
@@ -184,6 +189,9 @@ pub(super) struct RootOptions {
     /// Add a label; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) label: Vec<String>,
+    /// What the programs inside run on, where the image does not say (sif)
+    #[arg(long, value_name = "ARCH")]
+    pub(super) arch: Option<String>,
     /// The image's name as recorded inside [default: its tag or reference, else its ID]
     #[arg(long, value_name = "NAME")]
     pub(super) reference: Option<String>,
@@ -292,7 +300,7 @@ fn misuse(error: &clap::Error) -> Error {
     // "to pass '--x' as a value, use '-- --x'" is true and never what was meant.
     let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
     let tips: Vec<&str> = tips.filter(|tip| !tip.starts_with("to pass ")).collect();
-    let usage = "write \"convert SOURCE --to sif-rootfs\"; \"convert --help\" explains all options";
+    let usage = "write \"convert SOURCE --to sif\"; \"convert --help\" explains all options";
     let hint = if tips.is_empty() { usage.to_string() } else { tips.join("; ") };
     Error::new(ErrorKind::Usage, message).hint(hint)
 }

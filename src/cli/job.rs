@@ -121,7 +121,9 @@ fn request(
         jobs: jobs(output, environment)?,
         tmpdir: tmpdir(&arguments.choice, environment),
         if_exists: if_exists(output)?,
-        output_mode: output_mode(output, environment)?,
+        output_mode: output_mode(output, format, environment)?,
+        block_size: block_size(output, format)?,
+        architecture: root.arch.clone(),
         hash_output: arguments.checks.report.is_some(),
         source_date_epoch: source_date_epoch(environment)?,
         reference: root.reference.clone(),
@@ -190,10 +192,11 @@ fn same_file(one: &Path, other: &Path) -> bool {
 
 /// The options for a Singularity root have no meaning elsewhere, and an option without an effect is a mistake.
 fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
-    if format == Format::SifRootfs {
+    if format == Format::Sif || format == Format::SifRootfs && root.arch.is_none() {
         return Ok(());
     }
     let given = [
+        ("--arch", root.arch.is_some()),
         ("--xattrs", root.xattrs.is_some()),
         ("--all-root", root.all_root),
         ("--fix-perms", root.fix_perms),
@@ -207,7 +210,7 @@ fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
     match given.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => Err(usage(
             format!("option {option} has no meaning for {format}"),
-            format!("leave {option} out, or convert --to {}", Format::SifRootfs),
+            format!("leave {option} out, or convert --to {}", Format::Sif),
         )),
         None => Ok(()),
     }
@@ -234,8 +237,24 @@ fn if_exists(output: &OutputOptions) -> Result<IfExists> {
     }
 }
 
-fn output_mode(output: &OutputOptions, environment: &Environment) -> Result<u32> {
-    let Some(text) = output.mode.as_deref() else { return Ok(0o666 & !environment.umask) };
+fn block_size(output: &OutputOptions, format: Format) -> Result<Option<u32>> {
+    match output.block_size {
+        Some(_) if format != Format::Sif => Err(usage(
+            format!("option --block-size has no meaning for {format}"),
+            "leave --block-size out, or convert --to sif",
+        )),
+        Some(bytes) if !bytes.is_power_of_two() || !(4096..=1 << 20).contains(&bytes) => Err(usage(
+            format!("option --block-size: {bytes} is not a block size"),
+            "write a power of two from 4096 to 1048576",
+        )),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A SIF is a program (its first line starts it), a tar is not.
+fn output_mode(output: &OutputOptions, format: Format, environment: &Environment) -> Result<u32> {
+    let usual = if format == Format::Sif { 0o777 } else { 0o666 };
+    let Some(text) = output.mode.as_deref() else { return Ok(usual & !environment.umask) };
     let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
     mode.ok_or_else(|| {

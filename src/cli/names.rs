@@ -18,6 +18,7 @@ pub(super) fn default_output(source: &Spec, format: Format, compression: Option<
     name.extend_from_slice(match format {
         Format::SifRootfs => b".sif-rootfs.tar",
         Format::Rootfs => b".rootfs.tar",
+        Format::Sif => return Some(OsString::from_vec([name.as_slice(), b".sif"].concat())),
     });
     name.extend_from_slice(match compression {
         Some(Compression::Gzip(_)) => b".gz",

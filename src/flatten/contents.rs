@@ -1,4 +1,6 @@
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use crate::tree::{Content, Extent, FileData, Location};
@@ -55,6 +57,45 @@ impl Contents {
             .chain(sparse)
             .chain(std::iter::once(Piece::Zeros(data.size - end)))
             .filter(|piece| !piece.is_empty())
+    }
+}
+
+impl Contents {
+    /// Fills `buffer` with what stands at `offset` of a regular file; holes read as zeros.
+    ///
+    /// # Errors
+    /// As `pread`; [`io::ErrorKind::UnexpectedEof`] past the end of the file.
+    pub fn read_at(&self, data: &FileData, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= data.size);
+        let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let stored = |location: Location, from: u64, into: &mut [u8]| {
+            self.files[location.file.0 as usize].read_exact_at(into, location.offset + from)
+        };
+        match &data.content {
+            Content::Inline(bytes) => buffer.copy_from_slice(&bytes[offset as usize..end as usize]),
+            Content::Stored(location) => stored(*location, offset, buffer)?,
+            Content::Sparse(extents) => {
+                buffer.fill(0);
+                let first = extents.partition_point(|extent| extent.at + extent.len <= offset);
+                for extent in extents[first..].iter().take_while(|extent| extent.at < end) {
+                    let (from, to) = (extent.at.max(offset), (extent.at + extent.len).min(end));
+                    let into = &mut buffer[(from - offset) as usize..(to - offset) as usize];
+                    stored(extent.location, from - extent.at, into)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first offset from `offset` on that is not in a hole; `None` where only a hole follows.
+    pub fn next_data(data: &FileData, offset: u64) -> Option<u64> {
+        match &data.content {
+            Content::Sparse(extents) => {
+                let next = extents.partition_point(|extent| extent.at + extent.len <= offset);
+                extents.get(next).map(|extent| extent.at.max(offset))
+            }
+            _ => (offset < data.size).then_some(offset),
+        }
     }
 }
 

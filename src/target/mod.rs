@@ -3,10 +3,12 @@
 //! The idea to hold: a target pulls. It is given a merged tree and a way to read any file of it, writes them in its own
 //! order, and lets go of the output only when every digest has been verified.
 
+mod architecture;
 mod options;
 mod place;
 mod policy;
 mod rootfs;
+mod sif;
 
 pub use options::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy};
 
@@ -20,7 +22,8 @@ use crate::flatten::{self, Flattened, flatten};
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Compressor, HashingReader, Monitor, Phase, Region, StreamCodec};
 use crate::model::{Digest, Note, Reference, Timestamp};
-use crate::singularity::{self, Additions};
+use crate::sif::Architecture;
+use crate::singularity::{self, Additions, Prepared};
 use place::{Place, SPOOL_OFFSET};
 use rootfs::{FileSink, Sink, StreamSink};
 
@@ -40,16 +43,20 @@ pub fn convert(
     monitor: &Monitor,
     before_publish: impl FnOnce() -> Result<()>,
 ) -> Result<Outcome> {
-    let codec = stream_codec(request)?;
+    let codec = if request.format == Format::Sif { None } else { stream_codec(request)? };
     let place = Place::open(request)?;
+    if request.format == Format::Sif {
+        sif::compression(request)?;
+        place.expect_file()?;
+    }
     let spool = || place.spool(&request.tmpdir);
     let verify_first = request.jobs.get() == 1 || matches!(place, Place::Stream(_));
     let options = flatten::Options { jobs: request.jobs, monitor, spool: &spool, verify_first };
     let (written, summary) =
-        flatten(image, &options, |flattened| write_tar(image, request, flattened, &place, codec, monitor))?;
+        flatten(image, &options, |flattened| write(image, request, flattened, &place, codec, monitor))?;
     monitor.begin(Phase::Finish, 0);
     monitor.check()?;
-    let (size, sha256) = finish(place, written.stream_bytes, request, before_publish)?;
+    let (size, sha256) = finish(place, written.bytes, request, before_publish)?;
     Ok(Outcome {
         size,
         sha256,
@@ -90,11 +97,12 @@ fn stream_codec(request: &Request) -> Result<Option<StreamCodec>> {
 struct Written {
     names: u64,
     notes: Vec<Note>,
-    /// Bytes that went into a stream; files know their own size.
-    stream_bytes: u64,
+    /// How long the output is.
+    bytes: u64,
 }
 
-fn write_tar(
+/// Makes of the tree what the format wants, and writes it.
+fn write(
     image: &Image,
     request: &Request,
     mut flattened: Flattened,
@@ -103,10 +111,54 @@ fn write_tar(
     monitor: &Monitor,
 ) -> Result<Written> {
     let mut notes = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1)).collect::<Vec<_>>();
-    if request.format == Format::SifRootfs {
-        notes.extend(policy::apply(&mut flattened.tree, request));
-        notes.extend(add_singularity(image, request, &mut flattened)?);
+    if !request.format.is_for_singularity() {
+        return write_tar(request, flattened, place, codec, monitor, notes);
     }
+    notes.extend(policy::apply(&mut flattened.tree, request));
+    let (architecture, note) = architecture::architecture(image, &flattened.tree, &flattened.contents);
+    notes.extend(note);
+    let architecture = architecture.or_else(|| request.architecture.clone());
+    let mut prepared = add_singularity(image, request, &mut flattened, architecture.as_deref())?;
+    notes.append(&mut prepared.notes);
+    match place {
+        Place::File(output) if request.format == Format::Sif => {
+            notes.extend(policy::drop_unstorable_xattrs(&mut flattened.tree));
+            let names = flattened.tree.walk().count() as u64;
+            monitor.begin(Phase::Write, flattened.tree.file_bytes());
+            let code = sif_architecture(architecture.as_deref())?;
+            let (bytes, more) =
+                sif::write(flattened, prepared, code, made_at(image, request), output, request, monitor)?;
+            notes.extend(more);
+            Ok(Written { names, notes, bytes })
+        }
+        _ => write_tar(request, flattened, place, codec, monitor, notes),
+    }
+}
+
+fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
+    let hint = "say what the image runs on with --arch, for example --arch amd64";
+    let Some(name) = name else {
+        return Err(Error::new(ErrorKind::Unsupported, "neither config nor programs tell the architecture").hint(hint));
+    };
+    Architecture::from_goarch(name).ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}")).hint(hint)
+    })
+}
+
+/// The time of everything that is made rather than read.
+fn made_at(image: &Image, request: &Request) -> Timestamp {
+    let epoch = request.source_date_epoch.map(Timestamp::from_seconds);
+    epoch.or_else(|| image.config.created()).unwrap_or_default()
+}
+
+fn write_tar(
+    request: &Request,
+    flattened: Flattened,
+    place: &Place,
+    codec: Option<StreamCodec>,
+    monitor: &Monitor,
+    notes: Vec<Note>,
+) -> Result<Written> {
     let (bytes, names) = rootfs::measure(&flattened.tree);
     if codec.is_none() {
         if flattened.spooled_bytes > 0 && bytes > SPOOL_OFFSET {
@@ -116,7 +168,7 @@ fn write_tar(
     }
     monitor.begin(Phase::Write, bytes);
     let write = |sink: &mut dyn Sink| rootfs::write(&flattened.tree, &flattened.contents, sink, monitor);
-    let stream_bytes = match (place, codec) {
+    let bytes = match (place, codec) {
         (Place::File(output), None) => {
             let mut sink = FileSink::new(Arc::clone(output.file()));
             write(&mut sink)?;
@@ -135,23 +187,26 @@ fn write_tar(
             compress(Counting { inner: clone(file)?, bytes: 0 }, codec, request, write)?.bytes
         }
     };
-    Ok(Written { names, notes, stream_bytes })
+    Ok(Written { names, notes, bytes })
 }
 
-fn add_singularity(image: &Image, request: &Request, flattened: &mut Flattened) -> Result<Vec<Note>> {
-    let epoch = request.source_date_epoch.map(Timestamp::from_seconds);
+fn add_singularity(
+    image: &Image,
+    request: &Request,
+    flattened: &mut Flattened,
+    architecture: Option<&str>,
+) -> Result<Prepared> {
     let additions = Additions {
         reference: &recorded_reference(image, request.reference.as_deref()),
-        time: epoch.or_else(|| image.config.created()).unwrap_or_default(),
-        architecture: &image.platform().architecture,
+        time: made_at(image, request),
+        architecture: architecture.unwrap_or_default(),
         change_to_workdir: request.workdir,
         mkdir: &request.mkdir,
         mkfile: &request.mkfile,
         labels: &request.labels,
     };
-    let prepared = singularity::prepare(&mut flattened.tree, &image.config, &additions)
-        .doing(|| format!("preparing {} for Singularity", image.blobs.name()))?;
-    Ok(prepared.notes)
+    singularity::prepare(&mut flattened.tree, &image.config, &additions)
+        .doing(|| format!("preparing {} for Singularity", image.blobs.name()))
 }
 
 fn clone(file: &File) -> Result<File> {

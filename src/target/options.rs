@@ -13,17 +13,25 @@ pub enum Format {
     Rootfs,
     /// One flattened tar with all that Singularity and Apptainer expect inside.
     SifRootfs,
+    /// A SIF file, runnable by Singularity and Apptainer.
+    Sif,
 }
 
 impl Format {
     /// All formats, for help and completion.
-    pub const ALL: [Format; 2] = [Format::SifRootfs, Format::Rootfs];
+    pub const ALL: [Format; 3] = [Format::Sif, Format::SifRootfs, Format::Rootfs];
+
+    /// Whether what Singularity and Apptainer expect is put inside.
+    pub fn is_for_singularity(self) -> bool {
+        self != Format::Rootfs
+    }
 
     /// The name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Format::Rootfs => "rootfs",
             Format::SifRootfs => "sif-rootfs",
+            Format::Sif => "sif",
         }
     }
 }
@@ -128,23 +136,27 @@ pub struct Request {
     pub hash_output: bool,
     /// `SOURCE_DATE_EPOCH`, in seconds: the time of everything that is made rather than read.
     pub source_date_epoch: Option<i64>,
-    /// The image's name as recorded inside `sif-rootfs`; its own name or ID where absent.
+    /// `sif`: bytes in a data block, a power of two from 4 KiB to 1 MiB; `None` is 128 KiB.
+    pub block_size: Option<u32>,
+    /// `sif`: what the programs inside run on, in Go's spelling, where neither config nor programs say.
+    pub architecture: Option<String>,
+    /// The image's name as recorded inside `sif` and `sif-rootfs`; its own name or ID where absent.
     pub reference: Option<String>,
-    /// `sif-rootfs`: which extended attributes are kept.
+    /// `sif` and `sif-rootfs`: which extended attributes are kept.
     pub xattrs: XattrPolicy,
-    /// `sif-rootfs`: give everything to 0:0.
+    /// `sif` and `sif-rootfs`: give everything to 0:0.
     pub all_root: bool,
-    /// `sif-rootfs`: make directories u+rwx and files u+rw.
+    /// `sif` and `sif-rootfs`: make directories u+rwx and files u+rw.
     pub fix_perms: bool,
-    /// `sif-rootfs`: keep device nodes.
+    /// `sif` and `sif-rootfs`: keep device nodes.
     pub keep_devices: bool,
-    /// `sif-rootfs`: let the runscript change to the image's WORKDIR first.
+    /// `sif` and `sif-rootfs`: let the runscript change to the image's WORKDIR first.
     pub workdir: bool,
-    /// `sif-rootfs`: directories to create where missing.
+    /// `sif` and `sif-rootfs`: directories to create where missing.
     pub mkdir: Vec<EntryPath>,
-    /// `sif-rootfs`: empty files to create where missing.
+    /// `sif` and `sif-rootfs`: empty files to create where missing.
     pub mkfile: Vec<EntryPath>,
-    /// `sif-rootfs`: labels to add.
+    /// `sif` and `sif-rootfs`: labels to add.
     pub labels: Vec<(String, String)>,
 }
 

@@ -70,6 +70,15 @@ impl Place {
         }
     }
 
+    /// Refuses a stream, for a format whose beginning is written last.
+    pub(super) fn expect_file(&self) -> Result<()> {
+        match self {
+            Place::File(_) => Ok(()),
+            Place::Stream(_) => Err(Error::new(ErrorKind::Usage, "a SIF cannot be written to a stream")
+                .hint("name a file with -o: the header of a SIF is written last")),
+        }
+    }
+
     /// Refuses an output of `bytes` bytes that there is no room for.
     pub(super) fn expect_room(&self, bytes: u64) -> Result<()> {
         let Place::File(output) = self else { return Ok(()) };

@@ -53,13 +53,23 @@ fn drop_devices(tree: &mut Tree) -> Option<Note> {
     Some(note)
 }
 
+/// Drops what squashfs has no way to store: names outside of `user.`, `trusted.` and `security.`.
+pub(super) fn drop_unstorable_xattrs(tree: &mut Tree) -> Option<Note> {
+    let message = "extended attributes that squashfs cannot hold (POSIX ACLs, for example) were left out";
+    drop_xattrs_but(tree, message, crate::squashfs::xattr_is_storable)
+}
+
 fn drop_xattrs(tree: &mut Tree, policy: XattrPolicy) -> Option<Note> {
     let kept = |name: &[u8]| match policy {
         XattrPolicy::None => false,
         XattrPolicy::Capabilities => name == b"security.capability",
         XattrPolicy::All => true,
     };
-    let mut note = Note::new("xattrs-dropped", "", 0);
+    drop_xattrs_but(tree, "extended attributes were left out (--xattrs capabilities or all keeps them)", kept)
+}
+
+fn drop_xattrs_but(tree: &mut Tree, message: &str, kept: impl Fn(&[u8]) -> bool) -> Option<Note> {
+    let mut note = Note::new("xattrs-dropped", message, 0);
     for visit in tree.walk().collect::<Vec<_>>() {
         let Some(xattrs) = tree.inode_mut(visit.inode).metadata.xattrs.take() else { continue };
         let (keep, dropped): (Xattrs, Xattrs) = xattrs.into_iter().partition(|(name, _)| kept(name));
@@ -69,6 +79,5 @@ fn drop_xattrs(tree: &mut Tree, policy: XattrPolicy) -> Option<Note> {
         }
         tree.inode_mut(visit.inode).metadata.xattrs = (!keep.is_empty()).then(|| Box::new(keep));
     }
-    note.message = "extended attributes were left out (--xattrs capabilities or all keeps them)".to_string();
     (note.count > 0).then_some(note)
 }

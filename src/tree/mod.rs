@@ -98,6 +98,15 @@ impl Tree {
         parts.into_iter().try_fold(Tree::ROOT, |directory, part| Some(self.lookup(directory, part)?.inode))
     }
 
+    /// Bytes of all regular files that have a name, each counted once.
+    pub fn file_bytes(&self) -> u64 {
+        let bytes = |inode: &Inode| match &inode.kind {
+            Kind::File(data) if inode.links > 0 => data.size,
+            _ => 0,
+        };
+        self.inodes.iter().map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// Adds an inode that has no name yet.
     ///
     /// # Panics
