@@ -8,7 +8,9 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind as ClapKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::build::Build;
 use super::exit::TABLE;
+use super::verify::Verify;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::target::Format;
 
@@ -33,7 +35,9 @@ Examples:
   convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
   convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
   convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
-  convert inspect ubuntu.tar                       shows what an image holds";
+  convert build app.sif docker-archive:app.tar     as singularity build is called
+  convert inspect ubuntu.tar                       shows what an image holds
+  convert verify app.sif                           tells whether it is whole";
 
 const VARIABLES: &str = "\
 Environment:
@@ -67,8 +71,12 @@ struct CommandLine {
 /// A first word that asks for something else than a conversion.
 #[derive(Debug, Subcommand)]
 pub(super) enum Word {
+    /// Write a SIF, with the options and the order of "singularity build"
+    Build(Box<Build>),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
     Inspect(Inspect),
+    /// Tell whether a SIF, an archive or a layout is whole
+    Verify(Verify),
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -14,9 +14,11 @@ use super::environment::Environment;
 use super::names::default_output;
 use super::open::{Selection, Spec};
 use super::printer::Voice;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::model::{Digest, EntryPath, Quoted};
-use crate::target::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::image::Image;
+use crate::io::Monitor;
+use crate::model::{Digest, EntryPath, Note, Quoted};
+use crate::target::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy, verify_sif};
 
 /// One conversion, ready to run.
 #[derive(Debug)]
@@ -55,6 +57,38 @@ impl Job {
             expect_sha256: expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())?,
             source: spec,
         })
+    }
+}
+
+impl Job {
+    /// The output that is there already, where it may be used instead of a new one: it was made from this image, and it is
+    /// whole. `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when it was made from something else, [`ErrorKind::Mismatch`] when it is damaged.
+    pub(super) fn reusable(&self, image: &Image, monitor: &Monitor) -> Result<Option<Outcome>> {
+        let Destination::Path(path) = &self.request.destination else { return Ok(None) };
+        if self.request.if_exists != IfExists::Reuse || !path.exists() {
+            return Ok(None);
+        }
+        let hint = "add --force to replace it, or name another file with -o";
+        let whole = verify_sif(path, self.request.jobs, monitor).map_err(|error| error.hint(hint))?;
+        if whole.image != Some(image.id().to_string()) {
+            let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
+            let message = format!("output {path:?} exists and was made from {made}, not from image {}", image.id());
+            return Err(Error::new(ErrorKind::Output, message).hint(hint));
+        }
+        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
+        let note = Note::new("output-reused", "the output was there already, whole, and is used as it is", 1);
+        Ok(Some(Outcome {
+            size,
+            sha256: None,
+            entries: whole.names,
+            layer_entries: 0,
+            layer_bytes: 0,
+            diff_ids: image.config.diff_ids()?,
+            notes: whole.notes.into_iter().chain([note]).collect(),
+        }))
     }
 }
 
@@ -120,7 +154,7 @@ fn request(
         compression,
         jobs: jobs(output, environment)?,
         tmpdir: tmpdir(&arguments.choice, environment),
-        if_exists: if_exists(output)?,
+        if_exists: if_exists(output, format)?,
         output_mode: output_mode(output, format, environment)?,
         block_size: block_size(output, format)?,
         architecture: root.arch.clone(),
@@ -225,11 +259,12 @@ fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsiz
     }
 }
 
-fn if_exists(output: &OutputOptions) -> Result<IfExists> {
+fn if_exists(output: &OutputOptions, format: Format) -> Result<IfExists> {
     match output.if_exists {
         _ if output.force => Ok(IfExists::Replace),
         None | Some(WhenThere::Fail) => Ok(IfExists::Fail),
         Some(WhenThere::Replace) => Ok(IfExists::Replace),
+        Some(WhenThere::Reuse) if format == Format::Sif => Ok(IfExists::Reuse),
         Some(WhenThere::Reuse) => Err(usage(
             "option --if-exists: a tar cannot be reused, for it does not say what it was made from",
             "reuse is for outputs of the format sif; use --if-exists replace",

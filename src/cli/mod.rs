@@ -5,6 +5,7 @@
 //! that a user of the library would miss.
 
 mod args;
+mod build;
 mod environment;
 mod exit;
 mod hashing;
@@ -17,6 +18,7 @@ mod progress;
 mod report;
 mod run;
 mod signals;
+mod verify;
 
 use std::ffi::OsString;
 
@@ -35,10 +37,12 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     exit::install_panic_hook();
     let code = match args::parse(&arguments) {
         Ok(Parsed::Text(text)) => run::printed(|| printer::data(text.as_bytes())),
+        Ok(Parsed::Word(Word::Build(build))) => run::build(*build, &arguments, &environment, quit),
+        Ok(Parsed::Word(Word::Verify(verify))) => run::verify(&verify, &environment, quit),
         Ok(Parsed::Word(Word::Inspect(inspect))) => run::inspect(&inspect, &environment, quit),
         Ok(Parsed::Word(Word::Completions { shell })) => run::printed(|| printer::data(&args::completions(shell))),
         Ok(Parsed::Word(Word::Man)) => run::printed(|| printer::data(&args::man()?)),
-        Ok(Parsed::Convert(convert)) => run::convert(&convert, &arguments, &environment, quit),
+        Ok(Parsed::Convert(convert)) => run::convert(&convert, None, &arguments, &environment, quit),
         Err(error) => run::misuse(error, &arguments, Voice::default()),
     };
     i32::from(code)

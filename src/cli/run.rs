@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::{self, Convert, Inspect, ProgressMode};
+use super::build::Build;
 use super::environment::Environment;
 use super::exit::{Failure, guarded};
 use super::hashing::InputHash;
@@ -16,6 +17,7 @@ use super::printer::{self, Bytes, Grouped, Voice};
 use super::progress::Watcher;
 use super::report::{ImageRecord, OutputRecord, Recorder, SourceRecord, Status};
 use super::signals::Listener;
+use super::verify::{self, Verify};
 use super::{Quit, inspect, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -27,7 +29,13 @@ use crate::target::{self, Destination, Outcome};
 const INSPECT_GRACE: Duration = Duration::from_secs(2);
 
 /// `convert SOURCE --to FORMAT`.
-pub(super) fn convert(arguments: &Convert, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+pub(super) fn convert(
+    arguments: &Convert,
+    note: Option<Note>,
+    words: &[OsString],
+    environment: &Environment,
+    quit: Quit,
+) -> u8 {
     let (voice, mode) = match job::voice(&arguments.feedback, environment) {
         Ok(both) => both,
         Err(error) => return misuse(error, words, Voice::default()),
@@ -37,13 +45,36 @@ pub(super) fn convert(arguments: &Convert, words: &[OsString], environment: &Env
         Err(error) => return failed(&error, voice),
     };
     let spelling = arguments.source.as_deref().unwrap_or_default();
-    recorder.record(|report| report.source = Some(SourceRecord::of(spelling, None)));
+    recorder.record(|report| {
+        report.source = Some(SourceRecord::of(spelling, None));
+        report.notes.extend(note);
+    });
     let result = guarded(|| {
         let job = Job::resolve(arguments, environment)?;
         recorder.record(|report| report.source = Some(SourceRecord::of(spelling, job.source.path())));
         supervised((mode, Duration::ZERO), voice, &recorder, quit, |monitor| attempt(&job, voice, &recorder, monitor))
     });
     conclude(result, voice, &recorder)
+}
+
+/// `convert build OUTPUT SOURCE`.
+pub(super) fn build(arguments: Build, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+    match arguments.into_convert() {
+        Ok((arguments, note)) => convert(&arguments, note, words, environment, quit),
+        Err(error) => misuse(error, words, Voice::default()),
+    }
+}
+
+/// `convert verify FILE`.
+pub(super) fn verify(arguments: &Verify, environment: &Environment, quit: Quit) -> u8 {
+    printed(|| {
+        let (voice, mode) = job::voice(&arguments.feedback, environment)?;
+        let recorder = Arc::new(Recorder::new(None, &[])?);
+        let page = supervised((mode, INSPECT_GRACE), voice, &recorder, quit, |monitor| {
+            verify::page(arguments, environment, voice, monitor)
+        })?;
+        printer::data(page.as_bytes())
+    })
 }
 
 /// `convert inspect SOURCE`.
@@ -125,6 +156,9 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         });
         check_digest(job.expect_digest, &image)?;
         describe(&image, voice);
+        if let Some(reused) = job.reusable(&image, monitor)? {
+            return Ok(reused);
+        }
         // Before the output may appear, the input must be what it should be. A stream cannot be taken back.
         let before_publish = || hash.as_ref().map_or(Ok(()), InputHash::settle);
         if job.expect_sha256.is_some() && job.request.destination == Destination::Stdout {

@@ -9,8 +9,10 @@ mod place;
 mod policy;
 mod rootfs;
 mod sif;
+mod verify;
 
 pub use options::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy};
+pub use verify::{Whole, is_sif, verify_layers, verify_sif};
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -126,8 +128,14 @@ fn write(
             let names = flattened.tree.walk().count() as u64;
             monitor.begin(Phase::Write, flattened.tree.file_bytes());
             let code = sif_architecture(architecture.as_deref())?;
-            let (bytes, more) =
-                sif::write(flattened, prepared, code, made_at(image, request), output, request, monitor)?;
+            let (bytes, more) = sif::write(
+                flattened,
+                prepared,
+                sif::Made { image_id: image.id(), architecture: code, time: made_at(image, request) },
+                output,
+                request,
+                monitor,
+            )?;
             notes.extend(more);
             Ok(Written { names, notes, bytes })
         }

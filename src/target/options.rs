@@ -102,6 +102,8 @@ pub enum IfExists {
     Fail,
     /// It is replaced, atomically.
     Replace,
+    /// The caller looks at it first and uses it if it will do; one that appears meanwhile is an error.
+    Reuse,
 }
 
 /// Which extended attributes are kept.

@@ -7,7 +7,7 @@ use super::options::{Compression, Request};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::flatten::{Contents, Flattened};
 use crate::io::{Monitor, Output};
-use crate::model::{Note, Quoted, Timestamp};
+use crate::model::{Digest, Note, Quoted, Timestamp};
 use crate::sif::{self, Architecture, LAUNCH_SCRIPT, Plan};
 use crate::singularity::Prepared;
 use crate::squashfs::{self, Attributes, FileSource, FileStore, Node, NodeId, Options, Summary, Writer};
@@ -29,20 +29,33 @@ pub(super) fn compression(request: &Request) -> Result<squashfs::Compression> {
     }
 }
 
+/// What a SIF says of its making.
+pub(super) struct Made {
+    /// The image it is made from.
+    pub(super) image_id: Digest,
+    /// What its programs run on.
+    pub(super) architecture: Architecture,
+    /// The one time of everything that is not read from the image.
+    pub(super) time: Timestamp,
+}
+
 /// Writes the SIF and says how long it is in bytes, and what the user should know.
 pub(super) fn write(
     flattened: Flattened,
     prepared: Prepared,
-    architecture: Architecture,
-    time: Timestamp,
+    made: Made,
     output: &Output,
     request: &Request,
     monitor: &Monitor,
 ) -> Result<(u64, Vec<Note>)> {
-    let objects = [("inspect-metadata.json", prepared.inspect_metadata), ("oci-config.json", prepared.oci_config)];
+    let objects = [
+        ("inspect-metadata.json", prepared.inspect_metadata),
+        ("oci-config.json", prepared.oci_config),
+        (sif::SEAL_NAME, sif::unsealed(&made.image_id.to_string())),
+    ];
     let plan = Plan::new(sif::Contents {
-        architecture,
-        time_seconds: time.seconds,
+        architecture: made.architecture,
+        time_seconds: made.time.seconds,
         uuid: [0; 16],
         launch_script: LAUNCH_SCRIPT.to_vec(),
         definition: prepared.definition.into_bytes(),
@@ -53,7 +66,7 @@ pub(super) fn write(
     let store = FileStore { file: Arc::clone(output.file()), offset: plan.partition_offset() };
     let options = Options {
         compression: compression(request)?,
-        mkfs_time: time.seconds.clamp(0, u32::MAX.into()) as u32,
+        mkfs_time: made.time.seconds.clamp(0, u32::MAX.into()) as u32,
         block_size: request.block_size.unwrap_or(Options::new(0, request.jobs).block_size),
         threads: request.jobs,
     };
@@ -61,6 +74,7 @@ pub(super) fn write(
     let bytes = plan.finish(&mut file, summary.padded_bytes)?;
     // Decoded contents that lay behind the output are not wanted any more.
     output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
+    sif::seal(output.file(), monitor)?;
     Ok((bytes, notes(&summary)))
 }
 

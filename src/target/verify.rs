@@ -1,0 +1,111 @@
+//! Whether a finished output is whole.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::image::Image;
+use crate::io::{Monitor, Phase, Region, decode};
+use crate::model::{Digest, Note};
+use crate::sif::{Container, DataType, Finding, Severity, check_seal, read_seal};
+use crate::squashfs;
+
+/// What was found in a file without fault.
+#[derive(Debug, Clone)]
+pub struct Whole {
+    /// Names in its file system, the root included.
+    pub names: u64,
+    /// Blocks of data that were decoded.
+    pub blocks: u64,
+    /// The config digest of the image it was made from, where it says so.
+    pub image: Option<String>,
+    /// What is odd about it but harms nothing.
+    pub notes: Vec<Note>,
+}
+
+/// Whether a file begins as a SIF does.
+pub fn is_sif(path: &Path) -> bool {
+    let mut start = [0; 10];
+    let file = File::open(path);
+    file.is_ok_and(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 32).is_ok())
+        && start == *b"SIF_MAGIC\0"
+}
+
+/// Checks a SIF, ours or anyone's: header, descriptors, bounds, every table and every block of the squashfs, and the
+/// checksums that files of ours carry.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] with the place where it breaks.
+pub fn verify_sif(path: &Path, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
+    let doing = || format!("verifying {path:?}");
+    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    monitor.begin(Phase::Verify, region.len);
+    verify_region(&region, threads, monitor).map_err(broken).doing(doing)
+}
+
+/// Damage in a file that should be whole is a mismatch, whatever reader met it.
+fn broken(error: Error) -> Error {
+    if error.kind() != ErrorKind::InvalidImage {
+        return error;
+    }
+    Error::new(ErrorKind::Mismatch, error).hint("the file is damaged: convert or fetch it again")
+}
+
+fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
+    let mut notes = Vec::new();
+    sort_out(crate::sif::verify(region)?, &mut notes)?;
+    let container = Container::open(region.clone())?;
+    let primary = container.primary();
+    let primary = primary.ok_or_else(|| Error::new(ErrorKind::Unsupported, "it has no system partition to verify"))?;
+    let partition = container.data(primary)?;
+    let found = squashfs::Image::open(partition).and_then(|image| image.verify(threads, monitor));
+    let found = found.doing(|| format!("partition at byte {}", primary.offset))?;
+    match check_seal(&container, monitor)? {
+        Some(findings) => sort_out(findings, &mut notes)?,
+        None => notes.push(Note::new(
+            "no-checksums",
+            "blocks that are stored uncompressed were not checked: the file carries no checksums of them",
+            found.unprotected_blocks,
+        )),
+    }
+    let signed = container.descriptors().filter(|descriptor| descriptor.data_type == DataType::Signature).count();
+    if signed > 0 {
+        let message = "signatures were not verified (apptainer verify does that)";
+        notes.push(Note::new("signatures-not-verified", message, signed as u64));
+    }
+    let image = read_seal(&container)?.map(|(seal, _)| seal.image);
+    Ok(Whole { names: found.names, blocks: found.checked_blocks + found.unprotected_blocks, image, notes })
+}
+
+/// The first error ends it; the rest is worth a word.
+fn sort_out(findings: Vec<Finding>, notes: &mut Vec<Note>) -> Result<()> {
+    for finding in findings {
+        let message = format!("byte {}: {}", finding.offset, finding.message);
+        match finding.severity {
+            Severity::Error => return Err(Error::new(ErrorKind::InvalidImage, message)),
+            Severity::Notice => notes.push(Note::new("unusual", message, 1)),
+            Severity::Padding => notes.push(Note::new("padding", message, 1)),
+        }
+    }
+    Ok(())
+}
+
+/// Reads every layer of an image and compares it with all digests that are known of it.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] naming the layer.
+pub fn verify_layers(image: &Image, threads: NonZeroUsize, monitor: &Monitor) -> Result<Vec<Digest>> {
+    let verify = |index: usize| -> Result<Digest> {
+        let layer = &image.layers[index];
+        let stored = image.blobs.open(&layer.blob)?;
+        let staged = threads.get() > 1;
+        let ((), found) = decode(stored, layer.blob.expected(), monitor, staged, |_| Ok(()))?;
+        crate::io::Expected { digest: layer.diff_id, size: None }.check(found.digest, found.bytes)?;
+        Ok(found.digest)
+    };
+    let named = |index| verify(index).map_err(broken).doing(|| format!("verifying {}", image.layer_name(index)));
+    (0..image.layers.len()).map(named).collect()
+}
