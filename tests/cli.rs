@@ -563,3 +563,58 @@ fn signals_end_a_blocked_program() {
         assert_eq!(place.names(), ["pipe"]);
     }
 }
+
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    std::fs::read_to_string(path).expect("README.md")
+}
+
+/// The first two cells of each row of the table under `heading` in README.md.
+fn readme_table(heading: &str) -> Vec<(String, String)> {
+    let readme = readme();
+    let (_, section) = readme.split_once(&format!("\n{heading}\n")).expect("the heading");
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let cells = rows.take_while(|line| line.starts_with('|')).map(|line| {
+        let mut cells = line.trim_matches('|').split('|').map(|cell| cell.trim().to_string());
+        (cells.next().expect("a cell"), cells.next().expect("a second cell"))
+    });
+    cells.collect()
+}
+
+fn help() -> String {
+    let output = Place::new().command("--help").output().expect("the program runs");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn readme_and_help_list_the_same_exit_codes() {
+    let help = help();
+    let (_, codes) = help.split_once("\nExit codes:\n").expect("help lists exit codes");
+    let codes = codes.lines().map(|line| line.trim().split_once("  ").expect("a code and its meaning"));
+    let codes: Vec<(String, String)> = codes.map(|(code, text)| (code.to_string(), text.trim().to_string())).collect();
+    assert!(codes.len() >= 10, "{codes:?}");
+    assert_eq!(readme_table("## Exit codes"), codes);
+}
+
+#[test]
+fn readme_has_every_format_and_no_option_that_is_not_there() {
+    let help = help();
+    let values = help.split_once("[possible values: ").and_then(|(_, rest)| rest.split_once(']')).expect("formats").0;
+    let formats = readme_table("### Formats");
+    for format in values.split(", ") {
+        assert!(formats.iter().any(|(name, _)| *name == format!("`{format}`")), "README.md has no row for {format}");
+    }
+    // Options of other programs.
+    let others = ["--bench", "--path"];
+    let known = options(&help);
+    let named = options(&readme());
+    let unknown: Vec<&String> = named.iter().filter(|o| !known.contains(*o) && !others.contains(&o.as_str())).collect();
+    assert!(named.len() > 10 && unknown.is_empty(), "README.md names options that help does not: {unknown:?}");
+}
+
+/// The long options that a text names.
+fn options(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let is_option = |word: &&str| word.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic));
+    words.filter(is_option).map(str::to_string).chain(["--help".to_string()]).collect()
+}
