@@ -98,7 +98,9 @@ fn help_is_for_newcomers() {
            convert <COMMAND>
 
     Commands:
+      build        Write a SIF, with the options and the order of "singularity build"
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      verify       Tell whether a SIF, an archive or a layout is whole
       completions  Print a completion script for a shell
       man          Print the manual page
 
@@ -110,10 +112,11 @@ fn help_is_for_newcomers() {
       -t, --to <FORMAT>
               What to write
 
+              sif: a SIF file, which Singularity and Apptainer run.
               sif-rootfs: one flattened tar with all that Singularity expects inside.
               rootfs: one flattened tar, the image's files and nothing else.
 
-              [possible values: sif-rootfs, rootfs]
+              [possible values: sif, sif-rootfs, rootfs]
 
       -o, --output <FILE>
               Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
@@ -138,7 +141,11 @@ fn help_is_for_newcomers() {
 
     Output:
           --compression <KIND[:LEVEL]>
-              none, gzip or zstd, with a level if you like [default: by the output's name, else none]
+              none, gzip or zstd, with a level if you like [default: gzip for sif, else by the output's
+              name]
+
+          --block-size <BYTES>
+              Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
 
       -f, --force
               Replace an output that exists, at once and whole
@@ -149,7 +156,7 @@ fn help_is_for_newcomers() {
               [possible values: fail, replace, reuse]
 
           --mode <OCTAL>
-              Permissions of the output, octal [default: 666 less the umask]
+              Permissions of the output, octal [default: 666, for a sif 777, less the umask]
 
       -j, --jobs <N>
               How many threads may work at once [default: as many as this machine runs]
@@ -164,7 +171,7 @@ fn help_is_for_newcomers() {
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
 
-    Inside the root (sif-rootfs only):
+    Inside the root (sif and sif-rootfs):
           --xattrs <WHICH>
               Which extended attributes are kept [default: none]
 
@@ -191,6 +198,9 @@ fn help_is_for_newcomers() {
           --label <KEY=VALUE>
               Add a label; may be repeated
 
+          --arch <ARCH>
+              What the programs inside run on, where the image does not say (sif)
+
           --reference <NAME>
               The image's name as recorded inside [default: its tag or reference, else its ID]
 
@@ -212,10 +222,13 @@ fn help_is_for_newcomers() {
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
+      convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert build app.sif docker-archive:app.tar     as singularity build is called
       convert inspect ubuntu.tar                       shows what an image holds
+      convert verify app.sif                           tells whether it is whole
 
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
@@ -249,7 +262,9 @@ fn short_help_fits_a_screen() {
            convert <COMMAND>
 
     Commands:
+      build        Write a SIF, with the options and the order of "singularity build"
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      verify       Tell whether a SIF, an archive or a layout is whole
       completions  Print a completion script for a shell
       man          Print the manual page
 
@@ -257,7 +272,7 @@ fn short_help_fits_a_screen() {
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
-      -t, --to <FORMAT>    What to write [possible values: sif-rootfs, rootfs]
+      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs]
       -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
                            this directory]
       -h, --help           Print help (see more with '--help')
@@ -271,12 +286,15 @@ fn short_help_fits_a_screen() {
                                           [default: see Environment, then /tmp]
 
     Output:
-          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like [default: by the
-                                        output's name, else none]
+          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like [default: gzip for
+                                        sif, else by the output's name]
+          --block-size <BYTES>          Bytes in a block of a sif, a power of two from 4096 to 1048576
+                                        [default: 131072]
       -f, --force                       Replace an output that exists, at once and whole
           --if-exists <WHAT>            What to do when the output exists [default: fail] [possible
                                         values: fail, replace, reuse]
-          --mode <OCTAL>                Permissions of the output, octal [default: 666 less the umask]
+          --mode <OCTAL>                Permissions of the output, octal [default: 666, for a sif 777,
+                                        less the umask]
       -j, --jobs <N>                    How many threads may work at once [default: as many as this
                                         machine runs]
 
@@ -287,7 +305,7 @@ fn short_help_fits_a_screen() {
           --report <FILE>           Write a JSON report, on success and on failure; "-" is standard
                                     output
 
-    Inside the root (sif-rootfs only):
+    Inside the root (sif and sif-rootfs):
           --xattrs <WHICH>     Which extended attributes are kept [default: none] [possible values:
                                none, capabilities, all]
           --all-root           Give everything to root (0:0)
@@ -298,6 +316,7 @@ fn short_help_fits_a_screen() {
           --mkfile <PATH>      Create an empty file where the image has none, to bind to; may be
                                repeated
           --label <KEY=VALUE>  Add a label; may be repeated
+          --arch <ARCH>        What the programs inside run on, where the image does not say (sif)
           --reference <NAME>   The image's name as recorded inside [default: its tag or reference, else
                                its ID]
 
@@ -309,10 +328,13 @@ fn short_help_fits_a_screen() {
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
+      convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert build app.sif docker-archive:app.tar     as singularity build is called
       convert inspect ubuntu.tar                       shows what an image holds
+      convert verify app.sif                           tells whether it is whole
 
     More with --help: sources, exit codes, environment.
     "#);
@@ -378,19 +400,19 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: the following required arguments were not provided: --to <FORMAT> <SOURCE>
-    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar"), @r#"
     exit 2
     -- stderr
     error: the following required arguments were not provided: --to <FORMAT>
-    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif-rootfs, rootfs]
-    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs]
+    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"
     exit 2
@@ -402,13 +424,13 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: unexpected argument '--bad' found
-    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --workdir"), @r"
     exit 2
     -- stderr
     error: option --workdir has no meaning for rootfs
-    hint: leave --workdir out, or convert --to sif-rootfs
+    hint: leave --workdir out, or convert --to sif
     ");
     assert_snapshot!(place.transcript("- --to rootfs"), @r#"
     exit 2
@@ -420,7 +442,7 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: the argument '--quiet' cannot be used with '--verbose'
-    hint: write "convert SOURCE --to sif-rootfs"; "convert --help" explains all options
+    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
 }
 
