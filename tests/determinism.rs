@@ -6,6 +6,7 @@
 mod support {
     pub mod case;
     pub mod entry;
+    pub mod large;
     pub mod layer;
     pub mod listing;
     pub mod pack;
@@ -17,56 +18,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use support::case::{self, Expected, Layer};
-use support::entry::{Content, Entry, Kind};
-use support::layer;
+use support::large::layers;
 use support::pack::{Squeeze, docker_archive, sha256};
 use support::run::{host_has, is_root, program, run, skip};
 
 const FORMATS: [&str; 2] = ["rootfs", "sif-rootfs"];
-
-/// Every case that makes a tree, one below the other in directories of their own, and files large enough to keep several
-/// threads at work.
-fn layers() -> Vec<Vec<u8>> {
-    let mut layers: Vec<Layer> = Vec::new();
-    for case in case::all() {
-        // A path that is long already cannot go one deeper; what is said of the root cannot be moved below it.
-        let unfit = |layer: &Layer| layer.entries().any(|entry| entry.path.len() > 90 || entry.is("v7"));
-        if matches!(case.expected, Expected::Error { .. }) || case.layers.iter().any(unfit) {
-            continue;
-        }
-        for (number, layer) in case.layers.iter().enumerate() {
-            layers.resize(layers.len().max(number + 1), Layer::default());
-            for entry in layer.entries() {
-                let mut entry = entry.clone();
-                let below = |path: &[u8]| [case.name.as_bytes(), b"/", path].concat();
-                if let Kind::Link(target) = &mut entry.kind {
-                    // Above the root there is the root; below a directory there is not.
-                    let clean: Vec<&[u8]> = target.split(|&byte| byte == b'/').filter(|part| *part != b"..").collect();
-                    *target = below(&clean.join(&b'/'));
-                }
-                let clean: Vec<&[u8]> = entry.path.split(|&byte| byte == b'/').filter(|part| *part != b"..").collect();
-                entry.path = below(&clean.join(&b'/'));
-                layers[number].items.push(case::Item::Entry(entry));
-            }
-        }
-    }
-    for (number, layer) in layers.iter_mut().enumerate() {
-        let mut state = number as u32 + 1;
-        let noise: Vec<u8> = (0..3_000_000).map(|_| next(&mut state)).collect();
-        let name = format!("large-{number}");
-        layer.items.push(case::Item::Entry(Entry::new(name, Kind::File(Content::data(noise)))));
-    }
-    layers.iter().map(layer::tar).collect()
-}
-
-/// A xorshift generator: bytes that do not compress.
-fn next(state: &mut u32) -> u8 {
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    *state as u8
-}
 
 /// A directory that anyone may enter, with the image and a copy of the program.
 fn prepare(squeeze: Squeeze) -> tempfile::TempDir {

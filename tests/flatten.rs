@@ -10,16 +10,17 @@ mod support {
     pub mod pack;
     pub mod reference;
     pub mod run;
+    pub mod singularity;
 }
 
 use std::fs;
 
 use support::case::{self, Case, Expected};
 use support::entry::Entry;
-use support::listing::{self, Listing, Path, Times, parts};
+use support::listing::{self, Listing, Times};
 use support::pack::{Squeeze, docker_archive};
 use support::run::{self, convert_to_stdout, exit_code};
-use support::{layer, reference};
+use support::{layer, reference, singularity};
 
 /// Runs `check` on every case and reports all that fail.
 fn every_case(check: impl Fn(&Case) -> Result<(), String>) {
@@ -61,7 +62,7 @@ fn sif_rootfs_of_every_case() {
     every_case(|case| {
         convert(case, "sif-rootfs", &["--keep-devices", "--xattrs", "all"], |expected, mut found| {
             let mut expected = expected.clone();
-            subtract(&mut expected, &mut found)?;
+            singularity::subtract(&mut expected, &mut found)?;
             same(&expected, &found, Times::Exact)
         })
     });
@@ -112,66 +113,6 @@ fn notes(case: &Case, report: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What `sif-rootfs` may add to any image.
-const ADDED_DIRECTORIES: [(&str, u32); 10] = [
-    (".singularity.d", 0o755),
-    ("dev", 0o755),
-    ("etc", 0o755),
-    ("home", 0o755),
-    ("proc", 0o755),
-    ("root", 0o755),
-    ("sys", 0o755),
-    ("tmp", 0o1777),
-    ("var", 0o755),
-    ("var/tmp", 0o1777),
-];
-const ADDED_LINKS: [(&str, &str); 6] = [
-    ("singularity", ".singularity.d/runscript"),
-    (".run", ".singularity.d/actions/run"),
-    (".exec", ".singularity.d/actions/exec"),
-    (".test", ".singularity.d/actions/test"),
-    (".shell", ".singularity.d/actions/shell"),
-    ("environment", ".singularity.d/env/90-environment.sh"),
-];
-
-/// Takes away what was added, after a look at what must be there.
-fn subtract(expected: &mut Listing, found: &mut Listing) -> Result<(), String> {
-    for path in ["etc/hosts", "etc/resolv.conf"] {
-        let path = parts(path.as_bytes());
-        let found = found.names.remove(&path).map(|id| found.nodes[id].what.clone());
-        expected.names.remove(&path);
-        if found != Some(listing::file(b"")) {
-            return Err(format!("{} is {found:?}", listing::show(&path)));
-        }
-    }
-    for (name, target) in ADDED_LINKS {
-        let path = parts(name.as_bytes());
-        if found.node(&path).map(|node| &node.what) != Some(&listing::What::Symlink(target.into())) {
-            return Err(format!("{name} does not lead to {target}"));
-        }
-        found.names.remove(&path);
-        expected.names.remove(&path);
-    }
-    let inside = |path: &Path| path.len() > 1 && path[0] == b".singularity.d";
-    for script in ["actions/run", "env/10-docker2singularity.sh", "runscript", "labels.json", "Singularity"] {
-        let path = parts(format!(".singularity.d/{script}").as_bytes());
-        found.node(&path).ok_or_else(|| format!("there is no {}", listing::show(&path)))?;
-    }
-    found.names.retain(|path, _| !inside(path));
-    for (name, mode) in ADDED_DIRECTORIES {
-        let path = parts(name.as_bytes());
-        let made = found.node(&path) == Some(&listing::Node { mode, time: at_made(), ..listing::made_directory() });
-        if made && !expected.names.contains_key(&path) {
-            found.names.remove(&path);
-        }
-    }
-    Ok(())
-}
-
-fn at_made() -> support::entry::When {
-    support::entry::When::At(support::entry::MADE)
 }
 
 /// A case's text says what its entry is: writing an entry out and reading it again changes nothing.

@@ -84,6 +84,11 @@ pub fn docker_archive_of(config: &Value, layers: &[Vec<u8>], how: Squeeze) -> Ve
 
 /// An OCI layout with one image under the tag `latest`.
 pub fn oci_layout(directory: &Path, layers: &[Vec<u8>]) {
+    oci_layout_of(directory, &config(layers), layers, Squeeze::Not);
+}
+
+/// The same of a config of any kind, the layers stored in any way.
+pub fn oci_layout_of(directory: &Path, config: &Value, layers: &[Vec<u8>], how: Squeeze) {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let blob = |kind: &str, bytes: &[u8]| {
@@ -95,8 +100,13 @@ pub fn oci_layout(directory: &Path, layers: &[Vec<u8>]) {
             "size": bytes.len(),
         })
     };
-    let layer_blobs: Vec<Value> = layers.iter().map(|layer| blob("layer.v1.tar", layer)).collect();
-    let config = blob("config.v1+json", &serde_json::to_vec(&config(layers)).unwrap());
+    let layer_kind = match how {
+        Squeeze::Not => "layer.v1.tar",
+        Squeeze::Gzip => "layer.v1.tar+gzip",
+        Squeeze::Zstd => "layer.v1.tar+zstd",
+    };
+    let layer_blobs: Vec<Value> = layers.iter().map(|layer| blob(layer_kind, &squeeze(layer, how))).collect();
+    let config = blob("config.v1+json", &serde_json::to_vec(config).unwrap());
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
