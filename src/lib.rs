@@ -1,4 +1,38 @@
-//! Converts Docker and OCI images into SIF-ready rootfs tarballs and runnable SIF files.
+//! Converts Docker and OCI images into SIF-ready rootfs tarballs and runnable SIF files: one pass, no root, the same bytes
+//! every time.
+//!
+//! ```text
+//! source ──► image ──► flatten ──► target
+//! where      manifest,  layers ──►   rootfs tar · SIF-ready rootfs tar · SIF
+//! blobs      config,    one Tree,
+//! come       verified   then bytes
+//! from       layers     once
+//! ```
+//!
+//! | source ↓ · target → | `rootfs` | `sif-rootfs` | `sif` |
+//! |---|---|---|---|
+//! | docker-archive of any age and producer | ✓ | ✓ | ✓ |
+//! | OCI archive | ✓ | ✓ | ✓ |
+//! | OCI layout directory | ✓ | ✓ | ✓ |
+//!
+//! A [`Source`] is opened and lists images; one [`Image`] is selected; [`convert`] writes it as a [`Request`] says. What is in
+//! between is public too: [`flatten::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
+//! something else with it, and lets nothing out before every digest has been verified.
+//!
+//! ```no_run
+//! use sif_convert::{Monitor, OpenOptions, Selection, Spec, open};
+//!
+//! # fn main() -> sif_convert::Result<()> {
+//! let monitor = Monitor::default();
+//! let options = OpenOptions { tmpdir: "/tmp".into(), want_layers: true };
+//! let source = open(&Spec::parse("image.tar".as_ref())?, &options, &monitor)?;
+//! let image = source.select(&Selection::default())?;
+//! println!("{} {}", image.id(), image.platform());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about it.
 
 mod error;
 
@@ -18,3 +52,7 @@ pub mod tree;
 pub mod cli;
 
 pub use error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+pub use image::Image;
+pub use io::Monitor;
+pub use source::{OpenOptions, Selection, Source, Spec, open};
+pub use target::{Outcome, Request, convert};
