@@ -7,6 +7,7 @@
 mod support {
     pub mod case;
     pub mod disk;
+    pub mod docker;
     pub mod entry;
     pub mod layer;
     pub mod listing;
@@ -19,15 +20,16 @@ mod support {
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use support::case::{self, Expected, Layer};
+use support::docker::DockerImage;
 use support::entry::When;
 use support::listing::{Listing, Times, What, parts};
 use support::pack::{Squeeze, docker_archive};
 use support::random::{self, Wanted};
-use support::run::{Oracles, convert_to_stdout, host_has, is_root, skip};
+use support::run::{Oracles, convert_to_stdout, is_root, skip};
 use support::{disk, layer, pack, reference, run};
 
 /// One image for umoci: how to name it in a report, and what the reference makes of it.
@@ -170,72 +172,6 @@ fn unpack(directory: &Path, tar: &[u8]) -> Listing {
     let done = run::run(command.arg("-C").arg(&root).arg("-f").arg(&file));
     assert_eq!(done.code, 0, "{}", done.stderr);
     disk::list(&root)
-}
-
-/// An image that Docker builds and runs: BusyBox, files that come and go from layer to layer, and a config that is hard to
-/// quote.
-const DOCKERFILE: &str = r#"FROM scratch
-COPY busybox /bin/busybox
-RUN ["/bin/busybox", "--install", "-s", "/bin"]
-RUN mkdir -p /etc /data/sub && echo one >/data/one && echo two >/data/sub/two && ln /data/one /data/hard && ln -s sub /data/link
-RUN echo root:x:0:0:root:/root:/bin/sh >/etc/passwd && chmod 4755 /data/one && chown 12:34 /data/sub/two
-RUN rm -r /data/sub && mkdir /data/sub && echo three >/data/sub/three
-RUN rm /data/one && mkfifo /data/fifo && echo written >/data/link/through
-RUN rm /data/link && mkdir /data/link && touch /data/link/inside && mv /data/hard /data/moved
-RUN printf '#!/bin/sh\nenv | grep ^T_ | sort\nfor a in "$@"; do printf "<%%s>" "$a"; done\n' >/bin/show && chmod 755 /bin/show
-ENV T_PLAIN=plain T_SPACE="two  words" T_QUOTE="it's \"quoted\"" T_DOLLAR="a\$HOME\`id\`" T_EMPTY=
-LABEL org.example.one="1" org.example.quote="say \"hi\""
-ENTRYPOINT ["/bin/show", "fixed word"]
-CMD ["it's", "", "$HOME", "-n", "*"]
-"#;
-
-struct DockerImage {
-    name: String,
-    place: tempfile::TempDir,
-}
-
-impl DockerImage {
-    /// Builds the image and saves it as `image.tar`.
-    fn build(name: &str) -> Option<Self> {
-        if !host_has("docker") || run::run(Command::new("docker").arg("info")).code != 0 {
-            skip("no Docker engine answers");
-            return None;
-        }
-        let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists())
-        else {
-            skip("there is no static busybox: apt-get install busybox-static");
-            return None;
-        };
-        let place = run::scratch();
-        fs::create_dir(place.path().join("context")).unwrap();
-        fs::copy(busybox, place.path().join("context/busybox")).unwrap();
-        fs::write(place.path().join("context/Dockerfile"), DOCKERFILE).unwrap();
-        let image = DockerImage { name: format!("sif-convert-test/{name}:1"), place };
-        image.docker(&["build", "--quiet", "--tag", &image.name, "context"]);
-        image.docker(&["save", "--output", "image.tar", &image.name]);
-        Some(image)
-    }
-
-    fn docker(&self, arguments: &[&str]) -> Vec<u8> {
-        let mut command = Command::new("docker");
-        // The classic builder needs no plugin.
-        let command = command.env("DOCKER_BUILDKIT", "0").current_dir(self.place.path()).args(arguments);
-        let done = run::run(command.stdin(Stdio::null()));
-        assert_eq!(done.code, 0, "docker {arguments:?}: {}", done.stderr);
-        done.stdout
-    }
-
-    fn convert(&self, format: &str) -> Vec<u8> {
-        let made = convert_to_stdout(&self.place.path().join("image.tar"), format, &[]);
-        assert_eq!(made.code, 0, "{}", made.stderr);
-        made.stdout
-    }
-}
-
-impl Drop for DockerImage {
-    fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rmi", "--force", &self.name]).output();
-    }
 }
 
 /// What `docker export` adds to every container, or changes.
