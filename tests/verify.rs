@@ -127,8 +127,19 @@ fn build_takes_the_argv_of_singularity_build() {
     let whole = std::fs::read(directory.path().join("out.sif")).unwrap();
     let again = run(&["build", "out.sif", &source]);
     assert_eq!(again.status.code(), Some(8), "{}", told(&again));
-    let forced =
-        run(&["build", "--force", "--fakeroot", "--disable-cache", "--tmpdir", "/tmp", "--fix-perms", "--arch", "amd64", "out.sif", &source]);
+    let forced = run(&[
+        "build",
+        "--force",
+        "--fakeroot",
+        "--disable-cache",
+        "--tmpdir",
+        "/tmp",
+        "--fix-perms",
+        "--arch",
+        "amd64",
+        "out.sif",
+        &source,
+    ]);
     assert!(forced.status.success(), "{}", told(&forced));
     assert!(told(&forced).contains("without effect here: --fakeroot, --disable-cache"), "{}", told(&forced));
     for refused in ["--sandbox", "--encrypt", "--oci", "--update"] {
