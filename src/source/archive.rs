@@ -67,7 +67,7 @@ impl Blobs for Archive {
     fn region(&self, blob: &BlobRef) -> Result<Option<Region>> {
         Ok(match self.contents(&blob.key)? {
             Contents::Region(region) => Some(region.clone()),
-            Contents::Kept(_) | Contents::Passed(_) => None,
+            Contents::Kept(_) | Contents::Passed(_) | Contents::NoDocument(_) => None,
         })
     }
 }

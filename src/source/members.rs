@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::sync::Arc;
 
 use super::document::DOCUMENT_BYTES_MAX;
@@ -40,8 +40,10 @@ pub(super) enum Contents {
     Region(Region),
     /// In memory.
     Kept(Arc<[u8]>),
-    /// Passed over: this many bytes of a compressed archive that was only looked at.
+    /// Passed over: this many bytes of a compressed archive that was only looked at, too many for a document.
     Passed(u64),
+    /// Passed over likewise: few enough for a document, but they are none.
+    NoDocument(u64),
 }
 
 impl Contents {
@@ -50,7 +52,7 @@ impl Contents {
         match self {
             Contents::Region(region) => region.len,
             Contents::Kept(bytes) => bytes.len() as u64,
-            Contents::Passed(len) => *len,
+            Contents::Passed(len) | Contents::NoDocument(len) => *len,
         }
     }
 
@@ -63,6 +65,10 @@ impl Contents {
                 ErrorKind::Bug,
                 "the contents were passed over because the archive was opened without its layers",
             )),
+            Contents::NoDocument(_) => {
+                let hint = "the archive is damaged: fetch or save it again";
+                Err(Error::new(ErrorKind::InvalidImage, "this is no JSON document").hint(hint))
+            }
         }
     }
 }
@@ -90,18 +96,14 @@ impl Members {
         while let Some(entry) = entries.next_entry()? {
             monitor.check()?;
             let small = entry.kind == EntryKind::File && entry.size <= DOCUMENT_BYTES_MAX;
-            let contents = if small && kept_bytes + entry.size <= KEPT_BYTES_MAX {
-                let mut bytes = vec![0; entry.size as usize];
-                entries.read_data_exact(&mut bytes)?;
-                if is_document(&entry.raw_path, &bytes) {
-                    kept_bytes += entry.size;
-                    Contents::Kept(bytes.into())
-                } else {
-                    Contents::Passed(entry.size)
-                }
-            } else {
-                Contents::Passed(entry.size)
-            };
+            let contents = if small { small_contents(&mut entries, &entry)? } else { Contents::Passed(entry.size) };
+            if let Contents::Kept(bytes) = &contents {
+                kept_bytes += bytes.len() as u64;
+            }
+            if kept_bytes > KEPT_BYTES_MAX {
+                let message = format!("the archive has more than {KEPT_BYTES_MAX} bytes of documents");
+                return Err(Error::new(ErrorKind::InvalidImage, message));
+            }
             members.insert(&entry, contents)?;
         }
         Ok(members)
@@ -163,6 +165,15 @@ impl Members {
     pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.by_name.keys().map(Vec::as_slice)
     }
+}
+
+/// What a member of no more bytes than a document has holds: they are kept if they are one.
+fn small_contents<R: BufRead>(entries: &mut Entries<Sequential<R>>, entry: &Entry) -> Result<Contents> {
+    // A sparse member is refused later; what it stores says nothing.
+    let mut bytes = vec![0; entry.stored_bytes as usize];
+    entries.read_data_exact(&mut bytes)?;
+    let kept = is_document(&entry.raw_path, &bytes);
+    Ok(if kept { Contents::Kept(bytes.into()) } else { Contents::NoDocument(entry.size) })
 }
 
 /// A member name or link target without `./`, `..`, leading or doubled slashes; `..` stops at the root.
