@@ -1,12 +1,32 @@
 #!/usr/bin/env python3
-"""Writes the seeds of sif_reader to ../fixtures/corpus/sif_reader: whole containers with tables so small and so near to the
-header that a fuzzer soon changes what matters. Written from the format's description, not with our writer."""
+"""Writes the seeds of all targets to ../fixtures/corpus/TARGET: small and whole, so that a fuzzer soon changes what matters.
+None comes from our writers: SIFs are written from the format's description, tars and archives by Python's tarfile or from
+the headers' description, squashfs by
+mksquashfs 4.5. Their bytes depend on the version of that program, and the compressed ones' on their compressor's."""
+import bz2
+import gzip
 import hashlib
+import io
+import json
+import lzma
+import os
 import pathlib
 import struct
+import subprocess
+import tarfile
+import tempfile
 
 MARK = 0xF0000000
-OUT = pathlib.Path(__file__).parent.parent / "fixtures/corpus/sif_reader"
+CORPUS = pathlib.Path(__file__).parent.parent / "fixtures/corpus"
+SEED_BYTES_MAX = 16 << 10
+
+
+def write(target, seeds):
+    directory = CORPUS / target
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds.items():
+        assert len(data) < SEED_BYTES_MAX, (target, name, len(data))
+        (directory / name).write_bytes(data)
 
 
 def sif(objects, slots, arch=b"02\0", launch=b"#!/usr/bin/env run-singularity\n", table=128):
@@ -47,6 +67,236 @@ seeds = {
     "cut-short": sif([definition, metadata, system], 4)[:3000],
     "overlapping": sif([definition, metadata, system], 4).replace(struct.pack("<q", second), struct.pack("<q", second - 1)),
 }
-OUT.mkdir(parents=True, exist_ok=True)
-for name, data in seeds.items():
-    (OUT / name).write_bytes(data)
+write("sif_reader", seeds)
+
+
+# --- tar ---
+
+def member(name, data=b"", kind=tarfile.REGTYPE, **fields):
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mtime = kind, len(data), 1_600_000_000
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, data
+
+
+def tar(members, dialect=tarfile.PAX_FORMAT, **options):
+    buffer = io.BytesIO()
+    # tarfile pads to 20 blocks; an end marker of two blocks is enough.
+    with tarfile.open(fileobj=buffer, mode="w", format=dialect, encoding="utf-8", errors="surrogateescape", **options) as out:
+        for info, data in members:
+            out.addfile(info, io.BytesIO(data))
+        end = out.offset
+    return buffer.getvalue()[:end] + bytes(1024)
+
+
+def header(name, size, kind, extra=b"", mark=b"ustar  \0"):
+    """A header by hand, for what tarfile reads but does not write; `extra` stands from byte 345 on."""
+    block = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % size + b"00000000000\0" + b" " * 8 + kind
+    block = (block + bytes(100) + mark).ljust(345, b"\0") + extra
+    block = block.ljust(512, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def blocks(data):
+    return data + bytes(-len(data) % 512)
+
+
+def record(key, value):
+    body = b" " + key + b"=" + value + b"\n"
+    length = len(body)
+    while length != len(body) + len(str(length)):
+        length = len(body) + len(str(length))
+    return str(length).encode() + body
+
+
+def with_records(records, name, data):
+    payload = b"".join(record(key, value) for key, value in records)
+    mark = b"ustar\00000"
+    head = header(b"PaxHeaders/x", len(payload), b"x", mark=mark) + blocks(payload)
+    return head + header(name, len(data), b"0", mark=mark) + blocks(data) + bytes(1024)
+
+
+def octal(*numbers):
+    return b"".join(b"%011o\0" % number for number in numbers)
+
+
+kinds = [
+    member("d/", kind=tarfile.DIRTYPE, mode=0o755),
+    member("d/file", b"contents\n" * 60, mode=0o4755, uid=1000, gid=1000),
+    member("d/hard", kind=tarfile.LNKTYPE, linkname="d/file"),
+    member("d/soft", kind=tarfile.SYMTYPE, linkname="../d/file"),
+    member("null", kind=tarfile.CHRTYPE, devmajor=1, devminor=3),
+    member("disk", kind=tarfile.BLKTYPE, devmajor=8, devminor=0),
+    member("pipe", kind=tarfile.FIFOTYPE),
+    member("d/.wh.gone"),
+    member("d/.wh..wh..opq"),
+]
+long = [member("n" * 120 + "/" + "m" * 120, b"x"), member("l", kind=tarfile.SYMTYPE, linkname="t" * 200)]
+pax = {"SCHILY.xattr.user.a": "b", "mtime": "-1.5", "uid": "4294967294", "path": "ünïcode", "comment": "c"}
+sparse_old = bytes(41) + octal(0, 512, 4096, 10) + octal(8192, 0) + bytes(24) + b"\0" + octal(8192)
+sparse_more = bytes(41) + octal(0, 1, 512, 1, 1024, 1, 1536, 1) + b"\1" + octal(4096)
+write("tar_reader", {
+    "ustar": tar(kinds, tarfile.USTAR_FORMAT),
+    "gnu": tar(kinds, tarfile.GNU_FORMAT),
+    "gnu-long-names": tar(long, tarfile.GNU_FORMAT),
+    "gnu-base-256": tar([member("big", b"x", uid=1 << 31, gid=1 << 25, mtime=-1)], tarfile.GNU_FORMAT),
+    "pax-long-names": tar(long),
+    "pax-records": tar([member("f", b"data", pax_headers=pax)]),
+    "pax-global": tar([member("f", b"data")], pax_headers={"uid": "7", "SCHILY.xattr.user.g": "h"}),
+    "sparse-gnu": header(b"s", 522, b"S", sparse_old) + blocks(b"x" * 522) + bytes(1024),
+    "sparse-gnu-extended": header(b"s", 5, b"S", sparse_more) + blocks(octal(2048, 1, 4096, 0)) + blocks(b"x" * 5) + bytes(1024),
+    "sparse-0.0": with_records([(b"GNU.sparse.size", b"4096"), (b"GNU.sparse.numblocks", b"2"), (b"GNU.sparse.offset", b"0"),
+        (b"GNU.sparse.numbytes", b"4"), (b"GNU.sparse.offset", b"1024"), (b"GNU.sparse.numbytes", b"6")], b"s", b"x" * 10),
+    "sparse-0.1": with_records([(b"GNU.sparse.size", b"4096"), (b"GNU.sparse.numblocks", b"2"), (b"GNU.sparse.name", b"real"),
+        (b"GNU.sparse.map", b"0,4,1024,6")], b"GNUSparseFile.0/s", b"x" * 10),
+    "sparse-1.0": with_records([(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", b"real"),
+        (b"GNU.sparse.realsize", b"4096")], b"GNUSparseFile.0/s", blocks(b"2\n0\n4\n1024\n6\n") + b"x" * 10),
+    "v7": header(b"old", 3, b"\0", mark=b"") + blocks(b"old") + header(b"dir/", 0, b"\0", mark=b"") + bytes(1024),
+    "cut-short": tar(kinds, tarfile.GNU_FORMAT)[:1200],
+    "empty": bytes(1024),
+})
+
+# --- image archives ---
+
+layer = tar([member("etc/", kind=tarfile.DIRTYPE), member("etc/x", b"x")], tarfile.USTAR_FORMAT)
+hexes = {}
+
+
+def blob(value):
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    hexes[data] = hashlib.sha256(data).hexdigest()
+    return data
+
+
+def config(architecture="amd64", layers=(layer,)):
+    return blob({"architecture": architecture, "os": "linux", "created": "2020-01-01T00:00:00Z",
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"], "Labels": {"a": "b"}, "User": "1:1", "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest() for layer in layers]},
+        "history": [{"created_by": "a"}, {"empty_layer": True}]})
+
+
+def described(data, media_type, **more):
+    return {"mediaType": media_type, "digest": "sha256:" + hexes[data], "size": len(data), **more}
+
+
+OCI = "application/vnd.oci.image."
+
+
+def manifest(config_bytes, stored=layer, suffix=""):
+    blob(stored)
+    return blob({"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json",
+        "config": described(config_bytes, OCI + "config.v1+json"),
+        "layers": [described(stored, OCI + "layer.v1.tar" + suffix)]})
+
+
+def archive(documents, blobs=(), more=()):
+    named = [(name, data if isinstance(data, bytes) else json.dumps(data).encode()) for name, data in documents.items()]
+    named += [("blobs/sha256/" + hexes[data], data) for data in blobs]
+    return tar([member(name, data) for name, data in named] + list(more), tarfile.USTAR_FORMAT)
+
+
+def index(*descriptors):
+    return {"schemaVersion": 2, "mediaType": OCI + "index.v1+json", "manifests": list(descriptors)}
+
+
+marker = {"oci-layout": {"imageLayoutVersion": "1.0.0"}}
+packed = blob(gzip.compress(layer, mtime=0))
+amd64, arm64 = config(), config("arm64")
+name = {"org.opencontainers.image.ref.name": "1", "io.containerd.image.name": "docker.io/library/a:1"}
+one, other = manifest(amd64, packed, "+gzip"), manifest(arm64)
+listed = described(one, OCI + "manifest.v1+json", annotations=name)
+nested = blob(index(*[described(data, OCI + "manifest.v1+json", platform={"architecture": architecture, "os": "linux"})
+    for data, architecture in [(one, "amd64"), (other, "arm64")]]))
+platforms = described(nested, OCI + "index.v1+json", annotations=name)
+docker = archive({"manifest.json": [{"Config": "c.json", "RepoTags": ["a:1", "b/c:2"], "Layers": ["0/layer.tar"]}],
+    "c.json": amd64, "0/layer.tar": layer})
+twice = config(layers=[layer, layer])
+linked = archive({"manifest.json": [{"Config": hexes[twice] + ".json", "RepoTags": None, "Layers": ["l", "dir/m"]}],
+    hexes[twice] + ".json": twice, "x/layer.tar": layer},
+    more=[member("l", kind=tarfile.SYMTYPE, linkname="./x/../m"), member("m", kind=tarfile.LNKTYPE, linkname="x/layer.tar"),
+        member("dir", kind=tarfile.SYMTYPE, linkname=".")])
+two = [{"Config": f"{n}.json", "RepoTags": [f"a:{n}"], "Layers": ["layer.tar"]} for n in (1, 2, 3)]
+v1 = {"repositories": {"a": {"1": "aa"}}, "aa/json": {"id": "aa", "parent": "bb", "os": "linux", "config": {"Cmd": ["sh"]}},
+    "aa/layer.tar": layer, "aa/VERSION": b"1.0", "bb/json": {"id": "bb"}, "bb/layer.tar": layer}
+bare = {name: data for name, data in v1.items() if name != "repositories"}
+write("archive_reader", {
+    "docker": docker,
+    "docker-gzip": gzip.compress(docker, mtime=0),
+    "docker-bzip2": bz2.compress(docker),
+    "docker-xz": lzma.compress(docker),
+    "docker-zstd": subprocess.run(["zstd", "-q"], input=docker, check=True, stdout=subprocess.PIPE).stdout,
+    "docker-links": linked,
+    "docker-several": archive({"manifest.json": two, "1.json": amd64, "2.json": arm64, "layer.tar": layer}),
+    "docker-25": archive({**marker, "index.json": index(listed), "manifest.json": [{"Config": "blobs/sha256/" + hexes[amd64],
+        "RepoTags": ["a:1"], "Layers": ["blobs/sha256/" + hexes[packed]]}]}, [amd64, packed, one]),
+    "docker-v1": archive(v1),
+    "docker-v1-untagged": archive(bare),
+    "docker-v1-circle": archive({**v1, "bb/json": {"parent": "aa"}}),
+    "oci": archive({**marker, "index.json": index(listed)}, [amd64, packed, one]),
+    "oci-platforms": archive({**marker, "index.json": index(platforms)}, [nested, one, other, amd64, arm64, packed, layer]),
+    "oci-absent": archive({**marker, "index.json": index(platforms)}, [nested, one, amd64, packed]),
+    "config-is-no-document": gzip.compress(archive({"manifest.json": [{"Config": "c", "Layers": []}], "c": b"text"}), mtime=0),
+    "root-file-system": layer,
+    "cut-short": docker[:1800],
+})
+
+# --- squashfs ---
+
+
+def squashfs(fill, *options):
+    with tempfile.TemporaryDirectory() as directory:
+        tree, image = pathlib.Path(directory, "tree"), pathlib.Path(directory, "image")
+        tree.mkdir()
+        fill(tree)
+        fixed = ["-mkfs-time", "1600000000", "-all-time", "1600000000", "-all-root", "-nopad", "-noappend", "-quiet", "-no-progress"]
+        subprocess.run(["mksquashfs", tree, image, *fixed, *options], check=True, stdout=subprocess.DEVNULL)
+        return image.read_bytes()
+
+
+def small(tree):
+    (tree / "d").mkdir()
+    (tree / "d/file").write_bytes(b"contents\n" * 20)
+    (tree / "d/blocks").write_bytes(bytes(range(256)) * 20)
+    os.link(tree / "d/file", tree / "hard")
+    os.symlink("d/file", tree / "soft")
+    (tree / "empty").touch()
+
+
+def holes(tree):
+    with open(tree / "hole", "wb") as file:
+        file.seek(40_000)
+        file.write(b"end")
+
+
+def many(tree):
+    (tree / "d").mkdir()
+    for number in range(300):
+        (tree / f"d/{number}-with-a-name-long-enough-for-an-index").touch()
+
+
+def attributes(tree):
+    small(tree)
+    os.setxattr(tree / "d/file", "user.a", b"b")
+    os.setxattr(tree / "d", "user.long", b"c" * 100)
+    os.setxattr(tree / "d/blocks", "user.long", b"c" * 100)
+
+
+devices = ["-p", "null c 666 0 0 1 3", "-p", "disk b 660 0 0 8 0", "-p", "pipe i 644 0 0 f", "-p", "socket i 644 0 0 s"]
+# Compressed blocks carry checksums, which a fuzzer does not get right: most seeds have none.
+stored = ["-noI", "-noD", "-noF", "-noX", "-b", "4096"]
+write("squashfs_reader", {
+    "gzip": squashfs(small, "-comp", "gzip"),
+    "zstd": squashfs(small, "-comp", "zstd"),
+    "xz-is-refused": squashfs(small, "-comp", "xz"),
+    "stored": squashfs(small, *stored),
+    "stored-devices": squashfs(small, *stored, *devices),
+    "stored-not-exportable": squashfs(small, *stored, "-no-exports", "-no-fragments", "-no-xattrs"),
+    "stored-holes": squashfs(holes, *stored),
+    "stored-xattrs": squashfs(attributes, *stored),
+    "gzip-xattrs": squashfs(attributes, "-comp", "gzip"),
+    "gzip-data-only": squashfs(small, "-comp", "gzip", "-noI", "-b", "4096"),
+    "gzip-index": squashfs(many, "-comp", "gzip"),
+    "empty": squashfs(lambda tree: None, *stored),
+    "cut-short": squashfs(small, *stored)[:500],
+})

@@ -835,3 +835,53 @@ fn many_names_and_images_take_no_time() {
     assert!(error.to_string().contains("4096 images"), "{error}");
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
+
+/// What the fuzzer starts from, and what it ever tripped over (fuzz/README.md).
+#[test]
+fn the_corpus_is_survived() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/corpus/archive_reader");
+    let bench = Bench::new();
+    let mut found = std::collections::BTreeMap::new();
+    for seed in std::fs::read_dir(corpus).unwrap() {
+        let seed = seed.unwrap();
+        for want_layers in [true, false] {
+            let opened = bench.open_with(seed.path(), want_layers).and_then(|source| {
+                let select =
+                    |number: usize| source.select(&Selection { image: Some(number.to_string()), platform: None });
+                let selected: Vec<Result<Image, Error>> = (0..source.images().len()).map(select).collect();
+                let layers = selected.iter().flatten().map(|image| image.layers.len()).collect::<Vec<_>>();
+                let blamed = selected.iter().filter_map(|it| it.as_ref().err()).find(|it| it.kind() == ErrorKind::Bug);
+                assert!(blamed.is_none(), "{:?}: {blamed:?}", seed.path());
+                Ok((source.kind(), layers))
+            });
+            let name = seed.file_name().into_string().unwrap();
+            found.insert((name, want_layers), opened.map_err(|error| error.kind()));
+        }
+    }
+    let docker = |name, layers: &[usize]| (name, Ok(("docker-archive", layers.to_vec())));
+    let oci = |name, layers: &[usize]| (name, Ok(("oci-archive", layers.to_vec())));
+    let expected = [
+        docker("docker", &[1]),
+        docker("docker-gzip", &[1]),
+        docker("docker-bzip2", &[1]),
+        docker("docker-xz", &[1]),
+        docker("docker-zstd", &[1]),
+        docker("docker-links", &[2]),
+        docker("docker-several", &[1, 1]),
+        docker("docker-25", &[1]),
+        docker("docker-v1", &[2]),
+        docker("docker-v1-untagged", &[2]),
+        oci("oci", &[1]),
+        oci("oci-platforms", &[1, 1]),
+        oci("oci-absent", &[1]),
+        ("docker-v1-circle", Err(ErrorKind::InvalidImage)),
+        ("config-is-no-document", Err(ErrorKind::InvalidImage)),
+        ("root-file-system", Err(ErrorKind::Unsupported)),
+        ("cut-short", Err(ErrorKind::InvalidImage)),
+    ];
+    for (name, outcome) in expected {
+        for want_layers in [true, false] {
+            assert_eq!(found[&(name.to_string(), want_layers)], outcome, "{name}, layers {want_layers}");
+        }
+    }
+}

@@ -92,3 +92,30 @@ fn a_changed_header_is_noticed() {
     let error = read_all(&bytes).unwrap_err();
     assert_eq!(error.to_string(), "tar header at byte 0: checksum mismatch");
 }
+
+/// What the fuzzer starts from, and what it ever tripped over (fuzz/README.md).
+#[test]
+fn the_corpus_is_survived() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/corpus/tar_reader");
+    let mut found = std::collections::BTreeMap::new();
+    for seed in std::fs::read_dir(corpus).unwrap() {
+        let seed = seed.unwrap();
+        let bytes = std::fs::read(seed.path()).unwrap();
+        let seeking = read_all(&bytes);
+        let mut sequential = Entries::new(Sequential(&bytes[..]));
+        let mut count = 0;
+        while let Ok(Some(entry)) = sequential.next_entry() {
+            count += 1;
+            assert_eq!(entry.segments.is_some(), entry.size != entry.stored_bytes, "{:?}", seed.path());
+        }
+        assert!(seeking.as_ref().map_or(true, |entries| entries.len() == count), "{:?}", seed.path());
+        found.insert(seed.file_name().into_string().unwrap(), seeking.ok().map(|entries| entries.len()));
+    }
+    let whole =
+        [("gnu", 9), ("ustar", 9), ("gnu-long-names", 2), ("pax-long-names", 2), ("gnu-base-256", 1), ("v7", 2)];
+    let sparse = ["sparse-gnu", "sparse-gnu-extended", "sparse-0.0", "sparse-0.1", "sparse-1.0"].map(|name| (name, 1));
+    for (name, count) in whole.into_iter().chain(sparse).chain([("pax-records", 1), ("pax-global", 1), ("empty", 0)]) {
+        assert_eq!(found[name], Some(count), "{name}");
+    }
+    assert_eq!(found["cut-short"], None);
+}
