@@ -268,7 +268,7 @@ fn objects_hold_the_config_and_the_reference() {
         bytes
     };
     let definition = container.descriptors().find(|it| it.data_type == DataType::Definition).unwrap();
-    let definition = bytes(DataType::Definition, &definition.name().to_vec());
+    let definition = bytes(DataType::Definition, definition.name());
     assert_eq!(String::from_utf8(definition).unwrap(), "bootstrap: docker\nfrom: example.org/app:1.0\n\n");
     let json = |name: &[u8]| -> Value { serde_json::from_slice(&bytes(DataType::GenericJson, name)).unwrap() };
     let labels = &json(b"inspect-metadata.json")["data"]["attributes"]["labels"];

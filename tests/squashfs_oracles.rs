@@ -69,8 +69,11 @@ impl FileSource for Hole {
     }
 }
 
+/// A name, how the image is written, and what is put into it.
+type Recipe = (&'static str, Options, fn(&mut ImageWriter));
+
 /// All the images that are asked about.
-fn cases() -> Vec<(&'static str, Options, fn(&mut ImageWriter))> {
+fn cases() -> Vec<Recipe> {
     let gzip = Options::new(1_700_000_000, NonZeroUsize::new(2).unwrap());
     let zstd = Options { compression: Compression::Zstd { level: 3 }, ..gzip.clone() };
     let small_blocks = Options { block_size: 4096, ..gzip.clone() };
