@@ -16,7 +16,7 @@ const READ_BYTES_MAX: u64 = 4 << 20;
 fn read(image: &Image<Vec<u8>>, entry: &Entry, read_bytes: &mut u64) -> Result<(), Error> {
     image.xattrs(&entry.inode)?;
     let InodeKind::File(file) = &entry.inode.kind else { return Ok(()) };
-    if *read_bytes + file.size > READ_BYTES_MAX {
+    if file.size > READ_BYTES_MAX - *read_bytes {
         return Ok(());
     }
     *read_bytes += file.size;
