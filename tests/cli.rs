@@ -87,7 +87,6 @@ fn help_is_for_newcomers() {
     SOURCE is told by its content, never by its name. It is one of
       PATH                         an archive from "docker save", an OCI archive or an OCI layout
                                    directory; compressed or not
-      -                            an archive on standard input
       docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
       oci-archive:PATH[:REF]
       oci:DIR[:REF]
@@ -106,7 +105,7 @@ fn help_is_for_newcomers() {
 
     Arguments:
       <SOURCE>
-              Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+              Where the image comes from: a file, a directory, or TRANSPORT:…
 
     Options:
       -t, --to <FORMAT>
@@ -269,7 +268,7 @@ fn short_help_fits_a_screen() {
       man          Print the manual page
 
     Arguments:
-      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+      <SOURCE>  Where the image comes from: a file, a directory, or TRANSPORT:…
 
     Options:
       -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs]
@@ -350,7 +349,7 @@ fn inspect_has_help() {
     Usage: convert inspect [OPTIONS] <SOURCE>
 
     Arguments:
-      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+      <SOURCE>  Where the image comes from: a file, a directory, or TRANSPORT:…
 
     Options:
           --json  Print JSON instead of words

@@ -21,7 +21,6 @@ and with the same bytes every time.
 SOURCE is told by its content, never by its name. It is one of
   PATH                         an archive from \"docker save\", an OCI archive or an OCI layout
                                directory; compressed or not
-  -                            an archive on standard input
   docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
   oci-archive:PATH[:REF]
   oci:DIR[:REF]
@@ -89,7 +88,7 @@ pub(super) enum Word {
 /// `convert SOURCE --to FORMAT`.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+    /// Where the image comes from: a file, a directory, or TRANSPORT:…
     #[arg(required = true, value_hint = clap::ValueHint::AnyPath)]
     pub(super) source: Option<OsString>,
     /// What to write
@@ -226,7 +225,7 @@ pub(super) struct Feedback {
 /// `convert inspect SOURCE`.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+    /// Where the image comes from: a file, a directory, or TRANSPORT:…
     #[arg(value_hint = clap::ValueHint::AnyPath)]
     pub(super) source: OsString,
     /// Print JSON instead of words
