@@ -48,7 +48,9 @@ impl Place {
     }
 
     fn spawn(&self, line: &str) -> Child {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+        // A test that runs in the background of a script has SIGINT ignored, and what is ignored is inherited.
+        let mut command = std::process::Command::new("/usr/bin/env");
+        command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_convert")]);
         command.args(words(line)).current_dir(self.0.path()).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program")
     }

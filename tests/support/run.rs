@@ -7,8 +7,16 @@ use std::process::{Command, Output, Stdio};
 
 /// The program, in an environment of which nothing is inherited but what it needs to find its temporary files.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_convert"));
+    let mut command = listening(env!("CARGO_BIN_EXE_convert"));
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").stdin(Stdio::null());
+    command
+}
+
+/// A command that begins with signals as a terminal gives them. Tests that run in the background of a script without job
+/// control, or under nohup, have SIGINT or SIGHUP ignored, and what is ignored is inherited.
+fn listening(path: &str) -> Command {
+    let mut command = Command::new("/usr/bin/env");
+    command.args(["--default-signal=INT,TERM,HUP", path]);
     command
 }
 
