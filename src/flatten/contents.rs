@@ -3,12 +3,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use crate::tree::{Content, Extent, FileData, Location};
+use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// The open files that a flattened image's bytes lie in.
 #[derive(Debug, Clone)]
 pub struct Contents {
     files: Vec<Arc<File>>,
+    /// Which of the files is the spool.
+    spool: Option<FileId>,
 }
 
 /// A stretch of a regular file, in order.
@@ -24,14 +26,23 @@ pub enum Piece<'a> {
         offset: u64,
         /// How many.
         len: u64,
+        /// Whether they lie in the spool, where no other regular file has them.
+        spooled: bool,
     },
     /// This many zeros: a hole.
     Zeros(u64),
 }
 
 impl Contents {
-    pub(super) fn new(files: Vec<Arc<File>>) -> Self {
-        Contents { files }
+    /// File `n` is what [`FileId`] `n` means; the last of them is the spool, where there is one.
+    pub(super) fn new(in_place: Vec<Arc<File>>, spool: Option<Arc<File>>) -> Self {
+        let spool_id = spool.as_ref().map(|_| FileId(in_place.len() as u32));
+        Contents { files: in_place.into_iter().chain(spool).collect(), spool: spool_id }
+    }
+
+    /// The file that decoded contents were kept in.
+    pub fn spool(&self) -> Option<&Arc<File>> {
+        self.spool.map(|id| &self.files[id.0 as usize])
     }
 
     /// The pieces of a regular file from its first byte to its last.
@@ -40,6 +51,7 @@ impl Contents {
             file: &self.files[location.file.0 as usize],
             offset: location.offset,
             len,
+            spooled: self.spool == Some(location.file),
         };
         let (bytes, whole, extents): (&[u8], Option<Location>, &[Extent]) = match &data.content {
             Content::Inline(bytes) => (bytes, None, &[]),

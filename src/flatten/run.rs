@@ -1,7 +1,5 @@
-use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -275,7 +273,7 @@ impl Run<'_> {
             return first_error(verified);
         }
         let spooled_bytes = self.spool.get().map_or(0, Spool::used_bytes);
-        let emitted = emit(Flattened { tree, contents: Contents::new(self.files()), spooled_bytes })?;
+        let emitted = emit(Flattened { tree, contents: self.contents(), spooled_bytes })?;
         Ok((emitted, verified))
     }
 
@@ -284,15 +282,15 @@ impl Run<'_> {
         merge::apply(tree, changes, index as u32, time).doing(|| format!("applying {}", self.image.layer_name(index)))
     }
 
-    /// File `n` is where layer `n` lies in place; the last one is the spool. Layers that were decoded have no file of
-    /// their own: nothing in the tree points there, and the spool fills the place.
-    fn files(&self) -> Vec<Arc<File>> {
+    /// File `n` is where layer `n` lies in place, and the spool comes last. Layers that were decoded have no file of their
+    /// own: nothing in the tree points there, and the spool fills the place.
+    fn contents(&self) -> Contents {
         let spool = self.spool.get().map(Spool::file);
         let in_place = self.plans.iter().filter_map(|plan| match plan {
             Plan::InPlace(region) => Some(&region.file),
             Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool,
         });
-        in_place.chain(spool).cloned().collect()
+        Contents::new(in_place.cloned().collect(), spool.cloned())
     }
 
     fn wait(&self, checks: &Receiver<Checked>) -> Vec<Checked> {

@@ -18,7 +18,7 @@ pub use monitor::{Monitor, Phase, Snapshot};
 pub use output::{Output, free_bytes, is_stream};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
-pub use spool::{Spool, SpoolWriter};
+pub use spool::{Reclaimer, Spool, SpoolWriter};
 pub use verify::{Expected, HashingReader, VerifiedReader};
 
 use crate::error::{Error, ErrorKind};

@@ -1,8 +1,11 @@
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FallocateFlags;
 
 /// How much a writer takes from the spool at once for files smaller than half of it, in bytes.
 const SLAB_BYTES: u64 = 8 << 20;
@@ -11,6 +14,14 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// Pieces of at least this many bytes are written as they are: gathering them would cost a copy.
 const DIRECT_BYTES_MIN: usize = 64 << 10;
+
+/// How much is read back before the file system gets its room again, in bytes: little enough that what is written next
+/// finds the freed pages still in the processor's cache.
+const RECLAIM_BYTES: u64 = 2 << 20;
+/// Shorter stretches are not worth a system call.
+const RECLAIM_BYTES_MIN: u64 = 64 << 10;
+/// Room is given back in whole blocks; of these, on any file system in use. Parts would be zeroed instead.
+const BLOCK_BYTES: u64 = 64 << 10;
 
 /// Room in a file for decoded bytes that cannot be had twice cheaply: contents of compressed layers. Several threads
 /// append at once, each through a [`SpoolWriter`] of its own; where bytes land differs from run to run, what is later
@@ -114,5 +125,75 @@ impl SpoolWriter<'_> {
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// Gives back room of a [`Spool`] as its bytes are read for the last time, so that spool and output together need little
+/// more room than one of them, and nothing is left to be freed at the end.
+#[derive(Debug)]
+pub struct Reclaimer {
+    file: Arc<File>,
+    /// What has been read on end and not been given back.
+    read: Range<u64>,
+    works: bool,
+}
+
+impl Reclaimer {
+    /// Nothing has been read of `file` so far.
+    pub fn new(file: Arc<File>) -> Self {
+        Reclaimer { file, read: 0..0, works: true }
+    }
+
+    /// These bytes will not be read again.
+    pub fn done_with(&mut self, offset: u64, len: u64) {
+        if offset != self.read.end {
+            self.give_back(RECLAIM_BYTES_MIN);
+            self.read.start = offset;
+        }
+        self.read.end = offset + len;
+        self.give_back(RECLAIM_BYTES);
+    }
+
+    /// How much may be copied before [`Reclaimer::done_with`] should be told.
+    pub fn step(&self) -> u64 {
+        RECLAIM_BYTES
+    }
+
+    fn give_back(&mut self, at_least: u64) {
+        let start = self.read.start.next_multiple_of(BLOCK_BYTES);
+        let end = self.read.end / BLOCK_BYTES * BLOCK_BYTES;
+        if !self.works || end < start + at_least {
+            return;
+        }
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // Where a file system has no holes, the room comes back with the rest of the spool.
+        self.works = rustix::fs::fallocate(&*self.file, hole, start, end - start).is_ok();
+        self.read.start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn only_what_was_read_is_given_back() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.write_all_at(&[7; 8 << 20], 0).unwrap();
+        let before = file.metadata().unwrap().blocks() * 512;
+        let mut reclaimer = Reclaimer::new(Arc::clone(&file));
+        // Two stretches that begin and end inside blocks, the first in two parts.
+        reclaimer.done_with(100_001, 2_500_000);
+        reclaimer.done_with(2_600_001, 500_000);
+        reclaimer.done_with(4_000_001, 2_500_000);
+        let mut bytes = vec![0; 8 << 20];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let read = |at: usize| (100_001..3_100_001).contains(&at) || (4_000_001..6_500_001).contains(&at);
+        assert!((0..bytes.len()).all(|at| read(at) || bytes[at] == 7), "bytes that were not read are gone");
+        if reclaimer.works {
+            let given_back = before - file.metadata().unwrap().blocks() * 512;
+            assert!(given_back >= 4 << 20, "{given_back}");
+        }
     }
 }

@@ -175,7 +175,8 @@ fn write_tar(
         place.expect_room(bytes)?;
     }
     monitor.begin(Phase::Write, bytes);
-    let write = |sink: &mut dyn Sink| rootfs::write(&flattened.tree, &flattened.contents, sink, monitor);
+    let Flattened { tree, contents, .. } = flattened;
+    let write = |sink: &mut dyn Sink| rootfs::write(&tree, contents, sink, monitor);
     let bytes = match (place, codec) {
         (Place::File(output), None) => {
             let mut sink = FileSink::new(Arc::clone(output.file()));
@@ -225,7 +226,7 @@ fn compress<W: Write + Send + 'static>(
     inner: W,
     codec: StreamCodec,
     request: &Request,
-    mut write: impl FnMut(&mut dyn Sink) -> Result<()>,
+    write: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result<W> {
     let mut sink = StreamSink(Compressor::new(inner, codec, request.jobs));
     write(&mut sink)?;

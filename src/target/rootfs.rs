@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::flatten::{Contents, Piece};
-use crate::io::{CHUNK_BYTES, Monitor};
+use crate::io::{CHUNK_BYTES, Monitor, Reclaimer};
 use crate::model::Quoted;
 use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
 use crate::tree::{FileData, Inode, Kind, Tree};
@@ -60,8 +60,9 @@ struct Counted {
     header: Vec<u8>,
 }
 
-/// Writes the tar.
-pub(super) fn write(tree: &Tree, contents: &Contents, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+/// Writes the tar. What has been written is given back by the spool: nobody can read `contents` again.
+pub(super) fn write(tree: &Tree, contents: Contents, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+    let mut reclaimer = contents.spool().cloned().map(Reclaimer::new);
     let mut header = Vec::new();
     for_each_member(tree, |member, data| {
         monitor.check()?;
@@ -71,7 +72,7 @@ pub(super) fn write(tree: &Tree, contents: &Contents, sink: &mut dyn Sink, monit
         monitor.advance(header.len() as u64);
         match (member.kind, data) {
             (MemberKind::File { size }, Some(data)) => {
-                write_contents(contents, data, sink, monitor)
+                write_contents(&contents, data, reclaimer.as_mut(), sink, monitor)
                     .doing(|| format!("writing contents of {}", Quoted(member.path)))?;
                 let zeros = [0; 512];
                 sink.write_all(&zeros[..padding(size) as usize]).or_kind(ErrorKind::Output)
@@ -83,14 +84,32 @@ pub(super) fn write(tree: &Tree, contents: &Contents, sink: &mut dyn Sink, monit
     sink.finish().or_kind(ErrorKind::Output)
 }
 
-fn write_contents(contents: &Contents, data: &FileData, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+fn write_contents(
+    contents: &Contents,
+    data: &FileData,
+    reclaimer: Option<&mut Reclaimer>,
+    sink: &mut dyn Sink,
+    monitor: &Monitor,
+) -> Result<()> {
+    let mut reclaimer = reclaimer;
     for piece in contents.pieces(data) {
         match piece {
             Piece::Bytes(bytes) => {
                 sink.write_all(bytes).or_kind(ErrorKind::Output)?;
                 monitor.advance(bytes.len() as u64);
             }
-            Piece::Stored { file, offset, len } => sink.copy(file, offset, len, monitor)?,
+            Piece::Stored { file, offset, len, spooled } => match &mut reclaimer {
+                Some(reclaimer) if spooled => {
+                    let mut done = 0;
+                    while done < len {
+                        let count = (len - done).min(reclaimer.step());
+                        sink.copy(file, offset + done, count, monitor)?;
+                        reclaimer.done_with(offset + done, count);
+                        done += count;
+                    }
+                }
+                _ => sink.copy(file, offset, len, monitor)?,
+            },
             Piece::Zeros(len) => {
                 sink.zeros(len, monitor)?;
                 monitor.advance(len);
