@@ -11,9 +11,10 @@
 //!
 //! | source ↓ · target → | `rootfs` | `sif-rootfs` | `sif` |
 //! |---|---|---|---|
-//! | docker-archive of any age and producer | ✓ | ✓ | ✓ |
-//! | OCI archive | ✓ | ✓ | ✓ |
+//! | docker-archive of any age and producer, from a file or a stream | ✓ | ✓ | ✓ |
+//! | OCI archive, from a file or a stream | ✓ | ✓ | ✓ |
 //! | OCI layout directory | ✓ | ✓ | ✓ |
+//! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ |
 //!
 //! A [`Source`] is opened and lists images; one [`Image`] is selected; [`convert`] writes it as a [`Request`] says. What is in
 //! between is public too: [`flatten::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
@@ -24,7 +25,7 @@
 //!
 //! # fn main() -> sif_convert::Result<()> {
 //! let monitor = Monitor::default();
-//! let options = OpenOptions { tmpdir: "/tmp".into(), want_layers: true };
+//! let options = OpenOptions { tmpdir: "/tmp".into(), want_layers: true, ..OpenOptions::default() };
 //! let source = open(&Spec::parse("image.tar".as_ref())?, &options, &monitor)?;
 //! let image = source.select(&Selection::default())?;
 //! println!("{} {}", image.id(), image.platform());

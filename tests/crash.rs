@@ -167,7 +167,6 @@ fn interrupted_at_any_moment_leaves_nothing() {
 
 /// A pipe that gives nothing is where people press Ctrl-C.
 #[test]
-#[ignore = "standard input is not a source yet"]
 fn interrupted_while_waiting_for_input() {
     let image = image();
     for part in [0, 1000, image.len() / 2] {

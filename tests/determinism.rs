@@ -110,7 +110,6 @@ fn bytes_do_not_depend_on_umask_or_user() {
 }
 
 #[test]
-#[ignore = "standard input is not a source yet"]
 fn bytes_do_not_depend_on_a_pipe() {
     let directory = prepare(Squeeze::Gzip);
     for format in FORMATS {

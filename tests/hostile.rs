@@ -542,7 +542,6 @@ fn sources_that_cannot_be_read() {
 }
 
 #[test]
-#[ignore = "standard input is not a source yet"]
 fn standard_input_that_ends_early() {
     let mut child = support::run::program();
     let mut child =

@@ -46,7 +46,7 @@ fn select(source: &Source, number: usize, bytes: &[u8]) -> Result<(), Error> {
 
 /// All there is to do with an archive.
 fn read(bytes: &[u8]) -> Result<(), Error> {
-    let options = OpenOptions { tmpdir: "/nonexistent".into(), want_layers: false };
+    let options = OpenOptions { tmpdir: "/nonexistent".into(), want_layers: false, ..OpenOptions::default() };
     let source = open(&Spec::Path(path(bytes)), &options, &Monitor::default())?;
     let images = source.images();
     let selected =

@@ -24,6 +24,8 @@ SOURCE is told by its content, never by its name. It is one of
   docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
   oci-archive:PATH[:REF]
   oci:DIR[:REF]
+  -                            an archive from standard input, from a pipe of any kind
+  docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
 
 A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.";
 
@@ -34,6 +36,8 @@ Examples:
   convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
   convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
   convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+  convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+  gpg -d app.tar.gpg | convert - --to sif -o app.sif
   convert build app.sif docker-archive:app.tar     as singularity build is called
   convert inspect ubuntu.tar                       shows what an image holds
   convert verify app.sif                           tells whether it is whole";
@@ -42,6 +46,9 @@ const VARIABLES: &str = "\
 Environment:
   APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
   CONVERT_PROGRESS                                 where --progress is not given
+  DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
+  DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
+  CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
   SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                    read; default: the image's creation";
 
@@ -88,7 +95,7 @@ pub(super) enum Word {
 /// `convert SOURCE --to FORMAT`.
 #[derive(Debug, Args)]
 pub(super) struct Convert {
-    /// Where the image comes from: a file, a directory, or TRANSPORT:…
+    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
     #[arg(required = true, value_hint = clap::ValueHint::AnyPath)]
     pub(super) source: Option<OsString>,
     /// What to write
@@ -160,7 +167,7 @@ pub(super) struct Checks {
     /// Refuse an image whose manifest, index or config (image ID) has another digest
     #[arg(long, value_name = "DIGEST")]
     pub(super) expect_digest: Option<String>,
-    /// Refuse an input file with another SHA-256
+    /// Refuse an input, a file or standard input, with another SHA-256
     #[arg(long, value_name = "HEX")]
     pub(super) expect_sha256: Option<String>,
     /// Write a JSON report, on success and on failure; "-" is standard output
@@ -225,7 +232,7 @@ pub(super) struct Feedback {
 /// `convert inspect SOURCE`.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Where the image comes from: a file, a directory, or TRANSPORT:…
+    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
     #[arg(value_hint = clap::ValueHint::AnyPath)]
     pub(super) source: OsString,
     /// Print JSON instead of words

@@ -21,8 +21,22 @@ pub(super) struct Environment {
 }
 
 /// All environment variables that mean something to this program.
-const VARIABLES: [&str; 6] =
-    ["APPTAINER_TMPDIR", "CONVERT_PROGRESS", "SINGULARITY_TMPDIR", "SOURCE_DATE_EPOCH", "TERM", "TMPDIR"];
+const VARIABLES: [&str; 14] = [
+    "APPTAINER_TMPDIR",
+    "CONTAINER_HOST",
+    "CONVERT_PROGRESS",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "DOCKER_TLS_VERIFY",
+    "HOME",
+    "SINGULARITY_TMPDIR",
+    "SOURCE_DATE_EPOCH",
+    "TERM",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+];
 
 impl Environment {
     /// Looks. To be called before any thread starts: the umask can only be read by setting it.

@@ -73,7 +73,7 @@ struct LayerView {
 pub(super) fn page(arguments: &Inspect, environment: &Environment, monitor: &Monitor) -> Result<String> {
     let spec = job::source(&arguments.source, environment)?;
     let selection = job::selection(&arguments.choice)?;
-    let source = open::open(&spec, &job::tmpdir(&arguments.choice, environment), false, monitor)?;
+    let source = open::open(&spec, &job::open_options(&arguments.choice, false, environment)?, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
     let images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source) };
     let mut record = SourceRecord::of(&arguments.source, spec.path());

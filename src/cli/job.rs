@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use super::args::{Attributes, Checks, Choice, Convert, Feedback, OutputOptions, ProgressMode, RootOptions, WhenThere};
 use super::environment::Environment;
 use super::names::default_output;
-use super::open::{Selection, Spec};
+use super::open::{EngineSettings, OpenOptions, Selection, Spec, StreamHash};
 use super::printer::Voice;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
@@ -25,6 +25,8 @@ use crate::target::{Compression, Destination, Format, IfExists, Outcome, Request
 pub(super) struct Job {
     /// Where the image comes from.
     pub(super) source: Spec,
+    /// How it is opened.
+    pub(super) open: OpenOptions,
     /// Which image of it.
     pub(super) selection: Selection,
     /// What is made of it.
@@ -50,11 +52,21 @@ impl Job {
             ),
         };
         refuse_clashes(&spec, &destination, &arguments.checks)?;
+        let expect_sha256 = expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())?;
+        if expect_sha256.is_some() && matches!(spec, Spec::DockerDaemon(_) | Spec::Registry(_)) {
+            return Err(no_sha256(&spec));
+        }
+        let stream_hash = match expect_sha256 {
+            Some(expected) => StreamHash::Expected(expected),
+            None if arguments.checks.report.is_some() => StreamHash::Wanted,
+            None => StreamHash::Unneeded,
+        };
         Ok(Job {
+            open: OpenOptions { stream_hash, ..open_options(&arguments.choice, true, environment)? },
             selection: selection(&arguments.choice)?,
             request: request(format, destination, compression, arguments, environment)?,
             expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
-            expect_sha256: expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())?,
+            expect_sha256,
             source: spec,
         })
     }
@@ -99,6 +111,44 @@ pub(super) fn source(word: &OsStr, environment: &Environment) -> Result<Spec> {
         return Err(usage("standard input is a terminal", "pipe an archive into it, or name a file as SOURCE"));
     }
     Ok(spec)
+}
+
+/// How a source is opened. `want_layers` says whether layers will be read, or documents only.
+pub(super) fn open_options(choice: &Choice, want_layers: bool, environment: &Environment) -> Result<OpenOptions> {
+    Ok(OpenOptions {
+        tmpdir: tmpdir(choice, environment),
+        want_layers,
+        stream_hash: StreamHash::Unneeded,
+        platform: selection(choice)?.platform,
+        engine: engine(environment)?,
+    })
+}
+
+/// How the local engine is found.
+fn engine(environment: &Environment) -> Result<EngineSettings> {
+    let text = |name: &str| match environment.variable(name).map(OsStr::to_str) {
+        None => Ok(None),
+        Some(Some(text)) => Ok(Some(text.to_string())),
+        Some(None) => Err(usage(format!("environment {name} is not UTF-8"), format!("set {name} again, or unset it"))),
+    };
+    let path = |name: &str| environment.variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    Ok(EngineSettings {
+        docker_host: text("DOCKER_HOST")?,
+        docker_context: text("DOCKER_CONTEXT")?,
+        docker_tls_verify: environment.variable("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()),
+        docker_cert_path: path("DOCKER_CERT_PATH"),
+        docker_config: path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker"))),
+        container_host: text("CONTAINER_HOST")?,
+        runtime_dir: path("XDG_RUNTIME_DIR"),
+    })
+}
+
+/// Why a source has no SHA-256 that could be expected.
+pub(super) fn no_sha256(spec: &Spec) -> Error {
+    usage(
+        format!("option --expect-sha256: {spec} is not one file, so it has no SHA-256"),
+        "use --expect-digest, which checks the image itself",
+    )
 }
 
 /// Which image is meant by options; what the SOURCE word itself says is the source's to know.

@@ -1,6 +1,8 @@
 //! The door to the `source` room: every use of it goes through here.
 
 use std::fs::{File, Metadata};
+use std::io::Seek;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +10,10 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
+use crate::model::Digest;
 use crate::source;
 
-pub(super) use source::{Candidate, Selection, Spec};
+pub(super) use source::{Candidate, EngineSettings, OpenOptions, Selection, Spec, StreamHash};
 
 /// An opened source.
 pub(super) struct Source {
@@ -18,15 +21,24 @@ pub(super) struct Source {
     file: Option<Arc<File>>,
 }
 
-/// Opens a source. `want_layers` says whether layers will be read, or documents only.
-pub(super) fn open(spec: &Spec, tmpdir: &Path, want_layers: bool, monitor: &Monitor) -> Result<Source> {
-    let options = source::OpenOptions { tmpdir: tmpdir.to_path_buf(), want_layers };
-    let file = spec.path().filter(|path| path.is_file()).and_then(|path| File::open(path).ok());
-    let inner = source::open(spec, &options, monitor)?;
+/// Opens a source.
+pub(super) fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let file = match spec {
+        Spec::Stdin => file_of_stdin(),
+        _ => spec.path().filter(|path| path.is_file()).and_then(|path| File::open(path).ok()),
+    };
+    let inner = source::open(spec, options, monitor)?;
     if let (Some(path), Some(file)) = (spec.path(), &file) {
         refuse_exchanged(spec, path, file)?;
     }
     Ok(Source { inner, file: file.map(Arc::new) })
+}
+
+/// The file that was redirected to standard input, where it is read as one: from its start.
+fn file_of_stdin() -> Option<File> {
+    let mut file = File::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
+    let whole = file.metadata().ok()?.is_file() && file.stream_position().ok()? == 0;
+    whole.then_some(file)
 }
 
 /// The file under `path` must be the one that was open before the source opened it too: what is hashed must be what is
@@ -54,6 +66,11 @@ impl Source {
     /// The file that it reads from, where it is one.
     pub(super) fn file(&self) -> Option<Arc<File>> {
         self.file.clone()
+    }
+
+    /// SHA-256 and length of the stream that it came as, where it came as one and was hashed.
+    pub(super) fn stream_sha256(&self) -> Option<(Digest, u64)> {
+        self.inner.stream_sha256()
     }
 
     /// Takes one image.

@@ -142,7 +142,7 @@ fn supervised<T>(
 }
 
 fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Monitor>) -> Result<()> {
-    let source = open::open(&job.source, &job.request.tmpdir, true, monitor)?;
+    let source = open::open(&job.source, &job.open, monitor)?;
     recorder.record(|report| {
         if let Some(record) = &mut report.source {
             record.kind = Some(source.kind().to_string());
@@ -186,15 +186,21 @@ fn input_hash(
     recorder: &Arc<Recorder>,
     monitor: &Arc<Monitor>,
 ) -> Result<Option<InputHash>> {
+    if let Some((sha256, size)) = source.stream_sha256() {
+        // It was compared before the source was open.
+        recorder.record(|report| {
+            if let Some(source) = &mut report.source {
+                source.sha256 = Some(sha256.hex());
+                source.size = Some(size);
+            }
+        });
+        return Ok(None);
+    }
     match source.file() {
         Some(file) if recorder.is_wanted() || job.expect_sha256.is_some() => {
             Ok(Some(InputHash::start(file, job.expect_sha256, Arc::clone(recorder), Arc::clone(monitor))))
         }
-        None if job.expect_sha256.is_some() => Err(Error::new(
-            ErrorKind::Usage,
-            format!("option --expect-sha256: {} is not one file, so it has no SHA-256", job.source),
-        )
-        .hint("use --expect-digest, which checks the image itself")),
+        None if job.expect_sha256.is_some() => Err(job::no_sha256(&job.source)),
         _ => Ok(None),
     }
 }

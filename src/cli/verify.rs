@@ -18,7 +18,8 @@ use crate::target;
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// A SIF of any maker, a docker-archive, an OCI archive or an OCI layout directory
+    /// A SIF of any maker, a docker-archive, an OCI archive or an OCI layout directory; "-" is an archive from
+    /// standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
     pub(super) file: OsString,
     #[command(flatten)]
@@ -30,8 +31,11 @@ pub(super) struct Verify {
 /// What is printed when nothing is wrong.
 pub(super) fn page(arguments: &Verify, environment: &Environment, voice: Voice, monitor: &Monitor) -> Result<String> {
     let path = Path::new(&arguments.file);
-    let name = Quoted(arguments.file.as_encoded_bytes());
-    if target::is_sif(path) {
+    let name = match arguments.file.as_encoded_bytes() {
+        b"-" => "standard input".to_string(),
+        bytes => Quoted(bytes).to_string(),
+    };
+    if arguments.file != "-" && target::is_sif(path) {
         let whole = target::verify_sif(path, environment.parallelism, monitor)?;
         whole.notes.iter().for_each(|note| voice.warning(note));
         let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
@@ -39,7 +43,7 @@ pub(super) fn page(arguments: &Verify, environment: &Environment, voice: Voice, 
         return Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"));
     }
     let spec = job::source(&arguments.file, environment)?;
-    let source = open::open(&spec, &job::tmpdir(&arguments.choice, environment), true, monitor)?;
+    let source = open::open(&spec, &job::open_options(&arguments.choice, true, environment)?, monitor)?;
     let mut page = String::new();
     for position in 0..source.images().len() {
         if source.images()[position].absent.is_some() {

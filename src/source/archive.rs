@@ -1,22 +1,27 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::document::Store;
 use super::members::{Contents, Members};
 use super::recognise;
-use super::{OpenOptions, spec};
+use super::{OpenOptions, StreamHash, spec};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs};
-use crate::io::{CHUNK_BYTES, Codec, Monitor, Phase, Region, decoder};
+use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, decoder};
 use crate::model::{Digest, Quoted};
 
-/// An archive file: blobs are its members.
+/// An archive, from a file or from a stream: blobs are its members.
 pub(super) struct Archive {
     name: String,
     members: Members,
+    stream: Option<Stream>,
 }
+
+/// SHA-256 and length in bytes of a stream, as it came.
+pub(super) type Stream = (Digest, u64);
 
 impl Archive {
     /// Opens the archive at `path`; `name` is what messages call it.
@@ -25,17 +30,50 @@ impl Archive {
             io::ErrorKind::NotFound => spec::no_such_file(path),
             _ => Error::io(ErrorKind::SourceUnavailable, error),
         })?;
+        Archive::of_opened(file, name, options, monitor)
+    }
+
+    /// Opens the archive that standard input is: a pipe of any kind, or a file that was redirected to it.
+    pub(super) fn of_stdin(name: String, options: &OpenOptions, monitor: &Monitor) -> Result<Archive> {
+        let input = io::stdin().as_fd().try_clone_to_owned().or_kind(ErrorKind::SourceUnavailable)?;
+        Archive::of_opened(File::from(input), name, options, monitor)
+    }
+
+    fn of_opened(mut file: File, name: String, options: &OpenOptions, monitor: &Monitor) -> Result<Archive> {
         let metadata = file.metadata().or_kind(ErrorKind::SourceUnavailable)?;
-        let members = if metadata.is_file() {
-            monitor.begin(Phase::Open, metadata.len());
-            of_file(file, options, monitor)
-        } else {
-            // A named pipe or a device: bytes come once.
-            monitor.begin(Phase::Open, 0);
-            of_stream(BufReader::with_capacity(CHUNK_BYTES, Watched { inner: file, monitor }), None, options, monitor)
-        };
-        let members = members?;
-        Ok(Archive { name, members })
+        // A file of which a part has been read already is a stream that begins there.
+        if !metadata.is_file() || file.stream_position().or_kind(ErrorKind::SourceUnavailable)? != 0 {
+            return Archive::of_reader(file, None, name, options, monitor);
+        }
+        monitor.begin(Phase::Open, metadata.len());
+        Ok(Archive { name, members: of_file(file, options, monitor)?, stream: None })
+    }
+
+    /// Reads an archive whose bytes come once, to the end of the stream: whoever writes it must not find the pipe closed.
+    /// `at_least` is how many bytes it takes unpacked, where that is known.
+    pub(super) fn of_reader(
+        stream: impl Read + Send,
+        at_least: Option<u64>,
+        name: String,
+        options: &OpenOptions,
+        monitor: &Monitor,
+    ) -> Result<Archive> {
+        monitor.begin(Phase::Open, 0);
+        let mut stream = Watched { inner: stream, monitor };
+        if options.stream_hash == StreamHash::Unneeded {
+            let members = of_stream(&mut stream, at_least, options, monitor)?;
+            drain(&mut stream)?;
+            return Ok(Archive { name, members, stream: None });
+        }
+        let mut stream = HashingReader::new(stream);
+        let members = of_stream(&mut stream, at_least, options, monitor);
+        let (members, stream) = expected_stream(members, stream, options.stream_hash)?;
+        Ok(Archive { name, members, stream: Some(stream) })
+    }
+
+    /// What the stream that it came as turned out to be, where someone wanted to know.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        self.stream
     }
 
     pub(super) fn members(&self) -> &Members {
@@ -95,31 +133,26 @@ fn of_file(file: File, options: &OpenOptions, monitor: &Monitor) -> Result<Membe
         recognise::expect_tar(&start[..count])?;
         return Members::of_region(&region, monitor);
     }
-    let watched = Watched { inner: region.reader(), monitor };
-    of_stream(BufReader::with_capacity(CHUNK_BYTES, watched), Some(region.len), options, monitor)
+    // Unpacked, an archive takes at least what it takes packed.
+    of_stream(&mut Watched { inner: region.reader(), monitor }, Some(region.len), options, monitor)
 }
 
 /// Bytes that come once, compressed or not: looked at, or unpacked to a temporary file.
 fn of_stream<R: Read + Send>(
-    mut stream: BufReader<R>,
-    stored_bytes: Option<u64>,
+    stream: &mut R,
+    at_least: Option<u64>,
     options: &OpenOptions,
     monitor: &Monitor,
 ) -> Result<Members> {
     let mut start = vec![0; Codec::SNIFF_BYTES];
-    let count = fill(&mut stream, &mut start).or_kind(ErrorKind::SourceUnavailable)?;
+    let count = fill(stream, &mut start).or_kind(ErrorKind::SourceUnavailable)?;
     let codec = Codec::sniff(&start[..count]);
     let whole = BufReader::with_capacity(CHUNK_BYTES, io::Cursor::new(start[..count].to_vec()).chain(stream));
     let inner = decoder(codec, whole).or_kind(ErrorKind::InvalidImage)?;
-    unpack(Decoded { inner, codec }, stored_bytes, options, monitor)
+    unpack(Decoded { inner, codec }, at_least, options, monitor)
 }
 
-fn unpack(
-    mut decoded: impl Read,
-    stored_bytes: Option<u64>,
-    options: &OpenOptions,
-    monitor: &Monitor,
-) -> Result<Members> {
+fn unpack(mut decoded: impl Read, at_least: Option<u64>, options: &OpenOptions, monitor: &Monitor) -> Result<Members> {
     let mut start = vec![0; recognise::LOOK_BYTES];
     let count = fill(&mut decoded, &mut start).or_kind(ErrorKind::InvalidImage)?;
     recognise::expect_tar(&start[..count])?;
@@ -127,9 +160,42 @@ fn unpack(
     if !options.want_layers {
         return Members::of_stream(BufReader::with_capacity(CHUNK_BYTES, whole), monitor);
     }
-    let file = spool(whole, stored_bytes, &options.tmpdir, monitor)?;
+    let file = spool(whole, at_least, &options.tmpdir, monitor)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::Other)?;
     Members::of_region(&region, monitor)
+}
+
+/// Reads what is left of a stream: what follows the end marker of a tar, or the end of a compressed stream.
+fn drain(stream: &mut impl Read) -> Result<()> {
+    io::copy(stream, &mut io::sink()).map(drop).or_kind(ErrorKind::SourceUnavailable)
+}
+
+/// Compares a stream with what it must be. A wrong hash is the reason for whatever else seems wrong with it.
+fn expected_stream(
+    members: Result<Members>,
+    mut stream: HashingReader<impl Read>,
+    hash: StreamHash,
+) -> Result<(Members, Stream)> {
+    let members = match (members, hash) {
+        (Err(error), StreamHash::Expected(_)) if error.kind() == ErrorKind::InvalidImage => Err(error),
+        (members, _) => Ok(members?),
+    };
+    if let Err(error) = drain(&mut stream) {
+        return Err(members.err().unwrap_or(error));
+    }
+    let (digest, bytes) = stream.finish();
+    match hash {
+        StreamHash::Expected(expected) if expected != digest => {
+            let message = format!("the input's SHA-256 is {}, expected {}", digest.hex(), expected.hex());
+            let mismatch = Error::new(ErrorKind::Mismatch, message)
+                .hint("the input is damaged or another one: fetch it again, or correct --expect-sha256");
+            Err(match members {
+                Ok(_) => mismatch,
+                Err(error) => mismatch.because(error),
+            })
+        }
+        _ => Ok((members?, (digest, bytes))),
+    }
 }
 
 /// Copies a stream to an unlinked file in `tmpdir`: it vanishes with the last handle, whatever happens to us.
@@ -157,7 +223,7 @@ fn spool(mut stream: impl Read, at_least: Option<u64>, tmpdir: &Path, monitor: &
     Ok(file)
 }
 
-/// Unpacked, an archive takes at least what it takes packed: that much can be known before anything is written.
+/// What can be known before anything is written: whether the least that will be needed is there.
 fn has_room(file: &File, at_least: Option<u64>) -> Result<()> {
     let Some(needed) = at_least else { return Ok(()) };
     let about = rustix::fs::fstatvfs(file).map_err(io::Error::from).or_kind(ErrorKind::Output)?;

@@ -1,13 +1,15 @@
-//! Ways to get [`Image`](crate::image::Image) values out of local files: docker-archives of any age, OCI archives, OCI
-//! layout directories, compressed as a whole or not.
+//! Ways to get [`Image`](crate::image::Image) values out of local files, streams and engines: docker-archives of any age, OCI
+//! archives, OCI layout directories, compressed as a whole or not; standard input; what a Docker or Podman engine exports.
 //!
 //! The idea to hold: what a file is follows from its content, never from its name. Documents are read and checked when a
-//! source is opened, layers are only located; an archive that is not compressed is never copied. Two walls: a store
-//! (`archive`, `layout`) knows bytes under keys and no images; a reader (`docker`, `oci`, `v1`) knows documents and no files.
-//! Nothing here merges layers, writes outputs or prints.
+//! source is opened, layers are only located; an archive in a file that is not compressed is never copied, what comes as a
+//! stream goes to one unlinked file. Two walls: a store (`archive`, `layout`) knows bytes under keys and no images; a reader
+//! (`docker`, `oci`, `v1`) knows documents and no files. `daemon` turns an engine into a stream, and keeps all that is
+//! asynchronous to itself. Nothing here merges layers, writes outputs or prints.
 
 mod archive;
 mod catalogue;
+mod daemon;
 mod docker;
 mod document;
 mod layers;
@@ -30,20 +32,40 @@ use oci::INDEX;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::Monitor;
-use crate::model::Quoted;
+use crate::model::{Digest, Platform, Quoted};
 
 pub use catalogue::Candidate;
+pub use daemon::EngineSettings;
 pub use select::Selection;
 pub use spec::Spec;
 
 /// How a source is opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
-    /// Where an archive that is compressed as a whole is unpacked, to an unlinked file.
+    /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
     /// Whether layers will be read. Without them nothing is written: documents of a compressed archive are kept in memory
     /// and reading a layer of it fails.
     pub want_layers: bool,
+    /// Whether anyone asks for the SHA-256 of a source that comes as a stream.
+    pub stream_hash: StreamHash,
+    /// The platform that will be selected, so that a source that can choose what it sends does.
+    pub platform: Option<Platform>,
+    /// How the local engine is found.
+    pub engine: EngineSettings,
+}
+
+/// What is to be done about the SHA-256 of a source that comes as a stream: standard input, a named pipe. Files are not
+/// concerned: whoever wants to can read them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StreamHash {
+    /// Nothing.
+    #[default]
+    Unneeded,
+    /// It is computed: see [`Source::stream_sha256`].
+    Wanted,
+    /// A stream with another one is refused.
+    Expected(Digest),
 }
 
 /// An opened source: all its images, of which one is [selected](Source::select).
@@ -54,6 +76,7 @@ pub struct Source {
     passed_over: usize,
     /// Which image the SOURCE word asks for.
     wanted: Option<String>,
+    stream: Option<archive::Stream>,
 }
 
 impl std::fmt::Debug for Source {
@@ -67,6 +90,7 @@ enum Kind {
     DockerArchive,
     OciArchive,
     OciLayout,
+    DockerDaemon,
 }
 
 impl Kind {
@@ -75,12 +99,18 @@ impl Kind {
             Kind::DockerArchive => "docker-archive",
             Kind::OciArchive => "oci-archive",
             Kind::OciLayout => "oci",
+            Kind::DockerDaemon => "docker-daemon",
         }
     }
 
-    fn name(self, path: &Path) -> String {
-        format!("{} {}", self.word(), Quoted(path.as_os_str().as_encoded_bytes()))
+    /// What messages call a source of this kind that is at `place`.
+    fn name(self, place: &str) -> String {
+        format!("{} {place}", self.word())
     }
+}
+
+fn quoted(path: &Path) -> String {
+    Quoted(path.as_os_str().as_encoded_bytes()).to_string()
 }
 
 impl Source {
@@ -89,7 +119,7 @@ impl Source {
         self.found.iter().map(|found| found.candidate.clone()).collect()
     }
 
-    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive` or `oci`.
+    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive`, `oci` or `docker-daemon`.
     pub fn kind(&self) -> &'static str {
         self.kind.word()
     }
@@ -98,15 +128,22 @@ impl Source {
     pub fn name(&self) -> String {
         self.store.name()
     }
+
+    /// SHA-256 and length in bytes of the stream that it came as; `None` where it was none or [`OpenOptions::stream_hash`]
+    /// did not ask for it.
+    pub fn stream_sha256(&self) -> Option<(Digest, u64)> {
+        self.stream
+    }
 }
 
 /// Opens a source: finds out what is there and reads its documents.
 ///
 /// # Errors
-/// [`ErrorKind::SourceUnavailable`] when it cannot be read, [`ErrorKind::InvalidImage`] when it is damaged,
-/// [`ErrorKind::Unsupported`] when it is something else, [`ErrorKind::Mismatch`] when a document is not what its digest
-/// says, [`ErrorKind::NoSpace`] when unpacking it fills `tmpdir`, and [`ErrorKind::Interrupted`] or
-/// [`ErrorKind::Terminated`] when `monitor` says so.
+/// [`ErrorKind::SourceUnavailable`] when it cannot be read or an engine does not have it, [`ErrorKind::Network`] when no engine
+/// answers, or ends half-way, [`ErrorKind::InvalidImage`] when it is damaged, [`ErrorKind::Unsupported`] when it is something
+/// else, [`ErrorKind::Mismatch`] when a document is not what its digest says or a stream is not the expected one,
+/// [`ErrorKind::NoSpace`] when unpacking it fills `tmpdir`, and [`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`] when
+/// `monitor` says so.
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let opened = match spec {
         Spec::Path(path) if path.is_dir() => open_layout(path),
@@ -114,7 +151,9 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Spec::DockerArchive { path, .. } => open_archive(path, Some(Kind::DockerArchive), options, monitor),
         Spec::OciArchive { path, .. } => open_archive(path, Some(Kind::OciArchive), options, monitor),
         Spec::OciLayout { path, .. } => open_layout(path),
-        Spec::Stdin | Spec::DockerDaemon(_) | Spec::Registry(_) => return Err(not_yet(spec)),
+        Spec::Stdin => open_stdin(options, monitor),
+        Spec::DockerDaemon(word) => open_engine(word, options, monitor),
+        Spec::Registry(_) => return Err(not_yet(spec)),
     };
     let mut source = opened.doing(|| format!("opening {spec}"))?;
     source.wanted = spec.image().map(str::to_string);
@@ -122,37 +161,52 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
 }
 
 fn not_yet(spec: &Spec) -> Error {
-    let hint = match spec {
-        Spec::Stdin => "write the archive to a file and name that".to_string(),
-        Spec::DockerDaemon(name) => format!("save it to a file and name that: docker save -o image.tar {name}"),
-        _ => {
-            "fetch it to a file and name that, for example with skopeo copy docker://NAME oci-archive:image.tar".into()
-        }
-    };
-    Error::new(ErrorKind::Unsupported, format!("reading {spec} is not supported yet")).hint(hint)
+    Error::new(ErrorKind::Unsupported, format!("reading {spec} is not supported yet"))
+        .hint("fetch it to a file and name that, for example with skopeo copy docker://NAME oci-archive:image.tar")
 }
 
-/// Reads an archive: as a docker-archive when it has the documents of one, for these say more.
 fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     if path.is_dir() {
         let hint = "for an OCI layout directory write oci:DIR";
         return Err(Error::new(ErrorKind::SourceUnavailable, "this is a directory, not an archive").hint(hint));
     }
-    let name = asked.map_or_else(|| Quoted(path.as_os_str().as_encoded_bytes()).to_string(), |kind| kind.name(path));
-    let mut archive = Archive::open(path, name, options, monitor)?;
+    let place = quoted(path);
+    let name = asked.map_or_else(|| place.clone(), |kind| kind.name(&place));
+    read_archive(Archive::open(path, name, options, monitor)?, asked, &place)
+}
+
+fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    read_archive(Archive::of_stdin("standard input".to_string(), options, monitor)?, None, "from standard input")
+}
+
+/// Has an engine export one image, as `docker save` does, and reads that archive.
+fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let export = daemon::export(word, options.platform.as_ref(), &options.engine, monitor)?;
+    let at_least = export.at_least();
+    let place = Quoted(word.as_bytes()).to_string();
+    // The bytes of two exports differ (in times, at least): their hash says nothing.
+    let options = OpenOptions { stream_hash: StreamHash::Unneeded, ..options.clone() };
+    let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
+    read_archive(archive, Some(Kind::DockerDaemon), &place)
+}
+
+/// Reads an archive: as a docker-archive when it has the documents of one, for these say more.
+fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Result<Source> {
     let mut catalogue = Catalogue::default();
     let documents = Documents::new(&archive);
     let listed = docker::read(&documents, &mut catalogue)?;
     let indexed = oci::read(&documents, &mut catalogue)?;
     let chained = !listed && !indexed && v1::read(&documents, archive.members(), &mut catalogue)?;
     let kind = match (listed || chained, indexed, asked) {
+        (true, _, Some(Kind::DockerDaemon)) | (_, true, Some(Kind::DockerDaemon)) => Kind::DockerDaemon,
         (true, _, None | Some(Kind::DockerArchive)) => Kind::DockerArchive,
         (_, true, None | Some(Kind::OciArchive)) => Kind::OciArchive,
         (false, false, _) => return Err(recognise::archive_without_image(archive.members())),
         (_, _, asked) => return Err(other_kind(asked.unwrap_or(Kind::DockerArchive))),
     };
-    archive.rename(kind.name(path));
+    archive.rename(kind.name(place));
     Ok(Source {
+        stream: archive.stream(),
         store: Arc::new(archive),
         kind,
         found: catalogue.found,
@@ -178,11 +232,11 @@ fn open_layout(path: &Path) -> Result<Source> {
         let hint = "for an OCI layout packed in one file write oci-archive:PATH, or just PATH";
         return Err(Error::new(ErrorKind::SourceUnavailable, "this is a file, not a directory").hint(hint));
     }
-    let layout = Layout::new(path, Kind::OciLayout.name(path));
+    let layout = Layout::new(path, Kind::OciLayout.name(&quoted(path)));
     let mut catalogue = Catalogue::default();
     if !oci::read(&Documents::new(&layout), &mut catalogue)? {
         return Err(recognise::directory_without_layout(path));
     }
     let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(layout), kind: Kind::OciLayout, found, passed_over, wanted: None })
+    Ok(Source { store: Arc::new(layout), kind: Kind::OciLayout, found, passed_over, wanted: None, stream: None })
 }

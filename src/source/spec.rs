@@ -47,7 +47,8 @@ const FOREIGN_TRANSPORTS: [&str; 8] =
     ["containers-storage", "containerd", "dir", "http", "https", "library", "oras", "shub"];
 
 /// How the transports that work are written, for hints.
-pub(super) const SPELLINGS: &str = "write PATH, docker-archive:PATH[:TAG], oci-archive:PATH[:REF] or oci:DIR[:REF]";
+pub(super) const SPELLINGS: &str = "write PATH, - (standard input), docker-archive:PATH[:TAG], oci-archive:PATH[:REF], \
+                                    oci:DIR[:REF] or docker-daemon:NAME[:TAG]";
 
 impl Spec {
     /// Parses a SOURCE word. In `docker-archive:PATH:TAG` the path is the longest part before a colon that exists as a
