@@ -194,11 +194,10 @@ fn pump(
 
 fn reclaim(spares: &Receiver<Chunk>) -> Vec<u8> {
     let spare = spares.try_iter().find_map(Arc::into_inner);
-    let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES));
-    buffer.clear();
-    buffer
+    spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
 }
 
+/// Fills `buffer`, whatever it holds: bytes that are overwritten anyway are not zeroed before.
 fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.resize(CHUNK_BYTES, 0);
     let mut filled = 0;
