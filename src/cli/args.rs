@@ -9,7 +9,9 @@ use clap::error::ErrorKind as ClapKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::build::Build;
+use super::cache::Cache;
 use super::exit::TABLE;
+use super::registry::RegistryOptions;
 use super::verify::Verify;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::target::Format;
@@ -26,6 +28,7 @@ SOURCE is told by its content, never by its name. It is one of
   oci:DIR[:REF]
   -                            an archive from standard input, from a pipe of any kind
   docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
+  docker://HOST/NAME[:TAG]     an image on a registry; short names as Docker has them
 
 A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.";
 
@@ -39,6 +42,7 @@ Examples:
   convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
   gpg -d app.tar.gpg | convert - --to sif -o app.sif
   convert build app.sif docker-archive:app.tar     as singularity build is called
+  convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
   convert inspect ubuntu.tar                       shows what an image holds
   convert verify app.sif                           tells whether it is whole";
 
@@ -49,6 +53,12 @@ Environment:
   DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
   DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
   CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
+  APPTAINER_DOCKER_USERNAME, APPTAINER_DOCKER_PASSWORD (or SINGULARITY_…)
+                                                   the login for a registry; else those of
+                                                   docker login, podman login, apptainer registry login
+  DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
+  SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots
   SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                    read; default: the image's creation";
 
@@ -83,6 +93,8 @@ pub(super) enum Word {
     Inspect(Inspect),
     /// Tell whether a SIF, an archive or a layout is whole
     Verify(Verify),
+    /// Look after a directory of downloads (--cache)
+    Cache(Cache),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -111,6 +123,8 @@ pub(super) struct Convert {
 
     #[command(flatten)]
     pub(super) choice: Choice,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
     #[command(flatten)]
     pub(super) output_options: OutputOptions,
     #[command(flatten)]
@@ -240,6 +254,8 @@ pub(super) struct Inspect {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) choice: Choice,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
     #[command(flatten)]
     pub(super) feedback: Feedback,
 }

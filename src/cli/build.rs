@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{Checks, Choice, Convert, Feedback, OutputOptions, RootOptions};
+use super::registry::RegistryOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
 
@@ -33,6 +34,9 @@ pub(super) struct Build {
     /// Where an unnamed temporary file goes when one is needed
     #[arg(long, value_name = "DIR")]
     tmpdir: Option<PathBuf>,
+    /// Speak plain HTTP to the registry of a docker:// source
+    #[arg(long)]
+    no_https: bool,
 
     #[command(flatten)]
     meaningless: Meaningless,
@@ -59,6 +63,8 @@ pub(super) struct Build {
     reference: Option<String>,
     #[command(flatten)]
     checks: Checks,
+    #[command(flatten)]
+    registry: RegistryOptions,
     #[command(flatten)]
     feedback: Feedback,
 }
@@ -199,6 +205,7 @@ impl Build {
                 platform: self.arch.as_ref().map(|arch| format!("linux/{arch}")),
                 tmpdir: self.tmpdir,
             },
+            registry: RegistryOptions { no_https: self.no_https, ..self.registry },
             output_options: OutputOptions {
                 compression: self.compression,
                 force: self.force,

@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 
 use rustix::fs::Mode;
 
+use super::registry::VARIABLES as REGISTRY_VARIABLES;
+
 /// What the process finds around itself, looked at once. Everything else in this room gets it as a value, so that tests
 /// can choose it.
 #[derive(Debug, Clone)]
@@ -20,7 +22,7 @@ pub(super) struct Environment {
     pub(super) parallelism: NonZeroUsize,
 }
 
-/// All environment variables that mean something to this program.
+/// All environment variables that mean something to this program, besides those for registries.
 const VARIABLES: [&str; 14] = [
     "APPTAINER_TMPDIR",
     "CONTAINER_HOST",
@@ -44,7 +46,11 @@ impl Environment {
         let mask = rustix::process::umask(Mode::empty());
         rustix::process::umask(mask);
         Environment {
-            variables: VARIABLES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect(),
+            variables: VARIABLES
+                .into_iter()
+                .chain(REGISTRY_VARIABLES)
+                .filter_map(|name| Some((name, std::env::var_os(name)?)))
+                .collect(),
             stdin_is_terminal: stdin().is_terminal(),
             stdout_is_terminal: stdout().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),

@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::args::Inspect;
 use super::environment::Environment;
 use super::job;
-use super::open::{self, Candidate, Source};
+use super::open::{self, Candidate, OpenOptions, Selection, Source};
 use super::printer::Bytes;
+use super::registry;
 use super::report::SourceRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Layer};
@@ -73,9 +74,11 @@ struct LayerView {
 pub(super) fn page(arguments: &Inspect, environment: &Environment, monitor: &Monitor) -> Result<String> {
     let spec = job::source(&arguments.source, environment)?;
     let selection = job::selection(&arguments.choice)?;
-    let source = open::open(&spec, &job::open_options(&arguments.choice, false, environment)?, monitor)?;
+    let registry = registry::settings(&arguments.registry, &spec, environment)?;
+    let options = OpenOptions { registry, ..job::open_options(&arguments.choice, false, environment)? };
+    let source = open::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
-    let images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source) };
+    let images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
     let mut record = SourceRecord::of(&arguments.source, spec.path());
     record.kind = Some(source.kind().to_string());
     let inspection = Inspection { schema_version: 1, source: record, images };
@@ -87,9 +90,24 @@ pub(super) fn page(arguments: &Inspect, environment: &Environment, monitor: &Mon
     Ok(json + "\n")
 }
 
-/// All images that the source lists. One that cannot be opened hides none of the others.
-fn all(source: &Source) -> Vec<ImageView> {
+/// All images that the source lists. One that cannot be opened hides none of the others. Of those on a registry, the one
+/// for this machine is opened, and the others are shown as the index lists them: every look at one would be a request.
+fn all(source: &Source) -> Result<Vec<ImageView>> {
+    let images = source.images();
+    let is_unread = images.iter().any(|candidate| candidate.unread);
+    let ours = if is_unread { source.select(&Selection::default()).map(Some) } else { Ok(None) };
+    let ours = ours.or_else(|error| match error.kind() {
+        // There is none for this machine, or there are several.
+        ErrorKind::SourceUnavailable | ErrorKind::Usage => Ok(None),
+        _ => Err(error),
+    })?;
+    let is_ours = |image: &&Image, listed: &Candidate| image.manifest_digest == listed.manifest_digest;
     let view = |(position, candidate): (usize, Candidate)| {
+        if candidate.unread {
+            let ours = ours.as_ref().filter(|image| is_ours(image, &candidate));
+            let view = ours.map_or_else(|| ImageView::listed(&candidate), ImageView::of);
+            return ImageView { index: Some(position), ..view };
+        }
         let opened = match &candidate.absent {
             None => source.select_at(position),
             Some(why) => Err(Error::new(ErrorKind::InvalidImage, why)),
@@ -97,7 +115,7 @@ fn all(source: &Source) -> Vec<ImageView> {
         let view = opened.map_or_else(|error| ImageView::unreadable(&candidate, &error), |image| ImageView::of(&image));
         ImageView { index: Some(position), tags: candidate.tags, ..view }
     };
-    source.images().into_iter().enumerate().map(view).collect()
+    Ok(images.into_iter().enumerate().map(view).collect())
 }
 
 impl ImageView {
@@ -117,13 +135,17 @@ impl ImageView {
     }
 
     fn unreadable(candidate: &Candidate, error: &Error) -> Self {
+        ImageView { problem: Some(error.to_string()), ..ImageView::listed(candidate) }
+    }
+
+    /// What an index says of it.
+    fn listed(candidate: &Candidate) -> Self {
         ImageView {
             names: candidate.names.clone(),
             id: text(&candidate.id),
             manifest_digest: text(&candidate.manifest_digest),
             index_digest: text(&candidate.index_digest),
             platform: candidate.platform.as_ref().map(ToString::to_string),
-            problem: Some(error.to_string()),
             ..ImageView::default()
         }
     }

@@ -14,6 +14,7 @@ use super::environment::Environment;
 use super::names::default_output;
 use super::open::{EngineSettings, OpenOptions, Selection, Spec, StreamHash};
 use super::printer::Voice;
+use super::registry;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::Monitor;
@@ -62,7 +63,11 @@ impl Job {
             None => StreamHash::Unneeded,
         };
         Ok(Job {
-            open: OpenOptions { stream_hash, ..open_options(&arguments.choice, true, environment)? },
+            open: OpenOptions {
+                stream_hash,
+                registry: registry::settings(&arguments.registry, &spec, environment)?,
+                ..open_options(&arguments.choice, true, environment)?
+            },
             selection: selection(&arguments.choice)?,
             request: request(format, destination, compression, arguments, environment)?,
             expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
@@ -113,7 +118,7 @@ pub(super) fn source(word: &OsStr, environment: &Environment) -> Result<Spec> {
     Ok(spec)
 }
 
-/// How a source is opened. `want_layers` says whether layers will be read, or documents only.
+/// How a source is opened, but for registries. `want_layers` says whether layers will be read, or documents only.
 pub(super) fn open_options(choice: &Choice, want_layers: bool, environment: &Environment) -> Result<OpenOptions> {
     Ok(OpenOptions {
         tmpdir: tmpdir(choice, environment),
@@ -121,6 +126,7 @@ pub(super) fn open_options(choice: &Choice, want_layers: bool, environment: &Env
         stream_hash: StreamHash::Unneeded,
         platform: selection(choice)?.platform,
         engine: engine(environment)?,
+        ..OpenOptions::default()
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod args;
 mod build;
+mod cache;
 mod environment;
 mod exit;
 mod hashing;
@@ -15,6 +16,7 @@ mod names;
 mod open;
 mod printer;
 mod progress;
+mod registry;
 mod report;
 mod run;
 mod signals;
@@ -40,6 +42,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Ok(Parsed::Word(Word::Build(build))) => run::build(*build, &arguments, &environment, quit),
         Ok(Parsed::Word(Word::Verify(verify))) => run::verify(&verify, &environment, quit),
         Ok(Parsed::Word(Word::Inspect(inspect))) => run::inspect(&inspect, &environment, quit),
+        Ok(Parsed::Word(Word::Cache(cache))) => run::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
         Ok(Parsed::Word(Word::Completions { shell })) => run::printed(|| printer::data(&args::completions(shell))),
         Ok(Parsed::Word(Word::Man)) => run::printed(|| printer::data(&args::man()?)),
         Ok(Parsed::Convert(convert)) => run::convert(&convert, None, &arguments, &environment, quit),

@@ -4,12 +4,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::args::ProgressMode;
 use super::printer::{self, Bytes};
-use crate::io::{Monitor, Phase, Snapshot};
+use crate::io::{Download, Monitor, Phase, Snapshot};
 
 /// How often the monitor is looked at: what a person sees as moving.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Watcher {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let view: Option<Box<dyn View>> = match mode {
             ProgressMode::None => None,
-            ProgressMode::Bar => Some(Box::new(Bar::new())),
+            ProgressMode::Bar => Some(Box::new(Bar::new(Monitor::clone(&monitor)))),
             ProgressMode::Json => Some(Box::new(Json(Cadence::new(Duration::ZERO, JSON_MAX)))),
             ProgressMode::Plain | ProgressMode::Auto => Some(Box::new(Plain(Cadence::new(PLAIN_MIN, PLAIN_MAX)))),
         };
@@ -123,6 +123,9 @@ fn plain_line(now: Snapshot, elapsed: Duration) -> String {
             text.push_str(&format!(": {} of {} ({percent} %)", Bytes(done), Bytes(total)));
         }
     }
+    if now.receivable_bytes > 0 && now.phase == Phase::Read {
+        text.push_str(&format!(", downloaded {} of {}", Bytes(now.received_bytes), Bytes(now.receivable_bytes)));
+    }
     text
 }
 
@@ -147,7 +150,16 @@ struct ProgressEvent {
     /// Absent where nobody knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
+    /// What comes over the network; absent where nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downloads: Option<Downloads>,
     elapsed_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Downloads {
+    done: u64,
+    total: u64,
 }
 
 impl View for Json {
@@ -158,6 +170,8 @@ impl View for Json {
                 phase: now.phase.word(),
                 done: now.done_bytes,
                 total: Some(now.total_bytes).filter(|&total| total > 0),
+                downloads: (now.receivable_bytes > 0)
+                    .then_some(Downloads { done: now.received_bytes, total: now.receivable_bytes }),
                 elapsed_seconds: (elapsed.as_secs_f64() * 10.0).round() / 10.0,
             });
         }
@@ -167,15 +181,44 @@ impl View for Json {
 const WITH_TOTAL: &str = "{msg:20} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
 const WITHOUT_TOTAL: &str = "{msg:20} {spinner} {binary_bytes} {elapsed}";
 
-/// A bar for people.
+const OF_DOWNLOAD: &str = "  {msg:18} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+
+/// A bar for people, and one for each download that is going on.
 struct Bar {
+    bars: MultiProgress,
     bar: ProgressBar,
     with_total: Option<bool>,
+    monitor: Monitor,
+    downloads: Vec<(Arc<Download>, ProgressBar)>,
 }
 
 impl Bar {
-    fn new() -> Self {
-        Bar { bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()), with_total: None }
+    fn new(monitor: Monitor) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let bar = bars.add(ProgressBar::no_length());
+        Bar { bars, bar, with_total: None, monitor, downloads: Vec::new() }
+    }
+
+    fn show_downloads(&mut self) {
+        let current = self.monitor.downloads();
+        let is_current = |one: &Arc<Download>| current.iter().any(|other| Arc::ptr_eq(one, other));
+        let (stay, go) =
+            std::mem::take(&mut self.downloads).into_iter().partition(|(download, _)| is_current(download));
+        self.downloads = stay;
+        for (_, bar) in go as Vec<(Arc<Download>, ProgressBar)> {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+        for download in current {
+            if self.downloads.iter().all(|(shown, _)| !Arc::ptr_eq(shown, &download)) {
+                let bar = self.bars.add(ProgressBar::new(download.total_bytes));
+                let style = ProgressStyle::with_template(OF_DOWNLOAD).unwrap_or_else(|_| ProgressStyle::default_bar());
+                bar.set_style(style.progress_chars("=> "));
+                bar.set_message(download.name.clone());
+                self.downloads.push((download, bar));
+            }
+        }
+        self.downloads.iter().for_each(|(download, bar)| bar.set_position(download.done_bytes()));
     }
 
     fn style(with_total: bool) -> ProgressStyle {
@@ -201,9 +244,11 @@ impl View for Bar {
         }
         self.bar.set_position(now.done_bytes);
         self.bar.tick();
+        self.show_downloads();
     }
 
     fn end(&mut self) {
+        self.downloads.drain(..).for_each(|(_, bar)| bar.finish_and_clear());
         self.bar.finish_and_clear();
     }
 }
@@ -242,7 +287,8 @@ mod tests {
     #[test]
     fn plain_lines_say_how_far() {
         let line = |phase, done_bytes, total_bytes| {
-            plain_line(Snapshot { phase, done_bytes, total_bytes }, Duration::from_secs(12))
+            let now = Snapshot { phase, done_bytes, total_bytes, received_bytes: 0, receivable_bytes: 0 };
+            plain_line(now, Duration::from_secs(12))
         };
         assert_eq!(line(Phase::Open, 0, 0), "  12 s  opening the source");
         assert_eq!(line(Phase::Read, 1 << 30, 0), "  12 s  reading layers: 1.0 GiB");
@@ -261,6 +307,10 @@ mod tests {
 
     #[test]
     fn bar_templates_are_valid() {
-        assert!([WITH_TOTAL, WITHOUT_TOTAL].into_iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+        assert!(
+            [WITH_TOTAL, WITHOUT_TOTAL, OF_DOWNLOAD]
+                .into_iter()
+                .all(|template| ProgressStyle::with_template(template).is_ok())
+        );
     }
 }

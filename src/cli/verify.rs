@@ -9,7 +9,9 @@ use clap::Args;
 use super::args::{Choice, Feedback};
 use super::environment::Environment;
 use super::printer::{Grouped, Voice};
-use super::{job, open};
+use super::registry::{self, RegistryOptions};
+use super::open::{self, OpenOptions};
+use super::job;
 use crate::error::Result;
 use crate::io::Monitor;
 use crate::model::Quoted;
@@ -43,7 +45,9 @@ pub(super) fn page(arguments: &Verify, environment: &Environment, voice: Voice, 
         return Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"));
     }
     let spec = job::source(&arguments.file, environment)?;
-    let source = open::open(&spec, &job::open_options(&arguments.choice, true, environment)?, monitor)?;
+    let registry = registry::settings(&RegistryOptions::default(), &spec, environment)?;
+    let options = OpenOptions { registry, ..job::open_options(&arguments.choice, true, environment)? };
+    let source = open::open(&spec, &options, monitor)?;
     let mut page = String::new();
     for position in 0..source.images().len() {
         if source.images()[position].absent.is_some() {

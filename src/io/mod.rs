@@ -14,7 +14,7 @@ mod verify;
 
 pub use compress::{Compressor, StreamCodec};
 pub use decompress::{Codec, decoder};
-pub use monitor::{Monitor, Phase, Snapshot};
+pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
 pub use output::{Output, free_bytes, is_stream};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};

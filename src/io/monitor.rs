@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,13 +34,57 @@ impl Phase {
 
 /// The one thing a running conversion shares with whoever watches it: how far it is, and whether it should stop.
 ///
-/// Workers only count; a watcher looks when it likes, so heartbeats cost the work nothing.
+/// Workers only count; a watcher looks when it likes, so heartbeats cost the work nothing. A clone is the same monitor.
+#[derive(Debug, Clone, Default)]
+pub struct Monitor(Arc<Shared>);
+
 #[derive(Debug, Default)]
-pub struct Monitor {
+struct Shared {
     phase: AtomicU8,
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
     stop: AtomicU8,
+    received_bytes: AtomicU64,
+    receivable_bytes: AtomicU64,
+    downloads: Mutex<Vec<Arc<Download>>>,
+}
+
+/// One download that is going on.
+#[derive(Debug)]
+pub struct Download {
+    /// What people call it.
+    pub name: String,
+    /// All its bytes; 0 where nobody knows.
+    pub total_bytes: u64,
+    done_bytes: AtomicU64,
+}
+
+impl Download {
+    /// Bytes that have arrived.
+    pub fn done_bytes(&self) -> u64 {
+        self.done_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts what arrives of one [`Download`]. When it is dropped, the download is no longer going on.
+#[derive(Debug)]
+pub struct DownloadCounter {
+    monitor: Monitor,
+    download: Arc<Download>,
+}
+
+impl DownloadCounter {
+    /// Counts bytes that have arrived.
+    pub fn advance(&self, bytes: u64) {
+        self.download.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.monitor.0.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for DownloadCounter {
+    fn drop(&mut self) {
+        self.monitor.lock().retain(|each| !Arc::ptr_eq(each, &self.download));
+    }
 }
 
 /// How far a conversion is at one moment.
@@ -51,24 +96,28 @@ pub struct Snapshot {
     pub done_bytes: u64,
     /// Bytes to do in this phase; 0 where nobody knows.
     pub total_bytes: u64,
+    /// Bytes that have come over the network, whatever the phase.
+    pub received_bytes: u64,
+    /// Bytes that are to come over the network altogether, as far as is known; 0 where there is no network.
+    pub receivable_bytes: u64,
 }
 
 impl Monitor {
     /// Begins a phase of `total_bytes` (0: unknown).
     pub fn begin(&self, phase: Phase, total_bytes: u64) {
-        self.done_bytes.store(0, Ordering::Relaxed);
-        self.total_bytes.store(total_bytes, Ordering::Relaxed);
-        self.phase.store(phase as u8, Ordering::Release);
+        self.0.done_bytes.store(0, Ordering::Relaxed);
+        self.0.total_bytes.store(total_bytes, Ordering::Relaxed);
+        self.0.phase.store(phase as u8, Ordering::Release);
     }
 
     /// Counts bytes done.
     pub fn advance(&self, bytes: u64) {
-        self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// How far it is now.
     pub fn snapshot(&self) -> Snapshot {
-        let phase = match self.phase.load(Ordering::Acquire) {
+        let phase = match self.0.phase.load(Ordering::Acquire) {
             0 => Phase::Open,
             1 => Phase::Read,
             2 => Phase::Write,
@@ -77,15 +126,38 @@ impl Monitor {
         };
         Snapshot {
             phase,
-            done_bytes: self.done_bytes.load(Ordering::Relaxed),
-            total_bytes: self.total_bytes.load(Ordering::Relaxed),
+            done_bytes: self.0.done_bytes.load(Ordering::Relaxed),
+            total_bytes: self.0.total_bytes.load(Ordering::Relaxed),
+            received_bytes: self.0.received_bytes.load(Ordering::Relaxed),
+            receivable_bytes: self.0.receivable_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Says that so many bytes more are to come over the network.
+    pub fn expect_downloads(&self, bytes: u64) {
+        self.0.receivable_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Begins a download of `total_bytes` (0: unknown).
+    pub fn begin_download(&self, name: String, total_bytes: u64) -> DownloadCounter {
+        let download = Arc::new(Download { name, total_bytes, done_bytes: AtomicU64::new(0) });
+        self.lock().push(Arc::clone(&download));
+        DownloadCounter { monitor: self.clone(), download }
+    }
+
+    /// The downloads that are going on, in the order in which they began.
+    pub fn downloads(&self) -> Vec<Arc<Download>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Download>>> {
+        self.0.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the conversion to stop with `kind` ([`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`]).
     pub fn stop(&self, kind: ErrorKind) {
         let reason = if kind == ErrorKind::Interrupted { 1 } else { 2 };
-        self.stop.store(reason, Ordering::Release);
+        self.0.stop.store(reason, Ordering::Release);
     }
 
     /// To be asked once per chunk of work.
@@ -93,7 +165,7 @@ impl Monitor {
     /// # Errors
     /// When the conversion was asked to stop.
     pub fn check(&self) -> Result<()> {
-        match self.stop.load(Ordering::Acquire) {
+        match self.0.stop.load(Ordering::Acquire) {
             0 => Ok(()),
             1 => {
                 Err(Error::new(ErrorKind::Interrupted, "interrupted").hint("run the same command again to start over"))

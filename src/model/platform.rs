@@ -51,6 +51,31 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// How far an image for `self` is from what a machine of platform `wanted` runs best: 0 is that; older variants are
+    /// further away; `None` is what does not run there. A machine of unknown variant runs the least best.
+    pub fn distance(&self, wanted: &Platform) -> Option<u32> {
+        let base = match wanted.architecture.as_str() {
+            "arm64" => 8,
+            _ => 1,
+        };
+        let version = |variant: &Option<String>| match variant.as_deref() {
+            None => Some(base),
+            Some(variant) => variant.strip_prefix('v').and_then(|digits| digits.parse::<u32>().ok()),
+        };
+        if self.os != wanted.os || self.architecture != wanted.architecture {
+            return None;
+        }
+        match (version(&self.variant), version(&wanted.variant)) {
+            _ if self.variant == wanted.variant => Some(0),
+            (Some(own), Some(_)) if wanted.variant.is_none() => Some(own),
+            (Some(own), Some(most)) => most.checked_sub(own),
+            (None, _) if wanted.variant.is_none() => Some(u32::MAX),
+            _ => None,
+        }
+    }
+}
+
 impl FromStr for Platform {
     type Err = Error;
 
@@ -76,6 +101,24 @@ impl fmt::Display for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_run_older_variants() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        for (image, machine, distance) in [
+            ("linux/amd64", "linux/amd64", Some(0)),
+            ("linux/amd64/v3", "linux/amd64", Some(3)),
+            ("linux/amd64", "linux/amd64/v3", Some(2)),
+            ("linux/amd64/v4", "linux/amd64/v3", None),
+            ("linux/arm/v6", "linux/arm/v7", Some(1)),
+            ("linux/arm/v7", "linux/arm/v6", None),
+            ("linux/arm64", "linux/arm64/v9", Some(1)),
+            ("linux/arm64", "linux/arm/v7", None),
+            ("windows/amd64", "linux/amd64", None),
+        ] {
+            assert_eq!(platform(image).distance(&platform(machine)), distance, "{image} on {machine}");
+        }
+    }
 
     #[test]
     fn normalises() {

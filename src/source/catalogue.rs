@@ -27,6 +27,9 @@ pub struct Candidate {
     /// Why it cannot be converted: its manifest or config is listed but not there, as in archives that list all platforms
     /// and hold one.
     pub absent: Option<String>,
+    /// Whether no more is known of it than what an index says: registries are asked for an image's documents only when it is
+    /// selected.
+    pub unread: bool,
 }
 
 /// A candidate with what leads to its layers.

@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::io::Read as _;
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::image::Blobs;
+use crate::image::{Blobs, Layer};
 use crate::io::Expected;
 use crate::model::{Digest, Quoted};
 
@@ -11,7 +11,7 @@ pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// How many bytes of documents one source may have altogether, so that ten thousand configs cannot fill the memory.
 const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
 
-/// What a local source adds to [`Blobs`]: looking before reading, and blobs by digest.
+/// What a source adds to [`Blobs`]: looking before reading, and blobs by digest.
 pub(super) trait Store: Blobs {
     /// How many bytes are stored under `key`; `None` where there is nothing.
     fn size(&self, key: &str) -> Result<Option<u64>>;
@@ -21,6 +21,14 @@ pub(super) trait Store: Blobs {
 
     /// The key of the blob with that digest, whether it is there or not.
     fn key(&self, digest: &Digest) -> String;
+
+    /// Says which layers will be opened, so that they can be fetched ahead.
+    fn will_read(&self, _layers: &[Layer]) {}
+
+    /// What the user should know about how things were read.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Reads documents out of a store: bounded, and checked against their digests.

@@ -1,5 +1,6 @@
-//! Ways to get [`Image`](crate::image::Image) values out of local files, streams and engines: docker-archives of any age, OCI
-//! archives, OCI layout directories, compressed as a whole or not; standard input; what a Docker or Podman engine exports.
+//! Ways to get [`Image`](crate::image::Image) values: out of docker-archives of any age, OCI archives and OCI layout
+//! directories, compressed as a whole or not; out of standard input and what a Docker or Podman engine exports; and from
+//! registries.
 //!
 //! The idea to hold: what a file is follows from its content, never from its name. Documents are read and checked when a
 //! source is opened, layers are only located; an archive in a file that is not compressed is never copied, what comes as a
@@ -17,6 +18,7 @@ mod layout;
 mod members;
 mod oci;
 mod recognise;
+pub mod registry;
 mod select;
 mod spec;
 mod v1;
@@ -29,10 +31,11 @@ use catalogue::{Catalogue, Found};
 use document::{Documents, Store};
 use layout::Layout;
 use oci::INDEX;
+use registry::Registry;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::Monitor;
-use crate::model::{Digest, Platform, Quoted};
+use crate::model::{Digest, Platform, Quoted, Reference};
 
 pub use catalogue::Candidate;
 pub use daemon::EngineSettings;
@@ -53,6 +56,8 @@ pub struct OpenOptions {
     pub platform: Option<Platform>,
     /// How the local engine is found.
     pub engine: EngineSettings,
+    /// How registries are reached.
+    pub registry: registry::Settings,
 }
 
 /// What is to be done about the SHA-256 of a source that comes as a stream: standard input, a named pipe. Files are not
@@ -91,6 +96,7 @@ enum Kind {
     OciArchive,
     OciLayout,
     DockerDaemon,
+    Registry,
 }
 
 impl Kind {
@@ -100,6 +106,7 @@ impl Kind {
             Kind::OciArchive => "oci-archive",
             Kind::OciLayout => "oci",
             Kind::DockerDaemon => "docker-daemon",
+            Kind::Registry => "docker",
         }
     }
 
@@ -119,7 +126,8 @@ impl Source {
         self.found.iter().map(|found| found.candidate.clone()).collect()
     }
 
-    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive`, `oci` or `docker-daemon`.
+    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive`, `oci`, `docker-daemon` or
+    /// `docker`.
     pub fn kind(&self) -> &'static str {
         self.kind.word()
     }
@@ -139,11 +147,11 @@ impl Source {
 /// Opens a source: finds out what is there and reads its documents.
 ///
 /// # Errors
-/// [`ErrorKind::SourceUnavailable`] when it cannot be read or an engine does not have it, [`ErrorKind::Network`] when no engine
-/// answers, or ends half-way, [`ErrorKind::InvalidImage`] when it is damaged, [`ErrorKind::Unsupported`] when it is something
-/// else, [`ErrorKind::Mismatch`] when a document is not what its digest says or a stream is not the expected one,
-/// [`ErrorKind::NoSpace`] when unpacking it fills `tmpdir`, and [`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`] when
-/// `monitor` says so.
+/// [`ErrorKind::SourceUnavailable`] when it cannot be read or an engine or registry does not have it, [`ErrorKind::Network`]
+/// when no engine answers, or a registry cannot be reached or refuses, [`ErrorKind::InvalidImage`] when it is damaged,
+/// [`ErrorKind::Unsupported`] when it is something else, [`ErrorKind::Mismatch`] when a document is not what its digest says
+/// or a stream is not the expected one, [`ErrorKind::NoSpace`] when unpacking it fills `tmpdir`, and
+/// [`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`] when `monitor` says so.
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let opened = match spec {
         Spec::Path(path) if path.is_dir() => open_layout(path),
@@ -153,16 +161,11 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Spec::OciLayout { path, .. } => open_layout(path),
         Spec::Stdin => open_stdin(options, monitor),
         Spec::DockerDaemon(word) => open_engine(word, options, monitor),
-        Spec::Registry(_) => return Err(not_yet(spec)),
+        Spec::Registry(name) => open_registry(name, options, monitor),
     };
     let mut source = opened.doing(|| format!("opening {spec}"))?;
     source.wanted = spec.image().map(str::to_string);
     Ok(source)
-}
-
-fn not_yet(spec: &Spec) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("reading {spec} is not supported yet"))
-        .hint("fetch it to a file and name that, for example with skopeo copy docker://NAME oci-archive:image.tar")
 }
 
 fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -222,6 +225,16 @@ fn other_kind(asked: Kind) -> Error {
     };
     Error::new(ErrorKind::InvalidImage, format!("the archive has no {lacks}: it seems to be {has}"))
         .hint(format!("write {instead}, or just PATH"))
+}
+
+/// Asks a registry for the documents that a name leads to: no more of them than are needed to choose.
+fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let reference: Reference = name.parse()?;
+    let (registry, digest) = Registry::open(&reference, options, monitor)?;
+    let mut catalogue = Catalogue::default();
+    oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
+    let (found, passed_over) = (catalogue.found, catalogue.passed_over);
+    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None })
 }
 
 fn open_layout(path: &Path) -> Result<Source> {

@@ -2,7 +2,7 @@ use oci_spec::image::Descriptor;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::catalogue::{Candidate, Catalogue, FoundManifest};
+use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
 use super::document::Documents;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::model::{Config, Digest, Index, Manifest, Platform, digest_of};
@@ -28,9 +28,35 @@ const IMAGE_CONFIGS: [&str; 2] =
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
     let Some(bytes) = documents.read(INDEX)? else { return Ok(false) };
     let index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
-    let mut walk = Walk { documents, catalogue, descriptors: 0 };
+    let mut walk = Walk { documents, catalogue, descriptors: 0, reads_all: true };
     walk.index(&index, &Place { names: Vec::new(), index_digest: None, depth: 0 })?;
     Ok(true)
+}
+
+/// Adds the images that the manifest or index with this digest leads to, under this name. Where an index says for which
+/// platforms its manifests are, they are not read yet: see [`complete`].
+pub(super) fn read_from(
+    documents: &Documents<'_>,
+    catalogue: &mut Catalogue,
+    digest: Digest,
+    name: String,
+) -> Result<()> {
+    let mut walk = Walk { documents, catalogue, descriptors: 0, reads_all: false };
+    walk.listed(digest, None, &Place { names: vec![name], index_digest: None, depth: 0 })
+}
+
+/// Reads the manifest and the config of an image that is [unread](Candidate::unread).
+pub(super) fn complete(documents: &Documents<'_>, listed: &Candidate) -> Result<Found> {
+    let mut catalogue = Catalogue::default();
+    let mut walk = Walk { documents, catalogue: &mut catalogue, descriptors: 0, reads_all: true };
+    let place = Place { names: listed.names.clone(), index_digest: listed.index_digest, depth: 0 };
+    let digest = listed.manifest_digest.ok_or_else(|| Error::new(ErrorKind::Bug, "an image has no manifest"))?;
+    walk.listed(digest, listed.platform.clone(), &place)?;
+    let found = catalogue.found.pop().filter(|_| catalogue.found.is_empty());
+    found.ok_or_else(|| {
+        let message = format!("manifest {digest} is not that of an image, though an image index lists it as one");
+        Error::new(ErrorKind::InvalidImage, message).hint("push or build the image again")
+    })
 }
 
 /// A walk from `index.json` down to configs.
@@ -38,6 +64,8 @@ struct Walk<'a> {
     documents: &'a Documents<'a>,
     catalogue: &'a mut Catalogue,
     descriptors: usize,
+    /// Whether manifests of known platforms are read at once too.
+    reads_all: bool,
 }
 
 /// Where the walk is: what the indexes above say of all that is below.
@@ -83,8 +111,21 @@ impl Walk<'_> {
             manifest.into_iter().for_each(|manifest| manifest.index_digests.extend(place.index_digest));
             return Ok(());
         }
+        if !self.reads_all && platform.is_some() && !is_index(descriptor) {
+            let (manifest_digest, index_digest) = (Some(digest), place.index_digest);
+            let listed = Candidate { platform, manifest_digest, index_digest, unread: true, ..Candidate::default() };
+            let found = self.catalogue.add(listed)?;
+            names.iter().for_each(|name| found.add_name(name));
+            return Ok(());
+        }
+        self.listed(digest, platform, &Place { names, ..*place })
+    }
+
+    /// Reads the manifest or index with this digest, and what it leads to.
+    fn listed(&mut self, digest: Digest, platform: Option<Platform>, place: &Place) -> Result<()> {
+        let names = &place.names;
         let Some(bytes) = self.documents.read_blob(digest)? else {
-            return self.absent_manifest(digest, platform, &names, place);
+            return self.absent_manifest(digest, platform, names, place);
         };
         let doing = || format!("reading manifest {digest} of {}", self.documents.store.name());
         let shape: Shape = serde_json::from_slice(&bytes)
@@ -93,7 +134,7 @@ impl Walk<'_> {
         if shape.config.is_some() {
             let document = Manifest::parse(&bytes).doing(doing)?;
             let index_digests = place.index_digest.into_iter().collect();
-            return self.manifest(FoundManifest { digest, index_digests, document }, platform, &names);
+            return self.manifest(FoundManifest { digest, index_digests, document }, platform, names);
         }
         if shape.manifests.is_none() {
             // Docker schema 1 and artifacts without a config.
@@ -106,7 +147,7 @@ impl Walk<'_> {
         }
         let index = Index::parse(&bytes).doing(doing)?;
         let index_digest = place.index_digest.or(Some(digest));
-        self.index(&index, &Place { names, index_digest, depth: place.depth + 1 })
+        self.index(&index, &Place { names: names.clone(), index_digest, depth: place.depth + 1 })
     }
 
     fn manifest(&mut self, manifest: FoundManifest, platform: Option<Platform>, names: &[String]) -> Result<()> {
@@ -173,6 +214,13 @@ fn platform_of(descriptor: &Descriptor) -> Option<Platform> {
     let (os, architecture) = (declared.os().to_string(), declared.architecture().to_string());
     let known = !os.is_empty() && !architecture.is_empty();
     known.then(|| Platform::new(&os, &architecture, declared.variant().as_deref()))
+}
+
+/// Whether a descriptor says that it leads to an index.
+fn is_index(descriptor: &Descriptor) -> bool {
+    let kind = descriptor.media_type().to_string();
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"]
+        .contains(&kind.as_str())
 }
 
 fn is_attestation(descriptor: &Descriptor) -> bool {

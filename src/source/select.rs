@@ -2,7 +2,9 @@ use std::fmt::Write as _;
 
 use super::Source;
 use super::catalogue::{Candidate, Found, FoundManifest, full_name};
+use super::document::Documents;
 use super::layers::layers;
+use super::oci::complete;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::image::{Blobs, Image};
 use crate::model::{Config, Digest, Platform};
@@ -42,7 +44,7 @@ impl Source {
         let at = self.of_platform(&fitting, selection.platform.as_ref())?;
         let words = self.wanted.iter().chain(&selection.image);
         let digests: Vec<Digest> = words.filter_map(|word| word.parse().ok()).collect();
-        self.image(&self.found[at], &digests).doing(|| format!("opening an image of {}", self.store.name()))
+        self.whole_image(&self.found[at], &digests).doing(|| format!("opening an image of {}", self.store.name()))
     }
 
     /// The images that `word` means: by name, else by digest, else by number, else by the start of an ID.
@@ -72,11 +74,20 @@ impl Source {
         let serves =
             |at: &usize, wanted: &Platform| candidate(at).platform.as_ref().is_some_and(|it| it.serves(wanted));
         let present: Vec<usize> = fitting.iter().copied().filter(|at| candidate(at).absent.is_none()).collect();
+        let runs = |at: &usize, wanted: &Platform| {
+            candidate(at).platform.as_ref().is_some_and(|it| it.distance(wanted).is_some())
+        };
+        // What is asked for; where it is not there, an older variant of it, which runs there too.
+        let fitting_of = |wanted: &Platform| -> Vec<usize> {
+            let exact: Vec<usize> = present.iter().copied().filter(|at| serves(at, wanted)).collect();
+            let any = || present.iter().copied().filter(|at| runs(at, wanted)).collect();
+            self.nearest(if exact.is_empty() { any() } else { exact }, wanted)
+        };
         let choice: Vec<usize> = match wanted {
-            Some(wanted) => present.iter().copied().filter(|at| serves(at, wanted)).collect(),
+            Some(wanted) => fitting_of(wanted),
             None if self.are_platforms_of_one_image(&present) => {
                 let host = Platform::host();
-                let choice: Vec<usize> = present.iter().copied().filter(|at| serves(at, &host)).collect();
+                let choice = fitting_of(&host);
                 if choice.is_empty() {
                     return Err(self.nothing_fits(&format!("no image is for this machine's platform, {host}")));
                 }
@@ -112,6 +123,28 @@ impl Source {
         !others.is_empty() && differ && grouped
     }
 
+    fn whole_image(&self, found: &Found, digests: &[Digest]) -> Result<Image> {
+        if !found.candidate.unread {
+            return self.image(found, digests);
+        }
+        let found = complete(&Documents::new(&*self.store), &found.candidate)?;
+        if let Some(why) = &found.candidate.absent {
+            let message = format!("{} lists it but does not hold it: {why}", self.store.name());
+            return Err(Error::new(ErrorKind::InvalidImage, message).hint("push or build the image again"));
+        }
+        self.image(&found, digests)
+    }
+
+    /// Those of `choice` that a machine of this platform prefers, where they differ in nothing but their platform.
+    fn nearest(&self, choice: Vec<usize>, platform: &Platform) -> Vec<usize> {
+        if !self.are_platforms_of_one_image(&choice) {
+            return choice;
+        }
+        let distance = |at: &usize| self.found[*at].candidate.platform.as_ref()?.distance(platform);
+        let least = choice.iter().filter_map(distance).min();
+        choice.into_iter().filter(|at| distance(at) == least).collect()
+    }
+
     fn image(&self, found: &Found, digests: &[Digest]) -> Result<Image> {
         let asked = |manifest: &&FoundManifest| {
             digests.iter().any(|&digest| manifest.digest == digest || manifest.index_digests.contains(&digest))
@@ -122,6 +155,8 @@ impl Source {
             Some(config) => config.clone(),
             None => Config::parse(b"{}".as_slice())?,
         };
+        let layers = layers(&*self.store, found, manifest)?;
+        self.store.will_read(&layers);
         Ok(Image {
             blobs,
             config,
@@ -130,9 +165,9 @@ impl Source {
                 let asked = it.index_digests.iter().find(|digest| digests.contains(digest));
                 asked.or(it.index_digests.first()).copied()
             }),
-            layers: layers(&*self.store, found, manifest)?,
+            layers,
             names: found.candidate.names.clone(),
-            warnings: Vec::new(),
+            warnings: self.store.warnings(),
         })
     }
 

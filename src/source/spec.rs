@@ -48,7 +48,7 @@ const FOREIGN_TRANSPORTS: [&str; 8] =
 
 /// How the transports that work are written, for hints.
 pub(super) const SPELLINGS: &str = "write PATH, - (standard input), docker-archive:PATH[:TAG], oci-archive:PATH[:REF], \
-                                    oci:DIR[:REF] or docker-daemon:NAME[:TAG]";
+                                    oci:DIR[:REF], docker-daemon:NAME[:TAG] or docker://HOST/NAME[:TAG]";
 
 impl Spec {
     /// Parses a SOURCE word. In `docker-archive:PATH:TAG` the path is the longest part before a colon that exists as a

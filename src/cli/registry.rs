@@ -1,0 +1,270 @@
+//! Options and environment for registries: what Docker, Podman, Apptainer and Go programs look at, looked at once.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::environment::Environment;
+use super::open::{Settings, Spec, registry};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::model::{Quoted, Reference};
+use registry::{Login, Mirror, Proxies, Secret};
+
+/// How registries are reached.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub(super) struct RegistryOptions {
+    /// Speak plain HTTP to this registry; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(super) insecure: Vec<String>,
+    /// Ask MIRROR first for images of HOST, and HOST where it fails; may be repeated
+    #[arg(long, value_name = "HOST=MIRROR")]
+    pub(super) mirror: Vec<String>,
+    /// Keep downloads in this directory, and take them from there; many may share it [default: none]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(super) cache: Option<PathBuf>,
+    /// How often a request that failed for a passing reason is repeated [default: 5]
+    #[arg(long, value_name = "N")]
+    pub(super) retries: Option<u32>,
+    /// How long a server may be silent [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<String>,
+    /// `--no-https` of `singularity build`.
+    #[arg(skip)]
+    pub(super) no_https: bool,
+}
+
+/// The variables that mean something to a registry client. Of several in one line of [`first`], the first that is set counts.
+pub(super) const VARIABLES: [&str; 22] = [
+    "APPTAINER_DOCKER_PASSWORD",
+    "APPTAINER_DOCKER_USERNAME",
+    "APPTAINER_NOHTTPS",
+    "DOCKER_CONFIG",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "REGISTRY_AUTH_FILE",
+    "SINGULARITY_DOCKER_PASSWORD",
+    "SINGULARITY_DOCKER_USERNAME",
+    "SINGULARITY_NOHTTPS",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "all_proxy",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "REQUEST_METHOD",
+];
+
+/// Resolves options and environment for the registry that `spec` names, if it names one.
+pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Settings> {
+    let mirrors: Result<Vec<Mirror>> = options.mirror.iter().map(|text| text.parse()).collect();
+    Ok(Settings {
+        login: login(environment)?,
+        login_files: login_files(environment),
+        certificate_directories: certificate_directories(environment),
+        roots_file: path(environment, "SSL_CERT_FILE"),
+        roots_directory: path(environment, "SSL_CERT_DIR"),
+        proxies: proxies(environment)?,
+        insecure: insecure(options, spec, environment)?,
+        mirrors: mirrors.doing(|| "option --mirror")?,
+        retries: options.retries.unwrap_or(Settings::RETRIES),
+        timeout: timeout(options.timeout.as_deref())?,
+        cache: options.cache.clone(),
+    })
+}
+
+fn timeout(text: Option<&str>) -> Result<Duration> {
+    let Some(text) = text else { return Ok(Settings::TIMEOUT) };
+    // Longer than a day is as good as for ever, and overflows nothing.
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, format!("option --timeout: {text:?} is not a number of seconds"))
+            .hint("write a number from 0.01 to 86400")
+    })
+}
+
+fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Vec<String>> {
+    let mut insecure: Vec<String> = Vec::new();
+    for host in &options.insecure {
+        if !registry::is_host(host) {
+            return Err(Error::new(ErrorKind::Usage, format!("option --insecure: {host:?} is not a host"))
+                .hint("write HOST or HOST:PORT, as in the reference"));
+        }
+        insecure.push(host.to_ascii_lowercase());
+    }
+    let is_set = |name: &str| {
+        let value = environment.variable(name).map(|value| value.to_ascii_lowercase());
+        value.is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
+    };
+    let no_https = options.no_https || is_set("APPTAINER_NOHTTPS") || is_set("SINGULARITY_NOHTTPS");
+    if let (true, Spec::Registry(name)) = (no_https, spec) {
+        insecure.push(name.parse::<Reference>()?.host.to_ascii_lowercase());
+    }
+    Ok(insecure)
+}
+
+/// Apptainer's and Singularity's variables for `docker://`.
+fn login(environment: &Environment) -> Result<Option<Login>> {
+    for program in ["APPTAINER", "SINGULARITY"] {
+        let (name, password) = (format!("{program}_DOCKER_USERNAME"), format!("{program}_DOCKER_PASSWORD"));
+        if let (Some(username), Some(password)) = (text(environment, &name)?, text(environment, &password)?) {
+            return Ok(Some(Login { username, password: Secret::new(password) }));
+        }
+    }
+    Ok(None)
+}
+
+/// containers-auth.json(5), then Docker's `config.json`, then Apptainer's and Singularity's own.
+fn login_files(environment: &Environment) -> Vec<PathBuf> {
+    let home = path(environment, "HOME");
+    let below_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
+    let config_home = path(environment, "XDG_CONFIG_HOME").or_else(|| below_home(".config"));
+    let podman = match path(environment, "REGISTRY_AUTH_FILE") {
+        Some(file) => vec![Some(file)],
+        None => vec![
+            path(environment, "XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+            config_home.map(|directory| directory.join("containers/auth.json")),
+        ],
+    };
+    let docker = path(environment, "DOCKER_CONFIG").or_else(|| below_home(".docker"));
+    let others = [
+        docker.map(|directory| directory.join("config.json")),
+        below_home(".apptainer/docker-config.json"),
+        below_home(".singularity/docker-config.json"),
+    ];
+    podman.into_iter().chain(others).flatten().collect()
+}
+
+/// Of Docker, rootless Docker and Podman: the user's before the system's.
+fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
+    let home = path(environment, "HOME");
+    let of_home = [".config/containers/certs.d", ".config/docker/certs.d", ".docker/certs.d"];
+    let of_system = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+    let of_user = home.iter().flat_map(|home| of_home.map(|rest| home.join(rest)));
+    of_user.chain(of_system.map(PathBuf::from)).collect()
+}
+
+fn proxies(environment: &Environment) -> Result<Proxies> {
+    let first = |names: &[&str]| -> Result<Option<String>> {
+        for name in names {
+            if let Some(value) = text(environment, name)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    };
+    // A CGI program's HTTP_PROXY is what a visitor sent as the header Proxy (httpoxy.org).
+    let is_cgi = environment.variable("REQUEST_METHOD").is_some();
+    let of_http: &[&str] =
+        if is_cgi { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] };
+    Ok(Proxies {
+        http: first(of_http)?.map(Secret::new),
+        https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])?.map(Secret::new),
+        none_for: first(&["NO_PROXY", "no_proxy"])?.unwrap_or_default(),
+    })
+}
+
+fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a OsStr> {
+    environment.variable(name).filter(|value| !value.is_empty())
+}
+
+fn path(environment: &Environment, name: &str) -> Option<PathBuf> {
+    set(environment, name).map(PathBuf::from)
+}
+
+/// A variable as text. Its value is not shown when it is none: it may be a password.
+fn text(environment: &Environment, name: &str) -> Result<Option<String>> {
+    set(environment, name).map(|value| value.to_str().map(str::to_string).ok_or(value)).transpose().map_err(|value| {
+        let shown = if name.contains("PASSWORD") || name.to_ascii_lowercase().contains("proxy") {
+            String::new()
+        } else {
+            format!("{} ", Quoted(value.as_bytes()))
+        };
+        Error::new(ErrorKind::Usage, format!("environment {name}: the value {shown}is not UTF-8"))
+            .hint("set it again, or unset it")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&'static str, &str)]) -> Environment {
+        let mut environment = Environment::bare();
+        environment.variables.extend(variables.iter().map(|(name, value)| (*name, value.into())));
+        environment
+    }
+
+    fn resolved(variables: &[(&'static str, &str)]) -> Settings {
+        let spec = Spec::Registry("Host.example:5000/x".into());
+        settings(&RegistryOptions::default(), &spec, &environment(variables)).unwrap()
+    }
+
+    #[test]
+    fn a_bare_environment_gives_nothing_away() {
+        let settings = resolved(&[]);
+        assert!(settings.login.is_none() && settings.login_files.is_empty() && settings.insecure.is_empty());
+        assert!(settings.proxies.http.is_none() && settings.cache.is_none());
+        assert_eq!((settings.retries, settings.timeout), (5, Duration::from_secs(60)));
+        assert_eq!(settings.certificate_directories.len(), 2);
+    }
+
+    #[test]
+    fn logins_are_looked_for_where_others_put_them() {
+        let files = |variables: &[(&'static str, &str)]| -> Vec<String> {
+            resolved(variables).login_files.iter().map(|path| path.display().to_string()).collect()
+        };
+        assert_eq!(
+            files(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/run/1")]),
+            [
+                "/run/1/containers/auth.json",
+                "/h/.config/containers/auth.json",
+                "/h/.docker/config.json",
+                "/h/.apptainer/docker-config.json",
+                "/h/.singularity/docker-config.json"
+            ]
+        );
+        assert_eq!(files(&[("REGISTRY_AUTH_FILE", "/a"), ("DOCKER_CONFIG", "/d")]), ["/a", "/d/config.json"]);
+        let names = [("SINGULARITY_DOCKER_USERNAME", "s"), ("SINGULARITY_DOCKER_PASSWORD", "p")];
+        assert_eq!(resolved(&names).login.unwrap().username, "s");
+        let both = [names[0], names[1], ("APPTAINER_DOCKER_USERNAME", "a"), ("APPTAINER_DOCKER_PASSWORD", "p")];
+        assert_eq!(resolved(&both).login.unwrap().username, "a");
+        assert!(resolved(&both[..1]).login.is_none());
+        assert!(
+            !format!("{:?}", resolved(&[names[0], ("SINGULARITY_DOCKER_PASSWORD", "hunter2")])).contains("hunter2")
+        );
+    }
+
+    #[test]
+    fn options_arrive_and_nonsense_is_refused() {
+        let spec = Spec::Registry("Host.example:5000/x".into());
+        let options = |insecure: &str, mirror: &str, timeout: &str| RegistryOptions {
+            insecure: vec![insecure.into()],
+            mirror: vec![mirror.into()],
+            timeout: Some(timeout.into()),
+            ..RegistryOptions::default()
+        };
+        let good = settings(&options("H:1", "docker.io=m", "0.5"), &spec, &Environment::bare()).unwrap();
+        assert_eq!((good.insecure, good.timeout), (vec!["h:1".to_string()], Duration::from_millis(500)));
+        for bad in [
+            options("http://h", "a=b", "1"),
+            options("h", "a", "1"),
+            options("h", "a=b", "-1"),
+            options("h", "a=b", "x"),
+        ] {
+            assert_eq!(settings(&bad, &spec, &Environment::bare()).unwrap_err().kind(), ErrorKind::Usage);
+        }
+        assert_eq!(resolved(&[("APPTAINER_NOHTTPS", "1")]).insecure, ["host.example:5000"]);
+        assert!(resolved(&[("APPTAINER_NOHTTPS", "false")]).insecure.is_empty());
+        let cgi = resolved(&[("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "evil:1"), ("HTTPS_PROXY", "p:1")]);
+        assert!(cgi.proxies.http.is_none() && cgi.proxies.https.is_some());
+    }
+}

@@ -1,0 +1,324 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::cache::{Cache, Claim};
+use super::client::Client;
+use super::stream::{Blob, BlobStream};
+use super::transfer::{Follower, Transfer};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::io::{CHUNK_BYTES, free_bytes};
+use crate::model::Digest;
+
+/// How many blobs come at once, those included that are decoded as they come: enough to fill a line of which one connection
+/// gets a share only, few enough for registries that count connections.
+const CONNECTIONS_MAX: usize = 4;
+/// How much may wait in temporary files, in bytes, and which part of what is free there.
+const WAITING_BYTES_MAX: u64 = 512 << 20;
+const WAITING_SHARE: u64 = 4;
+/// What is opened within this time is read as it comes, rather than fetched ahead: whoever opens one layer usually opens
+/// the next one at once.
+const HESITATION: Duration = Duration::from_millis(30);
+/// How long the end of a conversion waits for downloads to notice it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Fetches blobs, and fetches ahead those that will be wanted.
+///
+/// Without a cache, a blob that is opened is read as it comes; blobs that must wait for others to be decoded come into
+/// unnamed temporary files meanwhile. With a cache, every blob comes into the cache, and is read behind the download.
+pub(super) struct Fetcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Arc<Client>,
+    cache: Option<Cache>,
+    tmpdir: PathBuf,
+    plan: Mutex<Plan>,
+    changed: Condvar,
+    closed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// What will be wanted, in the order in which it will be.
+    waiting: VecDeque<Blob>,
+    is_under_way: bool,
+    connections: usize,
+    /// How many bytes more may wait.
+    room_bytes: u64,
+    transfers: BTreeMap<Digest, Arc<Transfer>>,
+}
+
+impl Fetcher {
+    pub(super) fn new(client: Arc<Client>, cache: Option<Cache>, tmpdir: PathBuf) -> Self {
+        let (plan, changed, closed) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Fetcher { shared: Arc::new(Shared { client, cache, tmpdir, plan, changed, closed }) }
+    }
+
+    /// The cache, where there is one.
+    pub(super) fn cache(&self) -> Option<&Cache> {
+        self.shared.cache.as_ref()
+    }
+
+    /// Says what will be opened, in the order in which it will be.
+    pub(super) fn expect(&self, blobs: Vec<Blob>) {
+        let mut waiting: VecDeque<Blob> = VecDeque::new();
+        for blob in blobs {
+            if waiting.iter().all(|other| other.digest != blob.digest) {
+                waiting.push_back(blob);
+            }
+        }
+        self.shared.lock().waiting = waiting;
+    }
+
+    /// Opens a blob. Its bytes are not verified.
+    pub(super) fn open(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
+        let shared = &self.shared;
+        let monitor = || shared.client.monitor.clone();
+        let opened: Box<dyn Read + Send> = match shared.way_to(blob) {
+            Way::Fetched(transfer) if shared.cache.is_some() => Box::new(Follower::new(transfer, monitor())),
+            Way::Fetched(transfer) => {
+                let follower = Follower::new(transfer, monitor());
+                Box::new(Waited { follower, room_bytes: blob.size.unwrap_or(0), shared: Arc::clone(shared) })
+            }
+            Way::Cached(transfer, connection) => {
+                let (shared, blob, cached) = (Arc::clone(shared), blob.clone(), Arc::clone(&transfer));
+                spawn(move || {
+                    cached.end(shared.into_cache(&blob, &cached));
+                    drop(connection);
+                    shared.fetch_ahead();
+                })?;
+                Box::new(Follower::new(transfer, monitor()))
+            }
+            Way::Direct(connection) => {
+                let stream = BlobStream::open(&shared.client, blob)?;
+                Box::new(Direct { stream, connection: Some(connection), shared: Arc::clone(shared) })
+            }
+        };
+        shared.fetch_ahead();
+        Ok(opened)
+    }
+}
+
+/// How a blob that is opened is read.
+enum Way {
+    /// It is coming, or has come.
+    Fetched(Arc<Transfer>),
+    /// It is to be brought into the cache.
+    Cached(Arc<Transfer>, Connection),
+    /// As it comes.
+    Direct(Connection),
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        let plan = self.shared.lock();
+        let _ = self.shared.changed.wait_timeout_while(plan, FAREWELL, |plan| plan.connections > 0);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks how much may wait, once it is known that layers are read at all.
+    fn begin(&self, plan: &mut Plan) {
+        if std::mem::replace(&mut plan.is_under_way, true) {
+            return;
+        }
+        if self.cache.is_some() {
+            plan.room_bytes = u64::MAX;
+            return;
+        }
+        let bytes = plan.waiting.iter().filter_map(|blob| blob.size).fold(0, u64::saturating_add);
+        self.client.monitor.expect_downloads(bytes);
+        // Where no temporary can be made, nothing waits: all is read as it comes.
+        let free = File::open(&self.tmpdir).ok().and_then(free_bytes).unwrap_or(0);
+        plan.room_bytes = WAITING_BYTES_MAX.min(free / WAITING_SHARE);
+    }
+
+    fn way_to(self: &Arc<Self>, blob: &Blob) -> Way {
+        let mut plan = self.lock();
+        self.begin(&mut plan);
+        plan.waiting.retain(|waiting| waiting.digest != blob.digest);
+        if self.cache.is_none() {
+            let fetched = plan.transfers.remove(&blob.digest);
+            return fetched.map_or_else(|| Way::Direct(Connection::new(self, &mut plan)), Way::Fetched);
+        }
+        if let Some(transfer) = plan.transfers.get(&blob.digest) {
+            return Way::Fetched(Arc::clone(transfer));
+        }
+        let transfer = Arc::clone(plan.transfers.entry(blob.digest).or_default());
+        Way::Cached(transfer, Connection::new(self, &mut plan))
+    }
+
+    /// Starts to fetch what will be wanted, as far as there are connections and room.
+    fn fetch_ahead(self: &Arc<Self>) {
+        for connection in self.idle_connections() {
+            let shared = Arc::clone(self);
+            // Without a thread it is read when it is opened.
+            let _ = spawn(move || {
+                std::thread::sleep(HESITATION);
+                if let Some((blob, transfer)) = shared.next() {
+                    let result = if shared.cache.is_some() {
+                        shared.into_cache(&blob, &transfer)
+                    } else {
+                        shared.into_temporary(&blob, &transfer)
+                    };
+                    transfer.end(result);
+                    drop(connection);
+                    shared.fetch_ahead();
+                }
+            });
+        }
+    }
+
+    fn idle_connections(self: &Arc<Self>) -> Vec<Connection> {
+        let mut plan = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let idle = CONNECTIONS_MAX.saturating_sub(plan.connections).min(plan.waiting.len());
+        (0..idle).map(|_| Connection::new(self, &mut plan)).collect()
+    }
+
+    /// The next blob that there is room for.
+    fn next(&self) -> Option<(Blob, Arc<Transfer>)> {
+        let mut plan = self.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let room_bytes = plan.room_bytes;
+        let needs = |blob: &Blob| blob.size.unwrap_or(u64::MAX);
+        let at = plan.waiting.iter().position(|blob| needs(blob) <= room_bytes)?;
+        let blob = plan.waiting.remove(at)?;
+        if self.cache.is_none() {
+            plan.room_bytes -= needs(&blob);
+        }
+        let transfer = Arc::clone(plan.transfers.entry(blob.digest).or_default());
+        Some((blob, transfer))
+    }
+
+    fn into_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
+        let hint = |error: Error| error.hint("free some space, or name another directory with --tmpdir");
+        let doing = || format!("keeping blob {} in {:?}", blob.digest, self.tmpdir);
+        let file = tempfile::tempfile_in(&self.tmpdir).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
+        let file = Arc::new(file);
+        transfer.begin(Arc::clone(&file), 0);
+        let mut position = 0;
+        self.copy(blob, |bytes| {
+            file.write_all_at(bytes, position).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
+            position += bytes.len() as u64;
+            transfer.advance(bytes.len() as u64);
+            Ok(())
+        })
+    }
+
+    fn into_cache(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
+        let Some(cache) = &self.cache else { return Err(Error::new(ErrorKind::Bug, "there is no cache")) };
+        match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
+            Claim::There(file) => {
+                let bytes = file.metadata().or_kind(ErrorKind::SourceUnavailable)?.len();
+                transfer.begin(file, bytes);
+                Ok(())
+            }
+            Claim::Mine(mut writer) => {
+                self.client.monitor.expect_downloads(blob.size.unwrap_or(0));
+                transfer.begin(Arc::clone(writer.file()), 0);
+                self.copy(blob, |bytes| {
+                    writer.write(bytes)?;
+                    transfer.advance(bytes.len() as u64);
+                    Ok(())
+                })?;
+                writer.finish(blob.size).doing(|| format!("downloading blob {}", blob.digest))
+            }
+        }
+    }
+
+    /// Downloads a blob, and not more than one byte past its end, which shows that it is too long.
+    fn copy(&self, blob: &Blob, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let stream = BlobStream::open(&self.client, blob)?;
+        let mut stream = stream.take(blob.size.map_or(u64::MAX, |size| size.saturating_add(1)));
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            self.client.monitor.check()?;
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::Other, "given up"));
+            }
+            match stream.read(&mut buffer).map_err(|error| Error::io(ErrorKind::Network, error))? {
+                0 => return Ok(()),
+                count => put(&buffer[..count])?,
+            }
+        }
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let spawned = std::thread::Builder::new().name("download".to_string()).spawn(work);
+    spawned.map(|_| ()).or_kind(ErrorKind::Other).doing(|| "starting a thread")
+}
+
+/// A share in [`CONNECTIONS_MAX`].
+struct Connection(Arc<Shared>);
+
+impl Connection {
+    fn new(shared: &Arc<Shared>, plan: &mut Plan) -> Self {
+        plan.connections += 1;
+        Connection(Arc::clone(shared))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.lock().connections -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A blob that is read as it comes.
+struct Direct {
+    stream: BlobStream,
+    connection: Option<Connection>,
+    shared: Arc<Shared>,
+}
+
+impl Read for Direct {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        drop(self.connection.take());
+        self.shared.fetch_ahead();
+    }
+}
+
+/// A blob that waited, or still comes, in a temporary file.
+struct Waited {
+    follower: Follower,
+    room_bytes: u64,
+    shared: Arc<Shared>,
+}
+
+impl Read for Waited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.follower.read(buffer)
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        self.shared.lock().room_bytes += self.room_bytes;
+        self.shared.fetch_ahead();
+    }
+}

@@ -1,0 +1,295 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, header};
+use ureq::{Agent, Body, Proxy};
+
+use super::secret::Secret;
+use super::settings::Settings;
+use super::tls;
+use super::url::{Scheme, Url, is_loopback};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Quoted;
+
+/// As browsers and Go allow.
+const REDIRECTS_MAX: usize = 10;
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may pass: worth another try, but not before `wait` where the server said so.
+    Passing { error: Error, wait: Option<Duration> },
+    /// Nobody is there. That passes too, where someone was there before.
+    Nobody(Error),
+    /// What answers speaks no TLS.
+    NoTls(Error),
+    /// What was asked for is not there.
+    Missing(Error),
+    /// It will not get better.
+    Lasting(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Failure::Passing { error, .. }
+            | Failure::Nobody(error)
+            | Failure::NoTls(error)
+            | Failure::Missing(error)
+            | Failure::Lasting(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Lasting(error)
+    }
+}
+
+/// An answer, whatever its status.
+pub(super) struct Answer {
+    /// Where it came from at last.
+    pub(super) url: Url,
+    /// Whether that is the server that was asked.
+    pub(super) is_from_asked: bool,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+impl Answer {
+    /// The value of a header, where it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// How long the body says it is.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.header("content-length").and_then(|text| text.parse().ok())
+    }
+
+    /// The first bytes of the body: for documents and messages, never for blobs.
+    pub(super) fn start(&mut self, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        self.body.as_reader().take(bytes_max).read_to_end(&mut start)?;
+        Ok(start)
+    }
+
+    /// Whether people are meant to read it: a login page, a proxy's complaint.
+    pub(super) fn is_web_page(&self) -> bool {
+        self.header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+    }
+}
+
+/// Sends requests: one agent for each server, because each has its own certificates and its own proxy.
+pub(super) struct Http {
+    settings: Arc<Settings>,
+    agents: Mutex<BTreeMap<(Scheme, String), Agent>>,
+    /// Servers that have answered.
+    known: Mutex<BTreeSet<String>>,
+}
+
+impl Http {
+    pub(super) fn new(settings: Arc<Settings>) -> Self {
+        Http { settings, agents: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// Whether this server has answered before.
+    pub(super) fn knows(&self, authority: &str) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(authority)
+    }
+
+    /// Asks for `url` and follows where the answer leads. `authorization` goes to the server of `url` and to no other.
+    pub(super) fn get(
+        &self,
+        url: &Url,
+        headers: &[(&str, &str)],
+        authorization: Option<&Secret>,
+    ) -> std::result::Result<Answer, Failure> {
+        let mut at = url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let authorization = authorization.filter(|_| at.is_same_server(url));
+            let agent = self.agent(&at)?;
+            let mut request = agent.get(at.full());
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some(secret) = authorization {
+                request = request.header(header::AUTHORIZATION, secret.expose());
+            }
+            let response = request.call().map_err(|error| self.failure(&at, &error))?;
+            let answer = self.answer(url, &at, response);
+            let Some(location) = redirection(&answer) else { return Ok(answer) };
+            at = self.follow(&at, location)?;
+        }
+        let message = format!("{url} leads on more than {REDIRECTS_MAX} times");
+        Err(Failure::Lasting(Error::new(ErrorKind::Network, message)))
+    }
+
+    /// Sends a form. Nothing is followed: what forms hold is for the server of `url` alone.
+    pub(super) fn post(&self, url: &Url, form: &str) -> std::result::Result<Answer, Failure> {
+        let request = self.agent(url)?.post(url.full()).header("content-type", "application/x-www-form-urlencoded");
+        let response = request.send(form).map_err(|error| self.failure(url, &error))?;
+        Ok(self.answer(url, url, response))
+    }
+
+    fn answer(&self, asked: &Url, at: &Url, response: ureq::http::Response<Body>) -> Answer {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(at.authority.clone());
+        let (parts, body) = response.into_parts();
+        Answer {
+            url: at.clone(),
+            is_from_asked: at.is_same_server(asked),
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
+        let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} leads to {why}")));
+        let to = at.join(location).ok_or_else(|| lasting("something that is no address"))?;
+        let may_be_plain = is_loopback(&to.authority) || self.settings.insecure.contains(&to.authority);
+        if at.scheme == Scheme::Https && to.scheme == Scheme::Http && !may_be_plain {
+            return Err(lasting(&format!("{to}, which is not encrypted")));
+        }
+        Ok(to)
+    }
+
+    fn agent(&self, url: &Url) -> Result<Agent> {
+        let key = (url.scheme, url.authority.clone());
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let proxy = self.settings.proxies.serving(url).map(|address| {
+            Proxy::new(address.expose()).map_err(|_| {
+                Error::new(ErrorKind::Usage, format!("the proxy for {} is not given as an address", url.authority))
+                    .hint("set HTTP_PROXY and HTTPS_PROXY to http://HOST:PORT")
+            })
+        });
+        let timeout = Some(self.settings.timeout);
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy.transpose()?)
+            .user_agent(concat!("sif-convert/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(timeout)
+            .timeout_connect(timeout)
+            .timeout_per_read(timeout)
+            .timeout_per_write(timeout);
+        if url.scheme == Scheme::Https {
+            config = config.tls_config(tls::config(&self.settings, &url.authority)?);
+        }
+        let agent = config.build().new_agent();
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    fn failure(&self, url: &Url, error: &ureq::Error) -> Failure {
+        use ureq::Error as E;
+        let via = self.settings.proxies.serving(url).map_or("", |_| " through the proxy");
+        let host = &url.authority;
+        let network = |what: String| Error::new(ErrorKind::Network, what);
+        match error {
+            E::HostNotFound => Failure::Nobody(
+                network(format!("there is no host {host:?}"))
+                    .hint("check the name of the registry, and that this machine reaches a name server"),
+            ),
+            E::Timeout(_) => {
+                let seconds = self.settings.timeout.as_secs_f64();
+                let error = network(format!("{host}{via} was silent for {seconds} s"));
+                Failure::Passing {
+                    error: error.hint("try again, or be more patient with --timeout SECONDS"),
+                    wait: None,
+                }
+            }
+            E::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Nobody(
+                network(format!("nobody answers at {host}{via}: {error}"))
+                    .hint("check the name and the port of the registry, and that it runs"),
+            ),
+            E::Io(inner) => tls_trouble(url, &inner.to_string()).unwrap_or_else(|| {
+                let error = network(format!("the connection to {host}{via} broke: {inner}"));
+                Failure::Passing { error, wait: None }
+            }),
+            E::Rustls(inner) => tls_trouble(url, &inner.to_string())
+                .unwrap_or_else(|| Failure::Lasting(network(format!("no encrypted connection to {host}: {inner}")))),
+            E::ConnectProxyFailed(why) => Failure::Passing {
+                error: network(format!("the proxy does not connect to {host}: {why}"))
+                    .hint("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"),
+                wait: None,
+            },
+            E::ConnectionFailed | E::Protocol(_) => Failure::Passing {
+                error: network(format!("{host}{via} does not speak HTTP as it should: {error}")),
+                wait: None,
+            },
+            other => Failure::Lasting(network(format!("asking {host}{via}: {other}"))),
+        }
+    }
+}
+
+/// What a failed handshake means, told by the words of rustls: its types do not come through.
+fn tls_trouble(url: &Url, words: &str) -> Option<Failure> {
+    let host = &url.authority;
+    let network = |what: String| Error::new(ErrorKind::Network, what);
+    if words.contains("corrupt message") {
+        let error = network(format!("{host} does not speak TLS"));
+        return Some(Failure::NoTls(error.hint(format!("if it is meant to speak plain HTTP, add --insecure {host}"))));
+    }
+    if words.contains("certificate") || words.contains("UnknownIssuer") {
+        let hint =
+            format!("if you trust it, put the certificate of its authority into /etc/docker/certs.d/{host}/ca.crt");
+        return Some(Failure::Lasting(network(format!("{host} is not trusted: {words}")).hint(hint)));
+    }
+    None
+}
+
+/// Where an answer sends us.
+fn redirection(answer: &Answer) -> Option<&str> {
+    matches!(answer.status, 301 | 302 | 303 | 307 | 308).then(|| answer.header("location")).flatten()
+}
+
+/// What a status other than success says, with the words of the registry where it has any (distribution/spec, errors).
+pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
+    /// How much of a message is read, in bytes.
+    const MESSAGE_BYTES_MAX: u64 = 16 << 10;
+    let start = answer.start(MESSAGE_BYTES_MAX).unwrap_or_default();
+    let words = words_of(&start).map(|words| format!(": {words}")).unwrap_or_default();
+    let (status, url) = (answer.status, &answer.url);
+    let error = |message: String| Error::new(ErrorKind::Network, message);
+    match status {
+        404 | 410 => Failure::Missing(Error::new(
+            ErrorKind::SourceUnavailable,
+            format!("{} has no {what}{words}", url.authority),
+        )),
+        401 | 403 => {
+            Failure::Lasting(error(format!("{} does not give {what} to us ({status}){words}", url.authority)).hint(
+                "check the name; if it is right, log in with docker login or podman login as someone who may read it",
+            ))
+        }
+        408 | 425 | 429 | 500..=599 => Failure::Passing {
+            error: error(format!("{} answers {status} when asked for {what}{words}", url.authority))
+                .hint("try again later"),
+            wait: answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+        },
+        _ => Failure::Lasting(error(format!("{} answers {status} when asked for {what}{words}", url.authority))),
+    }
+}
+
+/// The first error in a document of errors, on one line.
+fn words_of(body: &[u8]) -> Option<String> {
+    /// Longer messages are cut, in characters.
+    const SHOWN_MAX: usize = 300;
+    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let first = document.get("errors")?.get(0)?;
+    let text = |key: &str| first.get(key).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty());
+    let words = match (text("code"), text("message")) {
+        (Some(code), Some(message)) => format!("{code}, {message}"),
+        (code, message) => code.or(message)?.to_string(),
+    };
+    let words: String = words.chars().take(SHOWN_MAX).collect();
+    Some(Quoted(words.as_bytes()).to_string())
+}

@@ -1,0 +1,138 @@
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::client::{Client, broken};
+use super::http::Failure;
+use super::retry::Retry;
+use super::url::Url;
+use crate::error::{Error, Result, ResultExt as _};
+use crate::io::DownloadCounter;
+use crate::model::Digest;
+
+/// After so many bytes without a break, earlier breaks no longer count.
+const GOOD_BYTES: u64 = 8 << 20;
+
+/// What is to be fetched.
+#[derive(Debug, Clone)]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) size: Option<u64>,
+    /// Where it may be besides the registry: layers that their makers do not let others distribute.
+    pub(super) urls: Vec<Url>,
+}
+
+/// The bytes of a blob as they come over the network, unverified. A connection that breaks is made again, and goes on
+/// where it ended.
+pub(super) struct BlobStream {
+    client: Arc<Client>,
+    blob: Blob,
+    /// Which of the URLs and then of the endpoints is read from.
+    place: usize,
+    body: Option<Box<dyn Read + Send>>,
+    position: u64,
+    retry: Retry,
+    good_bytes: u64,
+    counter: DownloadCounter,
+}
+
+impl BlobStream {
+    pub(super) fn open(client: &Arc<Client>, blob: &Blob) -> Result<Self> {
+        let counter = client.monitor.begin_download(blob.digest.hex()[..12].to_string(), blob.size.unwrap_or(0));
+        let mut stream = BlobStream {
+            client: Arc::clone(client),
+            blob: blob.clone(),
+            place: 0,
+            body: None,
+            position: 0,
+            retry: Retry::new(&client.settings),
+            good_bytes: 0,
+            counter,
+        };
+        stream.connect()?;
+        Ok(stream)
+    }
+
+    /// Makes the connection, and goes to the next place where one fails for good.
+    fn connect(&mut self) -> Result<()> {
+        while self.body.is_none() {
+            match self.try_connect() {
+                Ok(body) => self.body = Some(body),
+                Err(failure) => self.recover(failure)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn try_connect(&self) -> std::result::Result<Box<dyn Read + Send>, Failure> {
+        let Blob { digest, size, urls } = &self.blob;
+        match urls.get(self.place) {
+            Some(url) => self.client.foreign_blob(url, *digest, *size, self.position),
+            None => self.client.blob(self.place - urls.len(), *digest, *size, self.position),
+        }
+    }
+
+    /// Waits after a failure, or turns to the next place.
+    fn recover(&mut self, failure: Failure) -> Result<()> {
+        self.body = None;
+        self.good_bytes = 0;
+        let urls = self.blob.urls.len();
+        let client = Arc::clone(&self.client);
+        let waited = match self.blob.urls.get(self.place) {
+            Some(url) => self.retry.wait(failure, &url.authority, &client.http, &client.monitor),
+            None => client.wait(&mut self.retry, failure, self.place - urls),
+        };
+        let Err(failure) = waited else { return Ok(()) };
+        let error = failure.into_error();
+        client.monitor.check()?;
+        let is_last = self.place + 1 == urls + client.endpoints.len();
+        if is_last || (self.place >= urls && !client.pass_over(self.place - urls, &error)) {
+            return Err(error).doing(|| format!("downloading blob {}", self.blob.digest));
+        }
+        self.place += 1;
+        self.retry = Retry::new(&client.settings);
+        Ok(())
+    }
+
+    fn from(&self) -> String {
+        let urls = &self.blob.urls;
+        urls.get(self.place).map_or_else(
+            || self.client.endpoints[self.place - urls.len()].authority.clone(),
+            |url| url.authority.clone(),
+        )
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.position += count as u64;
+        self.good_bytes += count as u64;
+        self.counter.advance(count as u64);
+        if self.good_bytes >= GOOD_BYTES {
+            self.retry = Retry::new(&self.client.settings);
+            self.good_bytes = 0;
+        }
+    }
+}
+
+impl Read for BlobStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.connect().map_err(Error::into_io)?;
+            let Some(body) = &mut self.body else { continue };
+            let is_short = self.blob.size.is_some_and(|size| self.position < size);
+            let failure = match body.read(buffer) {
+                Ok(0) if !buffer.is_empty() && is_short => {
+                    let end = io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed");
+                    broken(&self.from(), &end)
+                }
+                Ok(count) => {
+                    self.advance(count);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // All is there: how the connection ends does not matter.
+                Err(_) if self.blob.size == Some(self.position) => return Ok(0),
+                Err(error) => broken(&self.from(), &error),
+            };
+            self.recover(failure).map_err(Error::into_io)?;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Monitor;
+
+/// How often a reader that waits for bytes looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A blob on its way into a file, which others read behind the one who writes.
+#[derive(Default)]
+pub(super) struct Transfer {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<Arc<File>>,
+    written_bytes: u64,
+    end: Option<std::result::Result<(), Told>>,
+}
+
+/// An error that several readers are told.
+#[derive(Clone)]
+struct Told {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Transfer {
+    /// The blob comes into this file, of which so many bytes are there.
+    pub(super) fn begin(&self, file: Arc<File>, written_bytes: u64) {
+        let mut state = self.lock();
+        (state.file, state.written_bytes) = (Some(file), written_bytes);
+        self.changed.notify_all();
+    }
+
+    /// So many bytes more are in the file.
+    pub(super) fn advance(&self, bytes: u64) {
+        self.lock().written_bytes += bytes;
+        self.changed.notify_all();
+    }
+
+    /// Nothing more comes.
+    pub(super) fn end(&self, result: Result<()>) {
+        let told = result.map_err(|error| Told {
+            kind: error.kind(),
+            message: error.to_string(),
+            hint: error.remedy().map(str::to_string),
+        });
+        self.lock().end = Some(told);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is something after `position`, and says in which file up to where; `None` at the end.
+    fn wait(&self, position: u64, monitor: &Monitor) -> Result<Option<(Arc<File>, u64)>> {
+        let mut state = self.lock();
+        loop {
+            match (&state.file, &state.end) {
+                (Some(file), _) if position < state.written_bytes => {
+                    return Ok(Some((Arc::clone(file), state.written_bytes)));
+                }
+                (_, Some(Ok(()))) => return Ok(None),
+                (_, Some(Err(told))) => return Err(told.error()),
+                _ => {}
+            }
+            monitor.check()?;
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Told {
+    fn error(&self) -> Error {
+        let error = Error::new(self.kind, &self.message);
+        match &self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Reads a [`Transfer`] from its start, behind whoever writes it.
+pub(super) struct Follower {
+    transfer: Arc<Transfer>,
+    monitor: Monitor,
+    position: u64,
+}
+
+impl Follower {
+    pub(super) fn new(transfer: Arc<Transfer>, monitor: Monitor) -> Self {
+        Follower { transfer, monitor, position: 0 }
+    }
+}
+
+impl Read for Follower {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let there = self.transfer.wait(self.position, &self.monitor).map_err(Error::into_io)?;
+        let Some((file, end)) = there else { return Ok(0) };
+        let left = end - self.position;
+        let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let count = file.read_at(&mut buffer[..want], self.position)?;
+        if count == 0 && want > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a temporary file became shorter"));
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_follow_the_writer_and_hear_of_its_end() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        for error in [None, Some(Error::new(ErrorKind::Network, "broken").hint("mend it"))] {
+            let transfer = Arc::new(Transfer::default());
+            let read = |transfer: Arc<Transfer>| {
+                let mut bytes = Vec::new();
+                let result = Follower::new(transfer, Monitor::default()).read_to_end(&mut bytes);
+                (bytes, result.map_err(|error| Error::io(ErrorKind::Other, error)))
+            };
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let transfer = Arc::clone(&transfer);
+                    std::thread::spawn(move || read(transfer))
+                })
+                .collect();
+            let fails = error.is_some();
+            transfer.begin(Arc::clone(&file), 0);
+            for at in 0..3 {
+                file.write_all_at(b"abc", at * 3).unwrap();
+                transfer.advance(3);
+            }
+            transfer.end(error.map_or(Ok(()), Err));
+            for reader in readers {
+                let (bytes, result) = reader.join().unwrap();
+                assert_eq!(bytes, b"abcabcabc");
+                match result {
+                    Ok(_) => assert!(!fails),
+                    Err(error) => {
+                        assert!(fails && error.kind() == ErrorKind::Network && error.remedy() == Some("mend it"));
+                    }
+                }
+            }
+        }
+    }
+}
