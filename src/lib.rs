@@ -39,8 +39,10 @@
 mod error;
 
 pub mod flatten;
+pub mod folder;
 pub mod image;
 pub mod io;
+pub mod medperf;
 pub mod model;
 pub mod sif;
 pub mod singularity;

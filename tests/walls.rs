@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -17,8 +17,13 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("squashfs", &["model", "io"]),
     ("sif", &["model", "io"]),
     ("singularity", &["tree", "model"]),
-    ("target", &["model", "io", "tar", "image", "source", "tree", "flatten", "squashfs", "sif", "singularity"]),
-    ("cli", &["model", "io", "image", "source", "sif", "target"]),
+    (
+        "target",
+        &["model", "io", "tar", "image", "source", "tree", "flatten", "squashfs", "sif", "singularity", "folder"],
+    ),
+    ("medperf", &["model"]),
+    ("folder", &["model", "io", "tar"]),
+    ("cli", &["model", "io", "image", "source", "sif", "singularity", "target", "medperf"]),
 ];
 
 /// Names of the crate's root that are no rooms: what `error` gives to all.

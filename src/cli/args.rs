@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::build::Build;
 use super::cache::Cache;
 use super::exit::TABLE;
+use super::pack;
 use super::registry::RegistryOptions;
 use super::verify::Verify;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
@@ -43,6 +44,7 @@ Examples:
   gpg -d app.tar.gpg | convert - --to sif -o app.sif
   convert build app.sif docker-archive:app.tar     as singularity build is called
   convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+  convert weights --to additional-files            writes additional_files.tar.gz, prints its SHA-256
   convert inspect ubuntu.tar                       shows what an image holds
   convert verify app.sif                           tells whether it is whole";
 
@@ -115,6 +117,7 @@ pub(super) struct Convert {
     /// sif: a SIF file, which Singularity and Apptainer run.
     /// sif-rootfs: one flattened tar with all that Singularity expects inside.
     /// rootfs: one flattened tar, the image's files and nothing else.
+    /// additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
     #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), verbatim_doc_comment)]
     pub(super) to: Option<String>,
     /// Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
@@ -164,7 +167,10 @@ pub(super) struct OutputOptions {
     #[arg(long, short, conflicts_with = "if_exists")]
     pub(super) force: bool,
     /// What to do when the output exists [default: fail]
-    #[arg(long, value_name = "WHAT")]
+    ///
+    /// reuse: use it if it is whole and is what this call would make; else fail.
+    /// update: use it on the same terms; else replace it.
+    #[arg(long, value_name = "WHAT", verbatim_doc_comment)]
     pub(super) if_exists: Option<WhenThere>,
     /// Permissions of the output, octal [default: 666, for a sif 777, less the umask]
     #[arg(long, value_name = "OCTAL")]
@@ -214,6 +220,9 @@ pub(super) struct RootOptions {
     /// Create an empty file where the image has none, to bind to; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(super) mkfile: Vec<OsString>,
+    /// Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) medperf_config: Option<PathBuf>,
     /// Add a label; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) label: Vec<String>,
@@ -276,6 +285,7 @@ pub(super) enum WhenThere {
     Fail,
     Replace,
     Reuse,
+    Update,
 }
 
 /// `--xattrs`.
@@ -287,7 +297,7 @@ pub(super) enum Attributes {
 }
 
 fn formats() -> PossibleValuesParser {
-    PossibleValuesParser::new(Format::ALL.map(Format::name))
+    PossibleValuesParser::new(Format::ALL.map(Format::name).into_iter().chain([pack::WORD]))
 }
 
 fn exit_codes() -> String {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::{Checks, Choice, Convert, Feedback, OutputOptions, RootOptions};
+use super::args::{Checks, Choice, Convert, Feedback, OutputOptions, RootOptions, WhenThere};
 use super::registry::RegistryOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
@@ -25,6 +25,12 @@ pub(super) struct Build {
     /// Replace an output that exists
     #[arg(long, short = 'F')]
     force: bool,
+    /// What to do when the output exists, unless it is forced: fail, replace, reuse or update [default: reuse]
+    #[arg(long, value_name = "WHAT")]
+    if_exists: Option<WhenThere>,
+    /// Permissions of the output, octal
+    #[arg(long, value_name = "OCTAL")]
+    mode: Option<String>,
     /// Let the owner read and write all files and enter all directories
     #[arg(long)]
     fix_perms: bool,
@@ -58,6 +64,9 @@ pub(super) struct Build {
     /// Create an empty file where the image has none, to bind to; may be repeated
     #[arg(long, value_name = "PATH")]
     mkfile: Vec<OsString>,
+    /// Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    medperf_config: Option<PathBuf>,
     /// The image's name as recorded inside
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
@@ -209,6 +218,9 @@ impl Build {
             output_options: OutputOptions {
                 compression: self.compression,
                 force: self.force,
+                // A shim that adds --if-exists must not stand in the way of --force. The same call again, after one that was killed or not, is to end well.
+                if_exists: self.if_exists.or(Some(WhenThere::Reuse)).filter(|_| !self.force),
+                mode: self.mode,
                 jobs: self.jobs,
                 ..OutputOptions::default()
             },
@@ -218,6 +230,7 @@ impl Build {
                 workdir: self.workdir,
                 mkdir: self.mkdir,
                 mkfile: self.mkfile,
+                medperf_config: self.medperf_config,
                 reference: self.reference,
                 arch: self.arch,
                 ..RootOptions::default()

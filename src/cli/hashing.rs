@@ -64,7 +64,8 @@ impl InputHash {
     }
 }
 
-fn hash(file: Arc<File>, monitor: &Monitor) -> Hashed {
+/// The SHA-256 and length of a whole file, wherever its cursor is.
+pub(super) fn hash(file: Arc<File>, monitor: &Monitor) -> Hashed {
     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
     let mut reader = HashingReader::new(region.reader());
     let mut buffer = vec![0; CHUNK_BYTES];

@@ -2,23 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::args::Inspect;
 use super::environment::Environment;
+use super::hashing::hash;
 use super::job;
 use super::open::{self, Candidate, OpenOptions, Selection, Source};
 use super::printer::Bytes;
 use super::registry;
 use super::report::SourceRecord;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::{Image, Layer};
-use crate::io::{Codec, Monitor};
-use crate::model::{Config, Digest, Quoted, Timestamp};
+use crate::io::{Codec, Monitor, Region};
+use crate::model::{Config, Digest, Note, Quoted, Timestamp};
+use crate::sif::{Container, read_seal};
+use crate::singularity::forecast;
+use crate::target;
 
-/// The document of `--json`, schema version 1. Every key is always there.
+/// The document of `--json`, schema version 1. Every key is always there. The SHA-256 of the source is computed for it.
 #[derive(Debug, Serialize)]
 struct Inspection {
     schema_version: u32,
@@ -40,9 +47,25 @@ struct ImageView {
     created: Option<String>,
     config: Option<ConfigView>,
     layers: Vec<LayerView>,
+    image_hash: ImageHash,
     warnings: Vec<String>,
     /// Why it cannot be converted.
     problem: Option<String>,
+}
+
+/// What MedPerf stores as `image_hash` for a container that is hosted as this, by its `container_type`. Of an encrypted
+/// file it is the SHA-256 of that, which only who has it can tell.
+#[derive(Debug, Default, Serialize)]
+struct ImageHash {
+    /// The digest that a registry knows it by: of the index where there is one, else of the manifest.
+    #[serde(rename = "DockerImage")]
+    docker_image: Option<String>,
+    /// The SHA-256 of the archive, in hex.
+    #[serde(rename = "DockerArchive")]
+    docker_archive: Option<String>,
+    /// The SHA-256 of the SIF, in hex.
+    #[serde(rename = "SingularityFile")]
+    singularity_file: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,20 +97,47 @@ struct LayerView {
 pub(super) fn page(arguments: &Inspect, environment: &Environment, monitor: &Monitor) -> Result<String> {
     let spec = job::source(&arguments.source, environment)?;
     let selection = job::selection(&arguments.choice)?;
+    if let Some(path) = spec.path().filter(|path| target::is_sif(path)) {
+        return sif(arguments, path, monitor)?.page(arguments.json);
+    }
     let registry = registry::settings(&arguments.registry, &spec, environment)?;
     let options = OpenOptions { registry, ..job::open_options(&arguments.choice, false, environment)? };
     let source = open::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
-    let images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
+    let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
     let mut record = SourceRecord::of(&arguments.source, spec.path());
     record.kind = Some(source.kind().to_string());
-    let inspection = Inspection { schema_version: 1, source: record, images };
-    if !arguments.json {
-        return Ok(inspection.words());
+    if let Some(file) = source.file().filter(|_| arguments.json) {
+        let (sha256, size) = hash(file, monitor)?;
+        (record.sha256, record.size) = (Some(sha256.hex()), Some(size));
+        if source.kind() == "docker-archive" {
+            images.iter_mut().for_each(|image| image.image_hash.docker_archive = Some(sha256.hex()));
+        }
     }
-    let json = serde_json::to_string_pretty(&inspection)
-        .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
-    Ok(json + "\n")
+    Inspection { schema_version: 1, source: record, images }.page(arguments.json)
+}
+
+/// A SIF is no source of a conversion, but what came of one: it is told by what it says of itself.
+fn sif(arguments: &Inspect, path: &Path, monitor: &Monitor) -> Result<Inspection> {
+    let doing = || format!("reading {path:?}");
+    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let file = Arc::new(file);
+    let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let container = Container::open(region).doing(doing)?;
+    let seal = read_seal(&container).doing(doing)?;
+    let mut source = SourceRecord::of(&arguments.source, Some(path));
+    source.kind = Some("sif".to_string());
+    let mut image = ImageView {
+        id: seal.map(|(seal, _)| seal.image),
+        platform: container.header().architecture.goarch().map(|name| format!("linux/{name}")),
+        ..ImageView::default()
+    };
+    if arguments.json {
+        let (sha256, size) = hash(file, monitor).doing(doing)?;
+        (source.sha256, source.size) = (Some(sha256.hex()), Some(size));
+        image.image_hash.singularity_file = Some(sha256.hex());
+    }
+    Ok(Inspection { schema_version: 1, source, images: vec![image] })
 }
 
 /// All images that the source lists. One that cannot be opened hides none of the others. Of those on a registry, the one
@@ -129,7 +179,11 @@ impl ImageView {
             created: image.config.created().map(Timestamp::to_rfc3339),
             config: Some(ConfigView::of(&image.config)),
             layers: image.layers.iter().map(|layer| LayerView::of(image, layer)).collect(),
-            warnings: image.warnings.clone(),
+            image_hash: ImageHash {
+                docker_image: text(&image.index_digest.or(image.manifest_digest)),
+                ..ImageHash::default()
+            },
+            warnings: image.warnings.iter().cloned().chain(forecast(&image.config).iter().map(sentence)).collect(),
             ..ImageView::default()
         }
     }
@@ -187,7 +241,22 @@ fn text(digest: &Option<Digest>) -> Option<String> {
     digest.as_ref().map(Digest::to_string)
 }
 
+/// A note as one line.
+fn sentence(note: &Note) -> String {
+    let examples = note.examples.join(", ");
+    if examples.is_empty() { note.message.clone() } else { format!("{}: {examples}", note.message) }
+}
+
 impl Inspection {
+    fn page(&self, json: bool) -> Result<String> {
+        if !json {
+            return Ok(self.words());
+        }
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
+        Ok(json + "\n")
+    }
+
     /// The page for people. Whatever came out of the image is quoted.
     fn words(&self) -> String {
         let mut page = String::new();
@@ -283,7 +352,6 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::sync::Arc;
 
     use super::*;
     use crate::image::{BlobRef, Blobs};

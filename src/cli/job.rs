@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +19,9 @@ use super::registry;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::Monitor;
-use crate::model::{Digest, EntryPath, Note, Quoted};
-use crate::target::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy, verify_sif};
+use crate::medperf;
+use crate::model::{BindTarget, Digest, EntryPath, Note, Quoted};
+use crate::target::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy, hash_file, verify_sif};
 
 /// One conversion, ready to run.
 #[derive(Debug)]
@@ -78,35 +80,55 @@ impl Job {
 }
 
 impl Job {
-    /// The output that is there already, where it may be used instead of a new one: it was made from this image, and it is
-    /// whole. `None` where there is none.
+    /// The output that is there already, where it may be used instead of a new one: it was made from this image with the
+    /// same choices, and it is whole. `None` where there is none, or it is to be replaced; `notes` says why, then.
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when it was made from something else, [`ErrorKind::Mismatch`] when it is damaged.
-    pub(super) fn reusable(&self, image: &Image, monitor: &Monitor) -> Result<Option<Outcome>> {
+    pub(super) fn reusable(&self, image: &Image, notes: &mut Vec<Note>, monitor: &Monitor) -> Result<Option<Outcome>> {
         let Destination::Path(path) = &self.request.destination else { return Ok(None) };
-        if self.request.if_exists != IfExists::Reuse || !path.exists() {
+        if !self.request.if_exists.reuses() || !path.exists() {
             return Ok(None);
         }
+        match self.existing(path, image, monitor) {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(error) if self.request.if_exists == IfExists::Update && is_about_the_file(&error) => {
+                notes.push(Note::new("output-replaced", format!("the output that was there is replaced: {error}"), 1));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn existing(&self, path: &Path, image: &Image, monitor: &Monitor) -> Result<Outcome> {
         let hint = "add --force to replace it, or name another file with -o";
         let whole = verify_sif(path, self.request.jobs, monitor).map_err(|error| error.hint(hint))?;
+        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
         if whole.image != Some(image.id().to_string()) {
             let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
-            let message = format!("output {path:?} exists and was made from {made}, not from image {}", image.id());
-            return Err(Error::new(ErrorKind::Output, message).hint(hint));
+            return refuse(format!("output {path:?} exists and was made from {made}, not from image {}", image.id()));
+        }
+        if whole.choices != self.request.choices() {
+            return refuse(format!("output {path:?} exists and was made from this image with other options"));
         }
         let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
+        let sha256 = if self.request.hash_output { Some(hash_file(path, monitor)?) } else { None };
         let note = Note::new("output-reused", "the output was there already, whole, and is used as it is", 1);
-        Ok(Some(Outcome {
+        Ok(Outcome {
             size,
-            sha256: None,
+            sha256,
             entries: whole.names,
             layer_entries: 0,
             layer_bytes: 0,
             diff_ids: image.config.diff_ids()?,
             notes: whole.notes.into_iter().chain([note]).collect(),
-        }))
+        })
     }
+}
+
+/// Whether the file that is there is at fault, and not the user who stopped us or a bug.
+fn is_about_the_file(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Bug)
 }
 
 /// Parses the SOURCE word.
@@ -228,11 +250,12 @@ fn request(
         workdir: root.workdir,
         mkdir: entry_paths("--mkdir", &root.mkdir)?,
         mkfile: entry_paths("--mkfile", &root.mkfile)?,
+        bind_targets: root.medperf_config.as_deref().map(bind_targets).transpose()?.unwrap_or_default(),
         labels: root.label.iter().map(|text| label(text)).collect::<Result<_>>()?,
     })
 }
 
-fn given_destination(output: &OsStr, environment: &Environment) -> Result<Destination> {
+pub(super) fn given_destination(output: &OsStr, environment: &Environment) -> Result<Destination> {
     if output.is_empty() {
         return Err(usage("option --output: the name is empty", "name a file, or \"-\" for standard output"));
     }
@@ -261,7 +284,16 @@ fn refuse_clashes(spec: &Spec, destination: &Destination, checks: &Checks) -> Re
         let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
         return Err(usage(error, "name another output with -o"));
     }
-    let clash = match (checks.report.as_deref(), output) {
+    refuse_one_place(checks.report.as_deref(), destination)
+}
+
+/// Two outputs must not be one.
+pub(super) fn refuse_one_place(report: Option<&OsStr>, destination: &Destination) -> Result<()> {
+    let output = match destination {
+        Destination::Stdout => None,
+        Destination::Path(path) => Some(path.as_path()),
+    };
+    let clash = match (report, output) {
         (Some(report), None) => report == "-",
         (Some(report), Some(output)) => report != "-" && (report == output || same_file(Path::new(report), output)),
         (None, _) => false,
@@ -285,6 +317,17 @@ fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
     if format == Format::Sif || format == Format::SifRootfs && root.arch.is_none() {
         return Ok(());
     }
+    match first_root_option(root) {
+        Some(option) => Err(usage(
+            format!("option {option} has no meaning for {format}"),
+            format!("leave {option} out, or convert --to {}", Format::Sif),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The first option for a Singularity root that is given.
+pub(super) fn first_root_option(root: &RootOptions) -> Option<&'static str> {
     let given = [
         ("--arch", root.arch.is_some()),
         ("--xattrs", root.xattrs.is_some()),
@@ -294,19 +337,14 @@ fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
         ("--workdir", root.workdir),
         ("--mkdir", !root.mkdir.is_empty()),
         ("--mkfile", !root.mkfile.is_empty()),
+        ("--medperf-config", root.medperf_config.is_some()),
         ("--label", !root.label.is_empty()),
         ("--reference", root.reference.is_some()),
     ];
-    match given.into_iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(usage(
-            format!("option {option} has no meaning for {format}"),
-            format!("leave {option} out, or convert --to {}", Format::Sif),
-        )),
-        None => Ok(()),
-    }
+    given.into_iter().find_map(|(option, given)| given.then_some(option))
 }
 
-fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
+pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     match output.jobs.as_deref() {
         None => Ok(environment.parallelism),
         Some(text) => text.parse().map_err(|_| {
@@ -321,9 +359,10 @@ fn if_exists(output: &OutputOptions, format: Format) -> Result<IfExists> {
         None | Some(WhenThere::Fail) => Ok(IfExists::Fail),
         Some(WhenThere::Replace) => Ok(IfExists::Replace),
         Some(WhenThere::Reuse) if format == Format::Sif => Ok(IfExists::Reuse),
-        Some(WhenThere::Reuse) => Err(usage(
+        Some(WhenThere::Update) if format == Format::Sif => Ok(IfExists::Update),
+        Some(WhenThere::Reuse | WhenThere::Update) => Err(usage(
             "option --if-exists: a tar cannot be reused, for it does not say what it was made from",
-            "reuse is for outputs of the format sif; use --if-exists replace",
+            "reuse and update are for outputs of the format sif; use --if-exists replace",
         )),
     }
 }
@@ -345,7 +384,12 @@ fn block_size(output: &OutputOptions, format: Format) -> Result<Option<u32>> {
 /// A SIF is a program (its first line starts it), a tar is not.
 fn output_mode(output: &OutputOptions, format: Format, environment: &Environment) -> Result<u32> {
     let usual = if format == Format::Sif { 0o777 } else { 0o666 };
-    let Some(text) = output.mode.as_deref() else { return Ok(usual & !environment.umask) };
+    mode(output.mode.as_deref(), usual, environment)
+}
+
+/// Permission bits as given, else the usual ones less the umask.
+pub(super) fn mode(text: Option<&str>, usual: u32, environment: &Environment) -> Result<u32> {
+    let Some(text) = text else { return Ok(usual & !environment.umask) };
     let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
     mode.ok_or_else(|| {
@@ -357,7 +401,7 @@ fn output_mode(output: &OutputOptions, format: Format, environment: &Environment
 }
 
 /// The reproducible-builds.org specification: an ASCII integer, and an error where it is malformed.
-fn source_date_epoch(environment: &Environment) -> Result<Option<i64>> {
+pub(super) fn source_date_epoch(environment: &Environment) -> Result<Option<i64>> {
     let Some(value) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
     match value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()) {
@@ -381,6 +425,17 @@ fn entry_paths(option: &str, given: &[OsString]) -> Result<Vec<EntryPath>> {
     given.iter().map(parse).collect()
 }
 
+/// What a container_config.yaml binds to.
+fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
+    let doing = || format!("option --medperf-config: {}", Quoted(path.as_os_str().as_bytes()));
+    // One byte more than is read of it says that there is too much.
+    let file = std::fs::File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let mut bytes = Vec::new();
+    let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    medperf::bind_targets(&bytes).doing(doing)
+}
+
 fn label(text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
@@ -401,7 +456,7 @@ fn parsed<T: std::str::FromStr<Err = Error>>(option: &str, text: Option<&str>) -
     text.map(str::parse).transpose().doing(|| format!("option {option}"))
 }
 
-fn usage(message: impl Display, hint: impl Display) -> Error {
+pub(super) fn usage(message: impl Display, hint: impl Display) -> Error {
     Error::new(ErrorKind::Usage, message).hint(hint)
 }
 

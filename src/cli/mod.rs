@@ -14,6 +14,7 @@ mod inspect;
 mod job;
 mod names;
 mod open;
+mod pack;
 mod printer;
 mod progress;
 mod registry;

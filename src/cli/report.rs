@@ -19,7 +19,7 @@ use super::printer;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::model::{Digest, Note, Quoted, Timestamp};
-use crate::target::{Destination, Outcome, Request};
+use crate::target::{Destination, Outcome, PackRequest, Packed, Request};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -132,15 +132,32 @@ impl OutputRecord {
     /// Describes what a conversion did.
     pub(super) fn of(request: &Request, outcome: &Outcome) -> Self {
         OutputRecord {
-            path: match &request.destination {
-                Destination::Stdout => "-".to_string(),
-                Destination::Path(path) => absolute(path),
-            },
+            path: place_of(&request.destination),
             format: request.format.name(),
             size: outcome.size,
             sha256: outcome.sha256.as_ref().map(Digest::hex),
             entries: outcome.entries,
         }
+    }
+}
+
+impl OutputRecord {
+    /// Describes a packed folder; `format` is what it is called on the command line.
+    pub(super) fn packed(request: &PackRequest, format: &'static str, packed: &Packed) -> Self {
+        OutputRecord {
+            path: place_of(&request.destination),
+            format,
+            size: packed.size,
+            sha256: Some(packed.sha256.hex()),
+            entries: packed.entries,
+        }
+    }
+}
+
+fn place_of(destination: &Destination) -> String {
+    match destination {
+        Destination::Stdout => "-".to_string(),
+        Destination::Path(path) => absolute(path),
     }
 }
 
@@ -188,6 +205,11 @@ impl Recorder {
     /// Whether a report is wanted.
     pub(super) fn is_wanted(&self) -> bool {
         self.place.is_some()
+    }
+
+    /// Whether the report goes to standard output.
+    pub(super) fn takes_stdout(&self) -> bool {
+        matches!(self.place, Some(Place::Stdout))
     }
 
     /// How long it has been, in seconds.

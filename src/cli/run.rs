@@ -1,6 +1,6 @@
 //! Runs a resolved job: opens, converts, records, and says how it went.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use super::progress::Watcher;
 use super::report::{ImageRecord, OutputRecord, Recorder, SourceRecord, Status};
 use super::signals::Listener;
 use super::verify::{self, Verify};
-use super::{Quit, inspect, open};
+use super::{Quit, inspect, open, pack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, Note, Quoted};
-use crate::target::{self, Destination, Outcome};
+use crate::target::{self, Destination, IfExists, Outcome};
 
 /// How long `inspect` works in silence: it has its answer at once, unless it must unpack an archive to get at it.
 const INSPECT_GRACE: Duration = Duration::from_secs(2);
@@ -50,6 +50,12 @@ pub(super) fn convert(
         report.notes.extend(note);
     });
     let result = guarded(|| {
+        if pack::is_asked(arguments) {
+            let request = pack::resolve(arguments, environment)?;
+            return supervised((mode, Duration::ZERO), voice, &recorder, quit, |monitor| {
+                pack::attempt(&request, voice, &recorder, monitor)
+            });
+        }
         let job = Job::resolve(arguments, environment)?;
         recorder.record(|report| report.source = Some(SourceRecord::of(spelling, job.source.path())));
         supervised((mode, Duration::ZERO), voice, &recorder, quit, |monitor| attempt(&job, voice, &recorder, monitor))
@@ -58,9 +64,16 @@ pub(super) fn convert(
 }
 
 /// `convert build OUTPUT SOURCE`.
+///
+/// Who calls `singularity build` reads lines, through a terminal or not: bars are for those who ask for them.
 pub(super) fn build(arguments: Build, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
     match arguments.into_convert() {
-        Ok((arguments, note)) => convert(&arguments, note, words, environment, quit),
+        Ok((mut arguments, note)) => {
+            if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) {
+                arguments.feedback.progress.get_or_insert(ProgressMode::Plain);
+            }
+            convert(&arguments, note, words, environment, quit)
+        }
         Err(error) => misuse(error, words, Voice::default()),
     }
 }
@@ -125,7 +138,7 @@ fn supervised<T>(
     let monitor = Arc::new(Monitor::default());
     let for_signals = Arc::clone(recorder);
     let abandon = move |kind| {
-        // Here `io` removes the temporaries of unfinished outputs, once it keeps a list of them.
+        // An unfinished output that has a name (see `io::Output`) is swept by the next run.
         let failure = Failure::of(&Error::new(kind, "stopped by a signal"));
         for_signals.abandon(&failure);
         if mode == ProgressMode::Bar {
@@ -156,7 +169,10 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         });
         check_digest(job.expect_digest, &image)?;
         describe(&image, voice);
-        if let Some(reused) = job.reusable(&image, monitor)? {
+        let mut notes = Vec::new();
+        let reused = job.reusable(&image, &mut notes, monitor)?;
+        recorder.record(|report| report.notes.append(&mut notes));
+        if let Some(reused) = reused {
             return Ok(reused);
         }
         // Before the output may appear, the input must be what it should be. A stream cannot be taken back.
@@ -164,7 +180,13 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         if job.expect_sha256.is_some() && job.request.destination == Destination::Stdout {
             before_publish()?;
         }
-        target::convert(&image, &job.request, monitor, before_publish)
+        match target::convert(&image, &job.request, monitor, before_publish) {
+            // Somebody else may have been faster, with what was wanted here.
+            Err(error) if error.kind() == ErrorKind::Output && job.request.if_exists == IfExists::Reuse => {
+                job.reusable(&image, &mut notes, monitor)?.ok_or(error)
+            }
+            converted => converted,
+        }
     });
     let result = with_hash(converted, hash.as_ref());
     result.map(|outcome| {
@@ -244,10 +266,10 @@ fn describe(image: &Image, voice: Voice) {
 }
 
 #[derive(Serialize)]
-struct Done<'a> {
-    event: &'static str,
-    output: &'a OutputRecord,
-    seconds: f64,
+pub(super) struct Done<'a> {
+    pub(super) event: &'static str,
+    pub(super) output: &'a OutputRecord,
+    pub(super) seconds: f64,
 }
 
 fn summarise(job: &Job, outcome: &Outcome, voice: Voice, recorder: &Recorder) {

@@ -5,6 +5,7 @@
 
 mod compress;
 mod decompress;
+mod leftover;
 mod monitor;
 mod output;
 mod pipeline;
@@ -19,7 +20,7 @@ pub use output::{Output, free_bytes, is_stream};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
-pub use verify::{Expected, HashingReader, VerifiedReader};
+pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader};
 
 use crate::error::{Error, ErrorKind};
 

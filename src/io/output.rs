@@ -4,19 +4,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 
+use super::leftover::{sweep, unfinished_name};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-
-/// How an unfinished output is called where the file system cannot hold one without a name.
-const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 /// An output file that appears under its name complete, or not at all.
 ///
 /// Until [`Output::publish`] it has no name (`O_TMPFILE`), so that even SIGKILL leaves nothing; where a file system cannot
-/// do that (NFS, some FUSE ones), it is a hidden file beside the output that is removed when dropped.
+/// do that (NFS, some FUSE ones), it is a hidden file beside the output that is removed when dropped, and by the next output
+/// in that directory where its writer was killed.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
@@ -50,6 +48,7 @@ impl Output {
                 .doing(doing)
                 .map_err(|error| error.hint("choose a directory that you may write to with -o"))?,
         };
+        sweep(path, &file);
         Ok(Output { path: path.to_path_buf(), file: Arc::new(file), unfinished, replace, mode })
     }
 
@@ -149,7 +148,7 @@ fn exists(path: &Path) -> Error {
         .hint("add --force to replace it, or name another file with -o")
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -170,18 +169,6 @@ fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
     let beside = unfinished_name(path);
     let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&beside)?;
     Ok((file, Some(beside)))
-}
-
-/// A name that no other process and no other output of this one uses.
-fn unfinished_name(path: &Path) -> PathBuf {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let mut name = std::ffi::OsString::from(".");
-    // Room for the rest within the 255 bytes of a name.
-    let own = path.file_name().unwrap_or_default();
-    let short = std::os::unix::ffi::OsStrExt::as_bytes(own);
-    name.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&short[..short.len().min(200)]));
-    name.push(format!(".{}-{}{UNFINISHED_SUFFIX}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    directory_of(path).join(name)
 }
 
 fn link(file: &File, path: &Path) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! The idea to hold: values are parsed once, at the door, and are right from then on. Nothing here does I/O, reads a
 //! clock or looks at the environment.
 
+mod bind;
 mod config;
 mod digest;
 mod document;
@@ -14,6 +15,7 @@ mod quote;
 mod reference;
 mod time;
 
+pub use bind::{BindKind, BindTarget};
 pub use config::{Config, HistoryEntry};
 pub use digest::Digest;
 pub(crate) use document::digest_of;

@@ -35,6 +35,9 @@ pub struct Seal {
     pub image: String,
     /// The version of the program that made it.
     pub version: String,
+    /// A digest of the choices that decide what is inside, where they are not the usual ones.
+    #[serde(default)]
+    pub options: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -54,14 +57,16 @@ const PARTITION_DIGITS: usize = HEAD_DIGITS + DIGITS + r#"","partition":"xxh3:"#
 const MARK: &[u8] = br#""tool":"sif-convert""#;
 
 /// The object's bytes, without and with checksums of the same length.
-fn text(image: &str, version: &str, head: u128, partition: u128) -> Vec<u8> {
+fn text(image: &str, options: Option<&str>, version: &str, head: u128, partition: u128) -> Vec<u8> {
     let checksums = format!(r#"{{"head":"xxh3:{head:032x}","partition":"xxh3:{partition:032x}"}}"#);
-    format!(r#"{{"checksums":{checksums},"image":"{image}","tool":"sif-convert","version":"{version}"}}"#).into_bytes()
+    let options = options.map(|options| format!(r#""options":"{options}","#)).unwrap_or_default();
+    format!(r#"{{"checksums":{checksums},"image":"{image}",{options}"tool":"sif-convert","version":"{version}"}}"#)
+        .into_bytes()
 }
 
-/// The object as it stands until [`seal`] fills it in.
-pub fn unsealed(image: &str) -> Vec<u8> {
-    text(image, env!("CARGO_PKG_VERSION"), 0, 0)
+/// The object as it stands until [`seal`] fills it in. `options` is a digest of choices that are not the usual ones.
+pub fn unsealed(image: &str, options: Option<&str>) -> Vec<u8> {
+    text(image, options, env!("CARGO_PKG_VERSION"), 0, 0)
 }
 
 /// Computes the checksums of a finished container and writes them into its object.
@@ -74,7 +79,7 @@ pub fn seal(file: &Arc<File>, monitor: &Monitor) -> Result<()> {
     let bug = || Error::new(ErrorKind::Bug, "the container has no object for its checksums");
     let (seal, at) = read(&container)?.ok_or_else(bug)?;
     let (head, partition) = checksums(&container, at, monitor)?;
-    let bytes = text(&seal.image, &seal.version, head, partition);
+    let bytes = text(&seal.image, seal.options.as_deref(), &seal.version, head, partition);
     file.write_all_at(&bytes, at).or_kind(ErrorKind::Output)
 }
 

@@ -24,6 +24,25 @@ pub fn review(config: &Config) -> Vec<Note> {
     notes
 }
 
+/// What [`review`] says, and what arguments look like files of `WORKDIR`: for those who see no files. A conversion looks.
+pub fn forecast(config: &Config) -> Vec<Note> {
+    let mut notes = review(config);
+    let command = Command::of(config);
+    if relative_program(&command).is_none() && absolute_workdir(config) != "/" {
+        let words: Vec<&str> = shell_words(&command).into_iter().skip(1).filter(|word| is_like_a_file(word)).collect();
+        notes.extend((!words.is_empty()).then(|| relative_note(config, &words)));
+    }
+    notes
+}
+
+/// Whether a word is a relative path or the name of a script, by the look of it.
+fn is_like_a_file(word: &str) -> bool {
+    const SCRIPTS: [&str; 8] = [".py", ".sh", ".R", ".r", ".pl", ".jl", ".js", ".jar"];
+    let is_path = word.contains('/') && !word.contains("://");
+    let is_relative = !word.starts_with(['/', '-', '$', '~']);
+    is_relative && !word.contains('=') && (is_path || SCRIPTS.iter().any(|suffix| word.ends_with(suffix)))
+}
+
 /// What will differ from Docker at run time, as far as the files tell; goes over the whole tree once.
 pub(super) fn of_tree(tree: &Tree, config: &Config) -> Vec<Note> {
     let command = Command::of(config);

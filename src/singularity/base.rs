@@ -1,7 +1,8 @@
 use super::inspect::Texts;
-use super::site::{Asked, Obstacle, Site};
+use super::site::{Obstacle, Origin, Site};
 use super::{Additions, labels, scripts};
 use crate::error::Result;
+use crate::model::BindKind;
 use crate::tree::{InodeId, Kind, Tree};
 
 const METADATA_DIRECTORY: &[u8] = b".singularity.d";
@@ -111,10 +112,19 @@ pub(super) fn bind_targets(site: &mut Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What was asked for with `--mkdir` and `--mkfile`.
+/// What was asked for with `--mkdir` and `--mkfile`, and by a configuration.
 pub(super) fn requested(site: &mut Site<'_>, additions: &Additions<'_>) -> Result<()> {
     for path in additions.mkdir {
-        site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(Asked { option: "--mkdir", path: path.as_bytes() }))?;
+        site.requested(path, BindKind::Directory, Origin::Option("--mkdir"))?;
     }
-    additions.mkfile.iter().try_for_each(|path| site.requested_file(path, "--mkfile"))
+    for path in additions.mkfile {
+        site.requested(path, BindKind::File, Origin::Option("--mkfile"))?;
+    }
+    // Directories first: a file may be wanted inside of one.
+    for kind in [BindKind::Directory, BindKind::File] {
+        for target in additions.bind_targets.iter().filter(|target| target.kind == kind) {
+            site.requested(&target.path, kind, Origin::Configuration(&target.origin))?;
+        }
+    }
+    Ok(())
 }

@@ -23,13 +23,13 @@ mod shell_tests;
 #[cfg(test)]
 mod tests;
 
-pub use advice::review;
+pub use advice::{forecast, review};
 
 use self::inspect::Texts;
 use self::runscript::{Command, Workdir};
-use self::site::{Asked, Obstacle, Site};
+use self::site::{Asked, Obstacle, Origin, Site};
 use crate::error::{Result, ResultExt};
-use crate::model::{Config, EntryPath, Note, Timestamp};
+use crate::model::{BindTarget, Config, EntryPath, Note, Timestamp};
 use crate::tree::Tree;
 
 /// Everything about the additions that the image does not say itself.
@@ -47,6 +47,8 @@ pub struct Additions<'a> {
     pub mkdir: &'a [EntryPath],
     /// Empty files to create where missing.
     pub mkfile: &'a [EntryPath],
+    /// Places of a configuration to create where missing.
+    pub bind_targets: &'a [BindTarget],
     /// Labels that win over the image's and ours; of equal names the last wins.
     pub labels: &'a [(String, String)],
 }
@@ -108,7 +110,7 @@ fn workdir(site: &mut Site<'_>, config: &Config, additions: &Additions<'_>) -> R
         return Ok(None);
     }
     let path = advice::absolute_workdir(config);
-    let asked = Asked { option: "--workdir", path: path.as_bytes() };
+    let asked = Asked { origin: Origin::Option("--workdir"), path: path.as_bytes() };
     site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked))?;
     Ok(Some(Workdir { has_shell: advice::has_shell(site.tree()), path }))
 }

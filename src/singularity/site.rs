@@ -1,5 +1,5 @@
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{EntryPath, Metadata, Note, Quoted, Timestamp};
+use crate::model::{BindKind, EntryPath, Metadata, Note, Quoted, Timestamp};
 use crate::tree::{Directory, FileData, InodeId, Kind, MADE, Tree};
 
 /// The tree while it is added to: makes directories, files and links of one owner and time, and keeps account of what had
@@ -9,6 +9,8 @@ pub(super) struct Site<'a> {
     time: Timestamp,
     replaced: Note,
     kept: Note,
+    present: Note,
+    redirected: Note,
 }
 
 /// What to do when something that is no directory stands where one is needed.
@@ -20,20 +22,37 @@ pub(super) enum Obstacle<'a> {
     Refuse(Asked<'a>),
 }
 
-/// An option and the path that was given to it.
+/// Who asks for a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// An option of this name.
+    Option(&'static str),
+    /// A place in a configuration.
+    Configuration(&'a str),
+}
+
+/// A path that was asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) option: &'static str,
+    pub(super) origin: Origin<'a>,
     pub(super) path: &'a [u8],
 }
 
 impl Asked<'_> {
     /// The error when `found` stands at `at`.
     fn refuse(self, at: &[u8], found: &str, wanted: &str) -> Error {
-        let (option, path, at) = (self.option, shown(self.path), shown(at));
-        let message = format!("{option} {path}: in the image {at} is {found}, but {wanted} is needed there");
-        Error::new(ErrorKind::Usage, message)
-            .hint(format!("leave out {option} {path}, or choose a path that is free in the image"))
+        let (path, at) = (shown(self.path), shown(at));
+        let (asked, hint) = match self.origin {
+            Origin::Option(option) => {
+                (option, format!("leave out {option} {path}, or choose a path that is free in the image"))
+            }
+            Origin::Configuration(place) => {
+                let hint = "correct mount_path or type in the configuration, or the image: no bind there can work";
+                (place, hint.to_string())
+            }
+        };
+        let message = format!("{asked} {path}: in the image {at} is {found}, but {wanted} is needed there");
+        Error::new(ErrorKind::Usage, message).hint(hint)
     }
 }
 
@@ -63,9 +82,16 @@ impl<'a> Site<'a> {
     pub(super) fn new(tree: &'a mut Tree, time: Timestamp) -> Self {
         let replaced = "things in the image that stood where Singularity needs something else were replaced";
         let kept = "names in the image's root that Singularity would use for its own links were left as they are";
-        let [replaced, kept] =
-            [("entries-replaced", replaced), ("links-not-made", kept)].map(|(code, text)| Note::new(code, text, 0));
-        Site { tree, time, replaced, kept }
+        let present = "paths to bind to that the image has already were left as they are";
+        let redirected = "paths to bind to lie behind symlinks of the image, and were looked for where these lead";
+        let [replaced, kept, present, redirected] = [
+            ("entries-replaced", replaced),
+            ("links-not-made", kept),
+            ("bind-targets-present", present),
+            ("bind-targets-redirected", redirected),
+        ]
+        .map(|(code, text)| Note::new(code, text, 0));
+        Site { tree, time, replaced, kept, present, redirected }
     }
 
     pub(super) fn tree(&self) -> &Tree {
@@ -73,7 +99,7 @@ impl<'a> Site<'a> {
     }
 
     pub(super) fn into_notes(self) -> impl Iterator<Item = Note> {
-        [self.replaced, self.kept].into_iter().filter(|note| note.count > 0)
+        [self.replaced, self.kept, self.present, self.redirected].into_iter().filter(|note| note.count > 0)
     }
 
     /// The directory at `path`, made where missing. Symlinks are followed inside the tree, to places that are made where
@@ -181,9 +207,27 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// An empty file at `path` where nothing is; symlinks are followed inside the tree.
-    pub(super) fn requested_file(&mut self, path: &EntryPath, option: &'static str) -> Result<()> {
-        let asked = Asked { option, path: path.as_bytes() };
+    /// A directory or an empty file at `path` where nothing is; symlinks are followed inside the tree.
+    pub(super) fn requested(&mut self, path: &EntryPath, kind: BindKind, origin: Origin<'_>) -> Result<()> {
+        let asked = Asked { origin, path: path.as_bytes() };
+        let before = resolve(self.tree, path.as_bytes())?;
+        match kind {
+            BindKind::Directory => drop(self.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked))?),
+            BindKind::File => self.requested_file(path, asked)?,
+        }
+        if before.inode.is_some() {
+            self.present.count += 1;
+            self.present.example(shown(path.as_bytes()));
+        }
+        if !before.parts.iter().map(Vec::as_slice).eq(path.parts()) {
+            self.redirected.count += 1;
+            let place = shown(&before.parts.join(&b'/'));
+            self.redirected.example(format!("{} ({place})", shown(path.as_bytes())));
+        }
+        Ok(())
+    }
+
+    fn requested_file(&mut self, path: &EntryPath, asked: Asked<'_>) -> Result<()> {
         let refuse = |found| Err(asked.refuse(path.as_bytes(), found, "a file"));
         let Some((parent, name)) = path.split_last() else { return refuse("a directory") };
         let parent = self.directory(parent, 0o755, Obstacle::Refuse(asked))?;

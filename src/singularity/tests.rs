@@ -13,6 +13,7 @@ fn plain<'a>() -> Additions<'a> {
         change_to_workdir: false,
         mkdir: &[],
         mkfile: &[],
+        bind_targets: &[],
         labels: &[],
     }
 }

@@ -234,7 +234,7 @@ fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
     let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None })
+    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, stream: None })
 }
 
 fn open_layout(path: &Path) -> Result<Source> {

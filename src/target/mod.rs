@@ -5,14 +5,17 @@
 
 mod architecture;
 mod options;
+mod pack;
 mod place;
 mod policy;
 mod rootfs;
 mod sif;
 mod verify;
 
+pub use crate::folder::is_inside;
 pub use options::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy};
-pub use verify::{Whole, is_sif, verify_layers, verify_sif};
+pub use pack::{GZIP_LEVEL_DEFAULT as PACK_LEVEL_DEFAULT, PackRequest, Packed, pack};
+pub use verify::{Whole, hash_file, is_sif, verify_layers, verify_sif};
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -131,7 +134,12 @@ fn write(
             let (bytes, more) = sif::write(
                 flattened,
                 prepared,
-                sif::Made { image_id: image.id(), architecture: code, time: made_at(image, request) },
+                sif::Made {
+                    image_id: image.id(),
+                    options: request.choices(),
+                    architecture: code,
+                    time: made_at(image, request),
+                },
                 output,
                 request,
                 monitor,
@@ -212,6 +220,7 @@ fn add_singularity(
         change_to_workdir: request.workdir,
         mkdir: &request.mkdir,
         mkfile: &request.mkfile,
+        bind_targets: &request.bind_targets,
         labels: &request.labels,
     };
     singularity::prepare(&mut flattened.tree, &image.config, &additions)

@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{Digest, EntryPath, Note};
+use crate::model::{BindTarget, Digest, EntryPath, Note};
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,20 @@ pub enum IfExists {
     Replace,
     /// The caller looks at it first and uses it if it will do; one that appears meanwhile is an error.
     Reuse,
+    /// The caller looks at it first and uses it if it will do; else it is replaced, atomically.
+    Update,
+}
+
+impl IfExists {
+    /// Whether an output that is there when the new one is complete gives way.
+    pub fn replaces(self) -> bool {
+        matches!(self, IfExists::Replace | IfExists::Update)
+    }
+
+    /// Whether an output that is there and will do is used as it is.
+    pub fn reuses(self) -> bool {
+        matches!(self, IfExists::Reuse | IfExists::Update)
+    }
 }
 
 /// Which extended attributes are kept.
@@ -158,8 +173,36 @@ pub struct Request {
     pub mkdir: Vec<EntryPath>,
     /// `sif` and `sif-rootfs`: empty files to create where missing.
     pub mkfile: Vec<EntryPath>,
+    /// `sif` and `sif-rootfs`: places of a configuration to create where missing.
+    pub bind_targets: Vec<BindTarget>,
     /// `sif` and `sif-rootfs`: labels to add.
     pub labels: Vec<(String, String)>,
+}
+
+impl Request {
+    /// A digest of the choices that decide what is inside a `sif`, beside the image: what is there already will do for a
+    /// caller who made the same ones. `None` where all of them are the usual ones. How it is compressed and dated plays
+    /// no part.
+    pub fn choices(&self) -> Option<String> {
+        let paths = |paths: &[EntryPath]| paths.iter().map(EntryPath::to_string).collect::<BTreeSet<_>>();
+        let bound: BTreeSet<String> =
+            self.bind_targets.iter().map(|target| format!("{} {}", target.kind.word(), target.path)).collect();
+        let words = [
+            (self.xattrs != XattrPolicy::None).then(|| format!("xattrs {:?}", self.xattrs)),
+            self.all_root.then(|| "all-root".to_string()),
+            self.fix_perms.then(|| "fix-perms".to_string()),
+            self.keep_devices.then(|| "keep-devices".to_string()),
+            self.workdir.then(|| "workdir".to_string()),
+            (!self.mkdir.is_empty()).then(|| format!("mkdir {:?}", paths(&self.mkdir))),
+            (!self.mkfile.is_empty()).then(|| format!("mkfile {:?}", paths(&self.mkfile))),
+            (!bound.is_empty()).then(|| format!("bind {bound:?}")),
+            (!self.labels.is_empty()).then(|| format!("labels {:?}", self.labels)),
+            self.reference.as_ref().map(|reference| format!("reference {reference:?}")),
+            self.architecture.as_ref().map(|architecture| format!("arch {architecture:?}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        (!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string())
+    }
 }
 
 /// What a conversion did.

@@ -49,8 +49,7 @@ impl Place {
                 Ok(Place::Stream(opened.doing(|| format!("opening output {path:?}"))?))
             }
             Destination::Path(path) => {
-                let replace = request.if_exists == super::IfExists::Replace;
-                Ok(Place::File(Output::create(path, replace, request.output_mode)?))
+                Ok(Place::File(Output::create(path, request.if_exists.replaces(), request.output_mode)?))
             }
         }
     }

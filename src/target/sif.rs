@@ -33,6 +33,8 @@ pub(super) fn compression(request: &Request) -> Result<squashfs::Compression> {
 pub(super) struct Made {
     /// The image it is made from.
     pub(super) image_id: Digest,
+    /// [`Request::choices`].
+    pub(super) options: Option<String>,
     /// What its programs run on.
     pub(super) architecture: Architecture,
     /// The one time of everything that is not read from the image.
@@ -51,7 +53,7 @@ pub(super) fn write(
     let objects = [
         ("inspect-metadata.json", prepared.inspect_metadata),
         ("oci-config.json", prepared.oci_config),
-        (sif::SEAL_NAME, sif::unsealed(&made.image_id.to_string())),
+        (sif::SEAL_NAME, sif::unsealed(&made.image_id.to_string(), made.options.as_deref())),
     ];
     let plan = Plan::new(sif::Contents {
         architecture: made.architecture,

@@ -1,13 +1,14 @@
 //! Whether a finished output is whole.
 
 use std::fs::File;
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{Monitor, Phase, Region, decode};
+use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Phase, Region, decode};
 use crate::model::{Digest, Note};
 use crate::sif::{Container, DataType, Finding, Severity, check_seal, read_seal};
 use crate::squashfs;
@@ -21,6 +22,8 @@ pub struct Whole {
     pub blocks: u64,
     /// The config digest of the image it was made from, where it says so.
     pub image: Option<String>,
+    /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Request::choices`].
+    pub choices: Option<String>,
     /// What is odd about it but harms nothing.
     pub notes: Vec<Note>,
 }
@@ -31,6 +34,26 @@ pub fn is_sif(path: &Path) -> bool {
     let file = File::open(path);
     file.is_ok_and(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 32).is_ok())
         && start == *b"SIF_MAGIC\0"
+}
+
+/// The SHA-256 of a file.
+///
+/// # Errors
+/// [`ErrorKind::SourceUnavailable`] when it cannot be read.
+pub fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
+    let doing = || format!("hashing {path:?}");
+    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let data = file.metadata().or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    monitor.begin(Phase::Verify, data.len());
+    let mut reader = HashingReader::new(file);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        monitor.check()?;
+        match reader.read(&mut buffer).or_kind(ErrorKind::SourceUnavailable).doing(doing)? {
+            0 => return Ok(reader.finish().0),
+            count => monitor.advance(count as u64),
+        }
+    }
 }
 
 /// Checks a SIF, ours or anyone's: header, descriptors, bounds, every table and every block of the squashfs, and the
@@ -76,8 +99,11 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         let message = "signatures were not verified (apptainer verify does that)";
         notes.push(Note::new("signatures-not-verified", message, signed as u64));
     }
-    let image = read_seal(&container)?.map(|(seal, _)| seal.image);
-    Ok(Whole { names: found.names, blocks: found.checked_blocks + found.unprotected_blocks, image, notes })
+    let (image, choices) = match read_seal(&container)? {
+        Some((seal, _)) => (Some(seal.image), seal.options),
+        None => (None, None),
+    };
+    Ok(Whole { names: found.names, blocks: found.checked_blocks + found.unprotected_blocks, image, choices, notes })
 }
 
 /// The first error ends it; the rest is worth a word.
