@@ -92,6 +92,8 @@ fn help_is_for_newcomers() {
       docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
       oci-archive:PATH[:REF]
       oci:DIR[:REF]
+      -                            an archive from standard input, from a pipe of any kind
+      docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
 
     A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.
 
@@ -107,7 +109,7 @@ fn help_is_for_newcomers() {
 
     Arguments:
       <SOURCE>
-              Where the image comes from: a file, a directory, or TRANSPORT:…
+              Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
       -t, --to <FORMAT>
@@ -167,7 +169,7 @@ fn help_is_for_newcomers() {
               Refuse an image whose manifest, index or config (image ID) has another digest
 
           --expect-sha256 <HEX>
-              Refuse an input file with another SHA-256
+              Refuse an input, a file or standard input, with another SHA-256
 
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
@@ -227,6 +229,8 @@ fn help_is_for_newcomers() {
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+      gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
@@ -234,6 +238,9 @@ fn help_is_for_newcomers() {
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
       CONVERT_PROGRESS                                 where --progress is not given
+      DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
+      DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
+      CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
       SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                        read; default: the image's creation
 
@@ -270,7 +277,7 @@ fn short_help_fits_a_screen() {
       man          Print the manual page
 
     Arguments:
-      <SOURCE>  Where the image comes from: a file, a directory, or TRANSPORT:…
+      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
       -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs]
@@ -302,7 +309,7 @@ fn short_help_fits_a_screen() {
     Checks and records:
           --expect-digest <DIGEST>  Refuse an image whose manifest, index or config (image ID) has
                                     another digest
-          --expect-sha256 <HEX>     Refuse an input file with another SHA-256
+          --expect-sha256 <HEX>     Refuse an input, a file or standard input, with another SHA-256
           --report <FILE>           Write a JSON report, on success and on failure; "-" is standard
                                     output
 
@@ -333,6 +340,8 @@ fn short_help_fits_a_screen() {
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+      gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
@@ -351,7 +360,7 @@ fn inspect_has_help() {
     Usage: convert inspect [OPTIONS] <SOURCE>
 
     Arguments:
-      <SOURCE>  Where the image comes from: a file, a directory, or TRANSPORT:…
+      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
           --json  Print JSON instead of words

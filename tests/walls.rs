@@ -53,6 +53,24 @@ fn rooms_use_what_the_table_allows() {
     assert!(trespasses.is_empty(), "\n{}", trespasses.join("\n"));
 }
 
+/// What is asynchronous stays in one room.
+#[test]
+fn only_the_engines_room_is_asynchronous() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let inside = |file: &PathBuf| file.strip_prefix(&source).unwrap().starts_with("source/daemon");
+    let asynchronous = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        let mut code = text.lines().map(|line| line.split("//").next().unwrap());
+        code.any(|code| {
+            ["tokio::", "bollard::", "futures_util::", "async ", ".await"].iter().any(|word| code.contains(word))
+        })
+    };
+    let files: Vec<PathBuf> = ROOMS.iter().flat_map(|(room, _)| files_of(&source, room)).collect();
+    let (within, without): (Vec<_>, Vec<_>) = files.into_iter().filter(asynchronous).partition(inside);
+    assert!(!within.is_empty(), "the room is gone, or this test does not see it");
+    assert_eq!(without, Vec::<PathBuf>::new());
+}
+
 /// A new room must be put into the table.
 #[test]
 fn every_room_is_in_the_table() {

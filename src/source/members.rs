@@ -196,7 +196,7 @@ fn is_document(name: &[u8], bytes: &[u8]) -> bool {
 }
 
 fn truncated(name: &[u8]) -> Error {
-    Error::new(ErrorKind::InvalidImage, format!("the file is truncated inside member {}", Quoted(name)))
+    Error::new(ErrorKind::InvalidImage, format!("the archive is truncated inside member {}", Quoted(name)))
         .hint("fetch or save the image again: a part of it is missing")
 }
 

@@ -25,6 +25,8 @@ const BATCHES_AHEAD: usize = 8;
 const LOOK: Duration = Duration::from_millis(50);
 /// Every tar that Docker and Podman write ends with two blocks of zeros.
 const END_BYTES: usize = 1024;
+/// A tar consists of blocks of this many bytes.
+const BLOCK_BYTES: u64 = 512;
 /// How much of the end is kept, to find there what an engine says when it fails half-way.
 const TAIL_BYTES: usize = 4096;
 
@@ -53,6 +55,7 @@ pub(in crate::source) struct Export<'a> {
     pieces: VecDeque<Piece>,
     position: usize,
     tail: Vec<u8>,
+    bytes: u64,
     over: bool,
 }
 
@@ -84,6 +87,7 @@ pub(in crate::source) fn export<'a>(
         pieces: VecDeque::new(),
         position: 0,
         tail: Vec::new(),
+        bytes: 0,
         over: false,
     };
     match export.next_event()? {
@@ -119,11 +123,12 @@ impl Export<'_> {
         let surplus = (self.tail.len() + fresh.len()).saturating_sub(TAIL_BYTES);
         self.tail.drain(..surplus.min(self.tail.len()));
         self.tail.extend_from_slice(fresh);
+        self.bytes += piece.len() as u64;
     }
 
     /// An engine that fails half-way ends its answer as if nothing were: Docker adds a message, others just end.
     fn check_end(&self) -> Result<()> {
-        if self.tail.ends_with(&[0; END_BYTES]) {
+        if self.tail.ends_with(&[0; END_BYTES]) && self.bytes.is_multiple_of(BLOCK_BYTES) {
             return Ok(());
         }
         let error = match message_in(&self.tail) {
@@ -289,6 +294,7 @@ mod tests {
             pieces: VecDeque::new(),
             position: 0,
             tail: Vec::new(),
+            bytes: 0,
             over: false,
         };
         export.remember_end(&[1; 3 * TAIL_BYTES]);
@@ -298,6 +304,8 @@ mod tests {
             export.remember_end(&[0]);
         }
         assert!(export.check_end().is_ok());
+        export.remember_end(&[0]);
+        assert!(export.check_end().is_err(), "half a block");
         assert_eq!(export.tail.len(), TAIL_BYTES);
     }
 }
