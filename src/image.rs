@@ -75,6 +75,10 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// All names it goes by, in full spelling, in the source's order.
     pub names: Vec<String>,
+    /// Bare tags it goes by, where the source says no name that they belong to.
+    pub tags: Vec<String>,
+    /// The bytes of the manifest that led here, where there is one, so that they can be kept.
+    pub manifest: Option<Arc<[u8]>>,
     /// Things a user should know that are no errors.
     pub warnings: Vec<String>,
 }

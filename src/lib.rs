@@ -9,13 +9,13 @@
 //! from       layers     once
 //! ```
 //!
-//! | source ↓ · target → | `rootfs` | `sif-rootfs` | `sif` |
-//! |---|---|---|---|
-//! | docker-archive of any age and producer, from a file or a stream | ✓ | ✓ | ✓ |
-//! | OCI archive, from a file or a stream | ✓ | ✓ | ✓ |
-//! | OCI layout directory | ✓ | ✓ | ✓ |
-//! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ |
-//! | registry | ✓ | ✓ | ✓ |
+//! | source ↓ · target → | `rootfs` | `sif-rootfs` | `sif` | `oci` | `oci-archive` | `docker-archive` |
+//! |---|---|---|---|---|---|---|
+//! | docker-archive of any age and producer, from a file or a stream | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | OCI archive, from a file or a stream | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | OCI layout directory | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | registry | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //!
 //! A [`Source`] is opened and lists images; one [`Image`] is selected; [`convert`] writes it as a [`Request`] says. What is in
 //! between is public too: [`flatten::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do

@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::target::Format;
 
 const LONG_ABOUT: &str = "\
-Converts Docker and OCI images for Singularity and Apptainer: in one pass, without root, without a daemon, \
-and with the same bytes every time.
+Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass, without root, \
+without a daemon, and with the same bytes every time.
 
 SOURCE is told by its content, never by its name. It is one of
   PATH                         an archive from \"docker save\", an OCI archive or an OCI layout
@@ -40,6 +40,7 @@ Examples:
   convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
   convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
   convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+  convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
   convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
   gpg -d app.tar.gpg | convert - --to sif -o app.sif
   convert build app.sif docker-archive:app.tar     as singularity build is called
@@ -117,6 +118,9 @@ pub(super) struct Convert {
     /// sif: a SIF file, which Singularity and Apptainer run.
     /// sif-rootfs: one flattened tar with all that Singularity expects inside.
     /// rootfs: one flattened tar, the image's files and nothing else.
+    /// oci: an OCI layout directory; the image is added where there is one.
+    /// oci-archive: the same as one tar.
+    /// docker-archive: a tar that docker load takes.
     /// additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
     #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), verbatim_doc_comment)]
     pub(super) to: Option<String>,
@@ -134,6 +138,8 @@ pub(super) struct Convert {
     pub(super) checks: Checks,
     #[command(flatten)]
     pub(super) root: RootOptions,
+    #[command(flatten)]
+    pub(super) image: ImageOptions,
     #[command(flatten)]
     pub(super) feedback: Feedback,
 }
@@ -157,7 +163,8 @@ pub(super) struct Choice {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// none, gzip or zstd, with a level if you like [default: gzip for sif, else by the output's name]
+    /// none, gzip or zstd, with a level if you like; of oci and oci-archive, the layers that are not
+    /// compressed yet [default: gzip for sif, none for layers, else by the output's name]
     #[arg(long, value_name = "KIND[:LEVEL]")]
     pub(super) compression: Option<String>,
     /// Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
@@ -232,6 +239,18 @@ pub(super) struct RootOptions {
     /// The image's name as recorded inside [default: its tag or reference, else its ID]
     #[arg(long, value_name = "NAME")]
     pub(super) reference: Option<String>,
+}
+
+/// What an image becomes that stays one.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "The image (oci, oci-archive and docker-archive)")]
+pub(super) struct ImageOptions {
+    /// Make one layer of all
+    #[arg(long)]
+    pub(super) flatten: bool,
+    /// What the image is called in the output; may be repeated [default: as in the source]
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub(super) tag: Vec<String>,
 }
 
 /// What is said while it works.
@@ -408,7 +427,11 @@ mod tests {
     fn wrong_use_is_said_in_our_words() {
         let error = |line: &str| parse(&words(line)).unwrap_err();
         assert_eq!(error("x.tar").to_string(), "the following required arguments were not provided: --to <FORMAT>");
-        assert!(error("x --to tar").to_string().contains("[possible values: sif, sif-rootfs, rootfs]"));
+        assert!(
+            error("x --to tar")
+                .to_string()
+                .contains("[possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive]")
+        );
         assert!(error("x --to rootfs --forse").remedy().unwrap().contains("'--force'"));
         assert_eq!(error("x --to rootfs --force --if-exists fail").kind(), ErrorKind::Usage);
         assert_eq!(error("").kind(), ErrorKind::Usage);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::{Checks, Choice, Convert, Feedback, OutputOptions, RootOptions, WhenThere};
+use super::args::{Checks, Choice, Convert, Feedback, ImageOptions, OutputOptions, RootOptions, WhenThere};
 use super::registry::RegistryOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
@@ -235,6 +235,7 @@ impl Build {
                 arch: self.arch,
                 ..RootOptions::default()
             },
+            image: ImageOptions::default(),
             feedback: self.feedback,
         };
         Ok((convert, note))

@@ -379,6 +379,8 @@ mod tests {
             index_digest: None,
             layers: vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }],
             names: vec!["host/x:1".into()],
+            tags: Vec::new(),
+            manifest: None,
             warnings: vec!["odd".into()],
         };
         let absent = Candidate { names: vec!["y:2".into()], ..Candidate::default() };

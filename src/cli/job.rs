@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::args::{Attributes, Checks, Choice, Convert, Feedback, OutputOptions, ProgressMode, RootOptions, WhenThere};
+use super::args::{
+    Attributes, Checks, Choice, Convert, Feedback, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
+};
 use super::environment::Environment;
 use super::names::default_output;
 use super::open::{EngineSettings, OpenOptions, Selection, Spec, StreamHash};
@@ -21,7 +23,9 @@ use crate::image::Image;
 use crate::io::Monitor;
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Note, Quoted};
-use crate::target::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy, hash_file, verify_sif};
+use crate::target::{
+    Compression, Destination, Format, IfExists, ImageName, Outcome, Request, XattrPolicy, hash_file, verify_sif,
+};
 
 /// One conversion, ready to run.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ impl Job {
         let spec = source(arguments.source.as_deref().unwrap_or_default(), environment)?;
         let format: Format = arguments.to.as_deref().unwrap_or_default().parse()?;
         refuse_root_options(format, &arguments.root)?;
+        refuse_image_options(format, &arguments.image)?;
         let output = &arguments.output_options;
         let compression: Option<Compression> = parsed("--compression", output.compression.as_deref())?;
         let destination = match arguments.output.as_deref() {
@@ -54,7 +59,7 @@ impl Job {
                 default_output(&spec, format, compression).ok_or_else(|| no_default_name(&spec))?.into(),
             ),
         };
-        refuse_clashes(&spec, &destination, &arguments.checks)?;
+        refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
         let expect_sha256 = expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())?;
         if expect_sha256.is_some() && matches!(spec, Spec::DockerDaemon(_) | Spec::Registry(_)) {
             return Err(no_sha256(&spec));
@@ -118,6 +123,8 @@ impl Job {
             size,
             sha256,
             entries: whole.names,
+            image_id: None,
+            manifest_digest: None,
             layer_entries: 0,
             layer_bytes: 0,
             diff_ids: image.config.diff_ids()?,
@@ -252,6 +259,8 @@ fn request(
         mkfile: entry_paths("--mkfile", &root.mkfile)?,
         bind_targets: root.medperf_config.as_deref().map(bind_targets).transpose()?.unwrap_or_default(),
         labels: root.label.iter().map(|text| label(text)).collect::<Result<_>>()?,
+        flatten: arguments.image.flatten,
+        tags: arguments.image.tag.iter().map(|text| tag(text, format)).collect::<Result<_>>()?,
     })
 }
 
@@ -272,14 +281,15 @@ fn no_default_name(spec: &Spec) -> Error {
     usage(format!("{spec} gives the output no name"), "name the output with -o FILE, or \"-o -\" for standard output")
 }
 
-/// An output must not be the input, and two outputs must not be one.
-fn refuse_clashes(spec: &Spec, destination: &Destination, checks: &Checks) -> Result<()> {
+/// An output must not be the input, and two outputs must not be one. A layout may get one image more made of its own, but
+/// only where it is `named` as output.
+fn refuse_clashes(spec: &Spec, destination: &Destination, named: bool, checks: &Checks) -> Result<()> {
     let output = match destination {
         Destination::Stdout => None,
         Destination::Path(path) => Some(path.as_path()),
     };
     if let (Some(source), Some(output)) = (spec.path(), output)
-        && same_file(source, output)
+        && (same_file(source, output) || !named && same_place(source, output))
     {
         let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
         return Err(usage(error, "name another output with -o"));
@@ -306,8 +316,12 @@ pub(super) fn refuse_one_place(report: Option<&OsStr>, destination: &Destination
 }
 
 fn same_file(one: &Path, other: &Path) -> bool {
+    one.is_file() && same_place(one, other)
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
     match (std::fs::metadata(one), std::fs::metadata(other)) {
-        (Ok(one), Ok(other)) => one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     }
 }
@@ -318,6 +332,9 @@ fn refuse_root_options(format: Format, root: &RootOptions) -> Result<()> {
         return Ok(());
     }
     match first_root_option(root) {
+        Some("--reference") if format.is_image() => {
+            Err(usage(format!("option --reference has no meaning for {format}"), "name the image with --tag"))
+        }
         Some(option) => Err(usage(
             format!("option {option} has no meaning for {format}"),
             format!("leave {option} out, or convert --to {}", Format::Sif),
@@ -344,6 +361,18 @@ pub(super) fn first_root_option(root: &RootOptions) -> Option<&'static str> {
     given.into_iter().find_map(|(option, given)| given.then_some(option))
 }
 
+/// What a file system has no place for, and what goes without saying there.
+fn refuse_image_options(format: Format, image: &ImageOptions) -> Result<()> {
+    let given = [("--flatten", image.flatten), ("--tag", !image.tag.is_empty())];
+    match given.into_iter().find(|(_, given)| *given && !format.is_image()) {
+        Some((option, _)) => Err(usage(
+            format!("option {option} has no meaning for {format}"),
+            format!("leave {option} out, or convert --to {}", Format::Oci),
+        )),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     match output.jobs.as_deref() {
         None => Ok(environment.parallelism),
@@ -355,16 +384,27 @@ pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<
 
 fn if_exists(output: &OutputOptions, format: Format) -> Result<IfExists> {
     match output.if_exists {
+        Some(WhenThere::Replace) if format == Format::Oci => Err(never_replaced("--if-exists replace")),
+        None if output.force && format == Format::Oci => Err(never_replaced("--force")),
+        None if format == Format::Oci => Ok(IfExists::Add),
         _ if output.force => Ok(IfExists::Replace),
         None | Some(WhenThere::Fail) => Ok(IfExists::Fail),
         Some(WhenThere::Replace) => Ok(IfExists::Replace),
         Some(WhenThere::Reuse) if format == Format::Sif => Ok(IfExists::Reuse),
         Some(WhenThere::Update) if format == Format::Sif => Ok(IfExists::Update),
         Some(WhenThere::Reuse | WhenThere::Update) => Err(usage(
-            "option --if-exists: a tar cannot be reused, for it does not say what it was made from",
+            format!("option --if-exists: {format} cannot be reused, for it does not say what it was made from"),
             "reuse and update are for outputs of the format sif; use --if-exists replace",
         )),
     }
+}
+
+/// A layout may hold other images.
+fn never_replaced(option: &str) -> Error {
+    usage(
+        format!("option {option} has no meaning for oci: an OCI layout is never replaced"),
+        format!("leave {option} out: the image is added to the layout, and its tag moves to it"),
+    )
 }
 
 fn block_size(output: &OutputOptions, format: Format) -> Result<Option<u32>> {
@@ -384,6 +424,9 @@ fn block_size(output: &OutputOptions, format: Format) -> Result<Option<u32>> {
 /// A SIF is a program (its first line starts it), a tar is not.
 fn output_mode(output: &OutputOptions, format: Format, environment: &Environment) -> Result<u32> {
     let usual = if format == Format::Sif { 0o777 } else { 0o666 };
+    if format == Format::Oci && output.mode.is_some() {
+        return Err(usage("option --mode has no meaning for oci", "leave --mode out: the umask says who may read"));
+    }
     mode(output.mode.as_deref(), usual, environment)
 }
 
@@ -434,6 +477,10 @@ fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
     let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
     read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     medperf::bind_targets(&bytes).doing(doing)
+}
+
+fn tag(text: &str, format: Format) -> Result<ImageName> {
+    ImageName::parse(text, format).doing(|| "option --tag")
 }
 
 fn label(text: &str) -> Result<(String, String)> {
@@ -536,7 +583,18 @@ mod tests {
             ("x.tar --to rootfs --platform amd64", "option --platform: \"amd64\" is not a platform"),
             ("x.tar --to rootfs --expect-digest sha512:00", "is not a SHA-256"),
             ("x.tar --to rootfs --expect-sha256 12", "is not a SHA-256"),
-            ("x.tar --to rootfs --if-exists reuse", "cannot be reused"),
+            ("x.tar --to rootfs --if-exists reuse", "rootfs cannot be reused"),
+            ("x.tar --to oci --if-exists reuse", "oci cannot be reused"),
+            ("x.tar --to oci --force", "option --force has no meaning for oci"),
+            ("x.tar --to oci --if-exists replace", "an OCI layout is never replaced"),
+            ("x.tar --to oci --mode 600", "option --mode has no meaning for oci"),
+            ("x.tar --to oci --workdir", "option --workdir has no meaning for oci"),
+            ("x.tar --to oci-archive --reference x", "option --reference has no meaning for oci-archive"),
+            ("x.tar --to docker-archive --block-size 4096", "option --block-size has no meaning for docker-archive"),
+            ("x.tar --to sif --flatten", "option --flatten has no meaning for sif"),
+            ("x.tar --to rootfs --tag x:1", "option --tag has no meaning for rootfs"),
+            ("x.tar --to docker-archive --tag X:1", "option --tag: \"X:1\" is no name for an image"),
+            ("x.tar --to oci --tag -x", "option --tag: \"-x\" is no name for an image"),
             ("x.tar --to rootfs -o - --report -", "the same place"),
             ("x.tar --to rootfs -o r --report r", "the same place"),
             ("x.tar --to sif-rootfs --mkdir /a/..", "this is the root itself"),
@@ -548,6 +606,30 @@ mod tests {
             assert!(error.to_string().contains(message), "{line}: {error}");
             assert!(error.remedy().is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn images_have_names_and_layouts_grow() {
+        let request = |line: &str| resolve(line).unwrap().request;
+        let oci = request("x.tar --to oci --flatten --tag v1 --tag a/b:2");
+        assert_eq!((oci.if_exists, oci.flatten), (IfExists::Add, true));
+        let full = |text: &str| ImageName::Full(text.parse().unwrap());
+        assert_eq!(oci.tags, [ImageName::Tag("v1".into()), full("a/b:2")]);
+        assert_eq!(request("x.tar --to oci --if-exists fail").if_exists, IfExists::Fail);
+        let docker = request("x.tar --to docker-archive --tag v1 --force");
+        assert_eq!((docker.tags, docker.if_exists), (vec![full("v1:latest")], IfExists::Replace));
+    }
+
+    #[test]
+    fn a_layout_gets_nothing_of_its_own_by_accident() {
+        let place = tempfile::tempdir().unwrap();
+        let source = place.path().join("x.oci");
+        std::fs::create_dir(&source).unwrap();
+        let (source, output) = (source.as_os_str(), Destination::Path(source.clone()));
+        let spec = Spec::parse(source).unwrap();
+        assert!(refuse_clashes(&spec, &output, true, &Checks::default()).is_ok());
+        let error = refuse_clashes(&spec, &output, false, &Checks::default()).unwrap_err();
+        assert!(error.to_string().ends_with("is the source"), "{error}");
     }
 
     #[test]

@@ -18,9 +18,14 @@ pub(super) fn default_output(source: &Spec, format: Format, compression: Option<
     name.extend_from_slice(match format {
         Format::SifRootfs => b".sif-rootfs.tar",
         Format::Rootfs => b".rootfs.tar",
-        Format::Sif => return Some(OsString::from_vec([name.as_slice(), b".sif"].concat())),
+        Format::Sif => b".sif",
+        Format::Oci => b".oci",
+        Format::OciArchive => b".oci.tar",
+        Format::DockerArchive => b".docker.tar",
     });
-    name.extend_from_slice(match compression {
+    // Elsewhere it is not the file that is compressed, but what is in it.
+    let is_whole = matches!(format, Format::SifRootfs | Format::Rootfs | Format::DockerArchive);
+    name.extend_from_slice(match compression.filter(|_| is_whole) {
         Some(Compression::Gzip(_)) => b".gz",
         Some(Compression::Zstd(_)) => b".zst",
         Some(Compression::None) | None => b"",
@@ -104,6 +109,11 @@ mod tests {
         assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::Gzip(Some(9)))).unwrap(), "x.rootfs.tar.gz");
         assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::Zstd(None))).unwrap(), "x.rootfs.tar.zst");
         assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::None)).unwrap(), "x.rootfs.tar");
+        assert_eq!(name("x.tar", Format::Sif, Some(Compression::Zstd(None))).unwrap(), "x.sif");
+        assert_eq!(name("x.tar", Format::Oci, Some(Compression::Zstd(None))).unwrap(), "x.oci");
+        assert_eq!(name("x.tar", Format::OciArchive, Some(Compression::Gzip(None))).unwrap(), "x.oci.tar");
+        assert_eq!(name("x.tar", Format::DockerArchive, None).unwrap(), "x.docker.tar");
+        assert_eq!(name("x.tar", Format::DockerArchive, Some(Compression::Gzip(None))).unwrap(), "x.docker.tar.gz");
     }
 
     #[test]

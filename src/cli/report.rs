@@ -87,6 +87,9 @@ pub(super) struct OutputRecord {
     size: u64,
     sha256: Option<String>,
     entries: u64,
+    /// The image ID of an image that was written: another than the source's where it was flattened.
+    image_id: Option<String>,
+    manifest_digest: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,6 +140,8 @@ impl OutputRecord {
             size: outcome.size,
             sha256: outcome.sha256.as_ref().map(Digest::hex),
             entries: outcome.entries,
+            image_id: outcome.image_id.as_ref().map(Digest::to_string),
+            manifest_digest: outcome.manifest_digest.as_ref().map(Digest::to_string),
         }
     }
 }
@@ -150,6 +155,8 @@ impl OutputRecord {
             size: packed.size,
             sha256: Some(packed.sha256.hex()),
             entries: packed.entries,
+            image_id: None,
+            manifest_digest: None,
         }
     }
 }

@@ -10,15 +10,17 @@ mod monitor;
 mod output;
 mod pipeline;
 mod region;
+mod scratch;
 mod spool;
 mod verify;
 
 pub use compress::{Compressor, StreamCodec};
 pub use decompress::{Codec, decoder};
 pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
-pub use output::{Output, free_bytes, is_stream};
+pub use output::{Output, directory_of, free_bytes, is_stream};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
+pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
 pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader};
 

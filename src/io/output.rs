@@ -148,14 +148,15 @@ fn exists(path: &Path) -> Error {
         .hint("add --force to replace it, or name another file with -o")
 }
 
-pub(super) fn directory_of(path: &Path) -> &Path {
+/// The directory that holds `path`.
+pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-fn unnamed(directory: &Path, mode: u32) -> Option<File> {
+pub(super) fn unnamed(directory: &Path, mode: u32) -> Option<File> {
     // The name is given through /proc, which a bare chroot may lack.
     if !Path::new("/proc/self/fd").exists() {
         return None;
@@ -165,13 +166,13 @@ fn unnamed(directory: &Path, mode: u32) -> Option<File> {
     opened.ok().map(File::from)
 }
 
-fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
+pub(super) fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
     let beside = unfinished_name(path);
     let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&beside)?;
     Ok((file, Some(beside)))
 }
 
-fn link(file: &File, path: &Path) -> io::Result<()> {
+pub(super) fn link(file: &File, path: &Path) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rustix::fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)

@@ -2,10 +2,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::document::{null_as_default, parse_json};
 use super::{Digest, Platform, Timestamp};
 use crate::error::Result;
+
+/// What Docker's own migration of images before 1.10 takes out of their documents.
+const V1_KEYS: [&str; 6] = ["id", "parent", "Size", "parent_id", "layer_id", "throwaway"];
 
 /// An image config (OCI image-spec config.md, Docker image spec v1.3): the bytes as they came, and the parts that a
 /// conversion looks at. Whatever else the document holds stays in the bytes and is passed through.
@@ -134,6 +138,31 @@ impl Config {
         self.document.rootfs.diff_ids.iter().map(|text| text.parse()).collect()
     }
 
+    /// The same config over other layers, whose history is `history` where there is one. All else stays, in its order, but
+    /// for the keys that link an image of Docker before 1.10 to its parent.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn with_layers(&self, diff_ids: &[Digest], history: Option<Value>) -> Result<Config> {
+        #[expect(clippy::disallowed_methods, reason = "JSON text, not a file name; as it is parsed above")]
+        let text = String::from_utf8_lossy(&self.raw);
+        let mut document: Map<String, Value> = parse_json(text.as_bytes(), "an image config")?;
+        for key in V1_KEYS {
+            document.shift_remove(key);
+        }
+        let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
+        document.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
+        match history {
+            Some(history) => drop(document.insert("history".into(), history)),
+            None => drop(document.shift_remove("history")),
+        }
+        // A config without these is none (config.md): Docker takes a missing system for Linux.
+        if document.get("os").and_then(Value::as_str).is_none_or(str::is_empty) {
+            document.insert("os".into(), "linux".into());
+        }
+        Config::parse(Value::Object(document).to_string().into_bytes())
+    }
+
     /// The history, oldest first.
     pub fn history(&self) -> &[HistoryEntry] {
         &self.document.history
@@ -198,6 +227,25 @@ mod tests {
         assert!(config.env().is_empty() && config.diff_ids().unwrap().is_empty() && config.created().is_none());
         assert!(Config::parse(b"{}".as_slice()).is_ok());
         assert!(Config::parse(b"[".as_slice()).is_err());
+    }
+
+    #[test]
+    fn other_layers_leave_all_else_as_it_is() {
+        let digest = Digest::of(b"x");
+        let config = Config::parse(
+            br#"{"id":"0","z":1,"config":{"Shell":["b","a"],"Labels":{"z":"1","a":"<&>"}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{}],"os":"linux","a":[1.5]}"#
+                .as_slice(),
+        )
+        .unwrap();
+        let text = |config: Config| String::from_utf8(config.raw().to_vec()).unwrap();
+        assert_eq!(
+            text(config.with_layers(&[digest], Some(json!([{"created_by": "x"}]))).unwrap()),
+            format!(
+                r#"{{"z":1,"config":{{"Shell":["b","a"],"Labels":{{"z":"1","a":"<&>"}}}},"rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"history":[{{"created_by":"x"}}],"os":"linux","a":[1.5]}}"#
+            )
+        );
+        let bare = Config::parse(b"{}".as_slice()).unwrap().with_layers(&[], None).unwrap();
+        assert_eq!(text(bare), r#"{"rootfs":{"type":"layers","diff_ids":[]},"os":"linux"}"#);
     }
 
     #[test]

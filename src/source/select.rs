@@ -168,7 +168,15 @@ impl Source {
             layers,
             names: found.candidate.names.clone(),
             warnings: self.store.warnings(),
+            tags: found.candidate.tags.clone(),
+            manifest: self.manifest_bytes(manifest)?,
         })
+    }
+
+    /// Read once more rather than kept for all images: only the one that is selected needs it.
+    fn manifest_bytes(&self, manifest: Option<&FoundManifest>) -> Result<Option<std::sync::Arc<[u8]>>> {
+        let Some(manifest) = manifest else { return Ok(None) };
+        Ok(Documents::new(&*self.store).read_blob(manifest.digest)?.map(Into::into))
     }
 
     fn no_image(&self) -> Error {

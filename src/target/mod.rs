@@ -6,6 +6,7 @@
 mod architecture;
 mod options;
 mod pack;
+mod package;
 mod place;
 mod policy;
 mod rootfs;
@@ -13,7 +14,7 @@ mod sif;
 mod verify;
 
 pub use crate::folder::is_inside;
-pub use options::{Compression, Destination, Format, IfExists, Outcome, Request, XattrPolicy};
+pub use options::{Compression, Destination, Format, IfExists, ImageName, Outcome, Request, XattrPolicy};
 pub use pack::{GZIP_LEVEL_DEFAULT as PACK_LEVEL_DEFAULT, PackRequest, Packed, pack};
 pub use verify::{Whole, hash_file, is_sif, verify_layers, verify_sif};
 
@@ -48,7 +49,10 @@ pub fn convert(
     monitor: &Monitor,
     before_publish: impl FnOnce() -> Result<()>,
 ) -> Result<Outcome> {
-    let codec = if request.format == Format::Sif { None } else { stream_codec(request)? };
+    if request.format.is_image() {
+        return package::convert(image, request, monitor, before_publish);
+    }
+    let codec = if request.format == Format::Sif { None } else { stream_codec(compression(request))? };
     let place = Place::open(request)?;
     if request.format == Format::Sif {
         sif::compression(request)?;
@@ -66,6 +70,8 @@ pub fn convert(
         size,
         sha256,
         entries: written.names,
+        image_id: None,
+        manifest_digest: None,
         layer_entries: summary.entries,
         layer_bytes: summary.bytes,
         diff_ids: summary.diff_ids,
@@ -79,16 +85,24 @@ pub fn recorded_reference(image: &Image, asked: Option<&str>) -> String {
     asked.map(str::to_string).or_else(own).unwrap_or_else(|| image.id().to_string())
 }
 
-fn stream_codec(request: &Request) -> Result<Option<StreamCodec>> {
-    let by_name = || match &request.destination {
+/// How a tar is compressed: as asked, else as its name says.
+fn compression(request: &Request) -> Compression {
+    request.compression.unwrap_or_else(|| compression_by_name(request))
+}
+
+fn compression_by_name(request: &Request) -> Compression {
+    match &request.destination {
         Destination::Path(path) => match path.extension().and_then(|extension| extension.to_str()) {
             Some("gz" | "tgz") => Compression::Gzip(None),
             Some("zst" | "zstd" | "tzst") => Compression::Zstd(None),
             _ => Compression::None,
         },
         Destination::Stdout => Compression::None,
-    };
-    match request.compression.unwrap_or_else(by_name) {
+    }
+}
+
+fn stream_codec(compression: Compression) -> Result<Option<StreamCodec>> {
+    match compression {
         Compression::None => Ok(None),
         Compression::Gzip(Some(level)) if level > 9 => {
             Err(Error::new(ErrorKind::Usage, format!("gzip level {level} is for squashfs only"))

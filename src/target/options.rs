@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{BindTarget, Digest, EntryPath, Note};
+use crate::model::{BindTarget, Digest, EntryPath, Note, Reference};
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +16,27 @@ pub enum Format {
     SifRootfs,
     /// A SIF file, runnable by Singularity and Apptainer.
     Sif,
+    /// An OCI image layout directory, new or with other images in it already.
+    Oci,
+    /// An OCI image layout in one tar.
+    OciArchive,
+    /// A tar that `docker load` takes.
+    DockerArchive,
 }
 
 impl Format {
     /// All formats, for help and completion.
-    pub const ALL: [Format; 3] = [Format::Sif, Format::SifRootfs, Format::Rootfs];
+    pub const ALL: [Format; 6] =
+        [Format::Sif, Format::SifRootfs, Format::Rootfs, Format::Oci, Format::OciArchive, Format::DockerArchive];
 
     /// Whether what Singularity and Apptainer expect is put inside.
     pub fn is_for_singularity(self) -> bool {
-        self != Format::Rootfs
+        matches!(self, Format::Sif | Format::SifRootfs)
+    }
+
+    /// Whether an image is written, with its config, rather than a file system.
+    pub fn is_image(self) -> bool {
+        matches!(self, Format::Oci | Format::OciArchive | Format::DockerArchive)
     }
 
     /// The name on the command line and in reports.
@@ -33,6 +45,9 @@ impl Format {
             Format::Rootfs => "rootfs",
             Format::SifRootfs => "sif-rootfs",
             Format::Sif => "sif",
+            Format::Oci => "oci",
+            Format::OciArchive => "oci-archive",
+            Format::DockerArchive => "docker-archive",
         }
     }
 }
@@ -92,7 +107,7 @@ impl FromStr for Compression {
 pub enum Destination {
     /// Standard output.
     Stdout,
-    /// A file.
+    /// A file, or a directory.
     Path(PathBuf),
 }
 
@@ -107,6 +122,8 @@ pub enum IfExists {
     Reuse,
     /// The caller looks at it first and uses it if it will do; else it is replaced, atomically.
     Update,
+    /// The image is added to it (`oci` only).
+    Add,
 }
 
 impl IfExists {
@@ -177,6 +194,40 @@ pub struct Request {
     pub bind_targets: Vec<BindTarget>,
     /// `sif` and `sif-rootfs`: labels to add.
     pub labels: Vec<(String, String)>,
+    /// Images: all layers become one.
+    pub flatten: bool,
+    /// Images: what the image is called in the output; its own names where there are none.
+    pub tags: Vec<ImageName>,
+}
+
+/// A name for an image that is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageName {
+    /// Repository and tag.
+    Full(Reference),
+    /// A tag alone: OCI layouts can say that.
+    Tag(String),
+}
+
+impl ImageName {
+    /// Reads a name for an output of `format`. A word without a slash and a colon is a tag in OCI layouts, and in a
+    /// docker-archive the name of an image whose tag is `latest`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when it is no name, or pinned by a digest.
+    pub fn parse(text: &str, format: Format) -> Result<Self, Error> {
+        let bare = format != Format::DockerArchive && !text.contains(['/', ':']);
+        // What may follow the colon of some name is a tag.
+        let whole = if bare { format!("x:{text}") } else { text.to_string() };
+        let malformed = || Error::new(ErrorKind::Usage, format!("{text:?} is no name for an image"));
+        let hint = "write NAME:TAG, for example app:1.0 or ghcr.io/org/app:1.0";
+        let reference: Reference = whole.parse().map_err(|_| malformed().hint(hint))?;
+        match (bare, reference.digest) {
+            (_, Some(_)) => Err(malformed().hint("leave the digest out: it follows from the image")),
+            (true, None) => Ok(ImageName::Tag(text.to_string())),
+            (false, None) => Ok(ImageName::Full(reference)),
+        }
+    }
 }
 
 impl Request {
@@ -212,8 +263,12 @@ pub struct Outcome {
     pub size: u64,
     /// SHA-256 of the output file; computed where asked for.
     pub sha256: Option<Digest>,
-    /// Names in the output.
+    /// Names in the output; for an image, its files.
     pub entries: u64,
+    /// The image ID of the image that was written, where one was.
+    pub image_id: Option<Digest>,
+    /// The digest of the OCI manifest that was written, where one was.
+    pub manifest_digest: Option<Digest>,
     /// Entries read from all layers.
     pub layer_entries: u64,
     /// Bytes of uncompressed layer tars that were read.

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::options::{Destination, Request};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Output, Spool, free_bytes, is_stream};
+use crate::io::{Output, Scratch, Spool, directory_of, free_bytes, is_stream};
 
 /// Where in an unfinished output decoded contents are kept, in bytes: 2 TiB, past the end of any output, below the limit
 /// of every file system listed in [`SPARSE_FILE_SYSTEMS`]. What lies there is cut off before the output gets its name.
@@ -65,6 +65,18 @@ impl Place {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
                 Ok(Spool::new(Arc::new(file.map_err(|e| e.hint("name another directory with --tmpdir"))?), 0))
+            }
+        }
+    }
+
+    /// A file for what must be known whole before it can be written: beside the output, or in `tmpdir` where that is a
+    /// stream.
+    pub(super) fn scratch(&self, tmpdir: &Path) -> Result<Scratch> {
+        match self {
+            Place::File(output) => Scratch::create(directory_of(output.path()), 0o600),
+            Place::Stream(_) => {
+                let made = Scratch::create(tmpdir, 0o600);
+                made.map_err(|error| error.hint("name another directory with --tmpdir"))
             }
         }
     }
