@@ -118,8 +118,9 @@ fn help_is_for_newcomers() {
               sif: a SIF file, which Singularity and Apptainer run.
               sif-rootfs: one flattened tar with all that Singularity expects inside.
               rootfs: one flattened tar, the image's files and nothing else.
+              additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
 
-              [possible values: sif, sif-rootfs, rootfs]
+              [possible values: sif, sif-rootfs, rootfs, additional-files]
 
       -o, --output <FILE>
               Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
@@ -156,7 +157,10 @@ fn help_is_for_newcomers() {
           --if-exists <WHAT>
               What to do when the output exists [default: fail]
 
-              [possible values: fail, replace, reuse]
+              reuse: use it if it is whole and is what this call would make; else fail.
+              update: use it on the same terms; else replace it.
+
+              [possible values: fail, replace, reuse, update]
 
           --mode <OCTAL>
               Permissions of the output, octal [default: 666, for a sif 777, less the umask]
@@ -198,6 +202,9 @@ fn help_is_for_newcomers() {
           --mkfile <PATH>
               Create an empty file where the image has none, to bind to; may be repeated
 
+          --medperf-config <FILE>
+              Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
+
           --label <KEY=VALUE>
               Add a label; may be repeated
 
@@ -232,6 +239,7 @@ fn help_is_for_newcomers() {
       convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
       gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
+      convert weights --to additional-files            packs a folder, prints its SHA-256
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
 
@@ -280,7 +288,7 @@ fn short_help_fits_a_screen() {
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
-      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs]
+      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, additional-files]
       -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
                            this directory]
       -h, --help           Print help (see more with '--help')
@@ -300,7 +308,7 @@ fn short_help_fits_a_screen() {
                                         [default: 131072]
       -f, --force                       Replace an output that exists, at once and whole
           --if-exists <WHAT>            What to do when the output exists [default: fail] [possible
-                                        values: fail, replace, reuse]
+                                        values: fail, replace, reuse, update]
           --mode <OCTAL>                Permissions of the output, octal [default: 666, for a sif 777,
                                         less the umask]
       -j, --jobs <N>                    How many threads may work at once [default: as many as this
@@ -314,19 +322,22 @@ fn short_help_fits_a_screen() {
                                     output
 
     Inside the root (sif and sif-rootfs):
-          --xattrs <WHICH>     Which extended attributes are kept [default: none] [possible values:
-                               none, capabilities, all]
-          --all-root           Give everything to root (0:0)
-          --fix-perms          Let the owner read and write all files and enter all directories
-          --keep-devices       Keep device nodes, which only root can unpack
-          --workdir            Let the runscript change to the image's WORKDIR first, as Docker does
-          --mkdir <PATH>       Create a directory where the image has none, to bind to; may be repeated
-          --mkfile <PATH>      Create an empty file where the image has none, to bind to; may be
-                               repeated
-          --label <KEY=VALUE>  Add a label; may be repeated
-          --arch <ARCH>        What the programs inside run on, where the image does not say (sif)
-          --reference <NAME>   The image's name as recorded inside [default: its tag or reference, else
-                               its ID]
+          --xattrs <WHICH>         Which extended attributes are kept [default: none] [possible values:
+                                   none, capabilities, all]
+          --all-root               Give everything to root (0:0)
+          --fix-perms              Let the owner read and write all files and enter all directories
+          --keep-devices           Keep device nodes, which only root can unpack
+          --workdir                Let the runscript change to the image's WORKDIR first, as Docker does
+          --mkdir <PATH>           Create a directory where the image has none, to bind to; may be
+                                   repeated
+          --mkfile <PATH>          Create an empty file where the image has none, to bind to; may be
+                                   repeated
+          --medperf-config <FILE>  Create what a MedPerf container_config.yaml binds to: mount_path and
+                                   type of every volume
+          --label <KEY=VALUE>      Add a label; may be repeated
+          --arch <ARCH>            What the programs inside run on, where the image does not say (sif)
+          --reference <NAME>       The image's name as recorded inside [default: its tag or reference,
+                                   else its ID]
 
     Messages (all on standard error):
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
@@ -343,6 +354,7 @@ fn short_help_fits_a_screen() {
       convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
       gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
+      convert weights --to additional-files            packs a folder, prints its SHA-256
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
 
@@ -421,7 +433,7 @@ fn wrong_use_says_what_is_right() {
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs]
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, additional-files]
     hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"

@@ -45,7 +45,7 @@ Examples:
   gpg -d app.tar.gpg | convert - --to sif -o app.sif
   convert build app.sif docker-archive:app.tar     as singularity build is called
   convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
-  convert weights --to additional-files            writes additional_files.tar.gz, prints its SHA-256
+  convert weights --to additional-files            packs a folder, prints its SHA-256
   convert inspect ubuntu.tar                       shows what an image holds
   convert verify app.sif                           tells whether it is whole";
 
@@ -430,7 +430,7 @@ mod tests {
         assert!(
             error("x --to tar")
                 .to_string()
-                .contains("[possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive]")
+                .contains("[possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]")
         );
         assert!(error("x --to rootfs --forse").remedy().unwrap().contains("'--force'"));
         assert_eq!(error("x --to rootfs --force --if-exists fail").kind(), ErrorKind::Usage);

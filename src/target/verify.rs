@@ -74,7 +74,8 @@ fn broken(error: Error) -> Error {
     if error.kind() != ErrorKind::InvalidImage {
         return error;
     }
-    Error::new(ErrorKind::Mismatch, error).hint("the file is damaged: convert or fetch it again")
+    Error::new(ErrorKind::Mismatch, error)
+        .hint("the file is damaged: convert it again, with --force, or fetch it again")
 }
 
 fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
