@@ -88,12 +88,14 @@ fn skopeo_umoci_and_crane_take_what_we_write() {
             n=${layout%.oci}
             skopeo inspect oci:$layout:1 >$n.inspect
             skopeo --insecure-policy copy -q oci:$layout:1 dir:$n.dir
-            skopeo --insecure-policy copy -q oci-archive:$n.tar:1 oci:$n.again:1
+            skopeo --insecure-policy copy -q --preserve-digests oci-archive:$n.tar:1 oci:$n.again:1
             skopeo --insecure-policy copy -q docker-archive:$n.docker dir:$n.docker.dir
             umoci raw unpack --image $layout:1 $n.tree >/dev/null
             umoci stat --image $layout:1 --json >/dev/null
-            crane push $layout localhost:$port/x:$n >/dev/null 2>&1
-            crane validate --remote localhost:$port/x:$n
+            crane push $layout localhost:$port/image:$n >/dev/null 2>&1
+            # It takes every layer for gzip (go-containerregistry, pkg/v1/validate): others are left to those above.
+            fast=; crane manifest localhost:$port/image:$n | grep -q -e 'layer.v1.tar"' -e tar+zstd && fast=--fast
+            crane validate $fast --remote localhost:$port/image:$n
             crane validate --tarball $n.docker
         done"#;
     let done = run::run(oracles.run(place.path()).args(["sh", "-c", script]));
@@ -106,14 +108,20 @@ fn skopeo_umoci_and_crane_take_what_we_write() {
             serde_json::from_slice(&fs::read(place.path().join(format!("{number}.inspect"))).unwrap()).unwrap();
         assert_eq!(inspect["Digest"], ours[0].entry["digest"]);
         // What skopeo copies out of the archive is what is in the directory.
-        let again = layout::images(&files_below(&place.path().join(format!("{number}.again"))));
-        assert_eq!(again[0].manifest, ours[0].manifest, "{number}");
+        assert_eq!(manifest_of(&place.path().join(format!("{number}.again"))), ours[0].manifest, "{number}");
         for name in ["base", "middle"] {
             let file = fs::read(place.path().join(format!("{number}.tree/{name}/file"))).unwrap();
             assert_eq!(file, name.repeat(999).as_bytes());
         }
     }
     eprintln!("skopeo, umoci and crane take {count} images, each as layout, OCI archive and docker-archive");
+}
+
+/// The first manifest of a layout that someone else wrote.
+fn manifest_of(layout: &Path) -> Vec<u8> {
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    fs::read(layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())).unwrap()
 }
 
 #[test]
@@ -129,8 +137,7 @@ fn layer_digests_are_those_of_skopeo() {
     let done = run::run(oracles.run(place.path()).args(["sh", "-c", script]));
     assert_eq!(done.code, 0, "{}", done.stderr);
     let digests = |path: &Path| -> Vec<String> {
-        let found = layout::images(&files_below(path)).pop().unwrap();
-        let manifest: Value = serde_json::from_slice(&found.manifest).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest_of(path)).unwrap();
         let layers = manifest["layers"].as_array().unwrap();
         layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_string()).collect()
     };
@@ -161,10 +168,17 @@ import jsonschema
 schemas, place = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 def load(path):
     return json.loads(path.read_bytes())
+def without_ids(schema):
+    # They would send the references between the files to a server.
+    if isinstance(schema, list):
+        return [without_ids(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: without_ids(value) for key, value in schema.items() if not (key == "id" and isinstance(value, str))}
+store = {path.as_uri(): without_ids(load(path)) for path in schemas.glob("*.json")}
 def checker(name):
-    schema = load(schemas / name)
-    schema.pop("id", None)
-    resolver = jsonschema.RefResolver(schemas.as_uri() + "/", schema)
+    schema = store[(schemas / name).as_uri()]
+    resolver = jsonschema.RefResolver((schemas / name).as_uri(), schema, store=store)
     return jsonschema.Draft4Validator(schema, resolver=resolver)
 layout, index, manifest, config = map(checker, (
     "image-layout-schema.json", "image-index-schema.json", "image-manifest-schema.json", "config-schema.json"))
