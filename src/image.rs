@@ -49,6 +49,11 @@ pub trait Blobs: Send + Sync {
     fn region(&self, _blob: &BlobRef) -> Result<Option<Region>> {
         Ok(None)
     }
+
+    /// What the user should know about how blobs were read until now: of several mirrors one failed, for example.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// One layer of an image.

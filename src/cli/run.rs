@@ -180,13 +180,16 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         if job.expect_sha256.is_some() && job.request.destination == Destination::Stdout {
             before_publish()?;
         }
-        match target::convert(&image, &job.request, monitor, before_publish) {
+        let outcome = match target::convert(&image, &job.request, monitor, before_publish) {
             // Somebody else may have been faster, with what was wanted here.
             Err(error) if error.kind() == ErrorKind::Output && job.request.if_exists == IfExists::Reuse => {
                 job.reusable(&image, &mut notes, monitor)?.ok_or(error)
             }
             converted => converted,
-        }
+        };
+        let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
+        recorder.record(|report| report.notes.extend(late.map(|text| Note::new("image", text, 1))));
+        outcome
     });
     let result = with_hash(converted, hash.as_ref());
     result.map(|outcome| {

@@ -24,11 +24,6 @@ pub(super) trait Store: Blobs {
 
     /// Says which layers will be opened, so that they can be fetched ahead.
     fn will_read(&self, _layers: &[Layer]) {}
-
-    /// What the user should know about how things were read.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 /// Reads documents out of a store: bounded, and checked against their digests.

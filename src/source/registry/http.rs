@@ -195,10 +195,8 @@ impl Http {
         let host = &url.authority;
         let network = |what: String| Error::new(ErrorKind::Network, what);
         match error {
-            E::HostNotFound => Failure::Nobody(
-                network(format!("there is no host {host:?}"))
-                    .hint("check the name of the registry, and that this machine reaches a name server"),
-            ),
+            E::HostNotFound => no_host(host),
+            E::Io(error) if is_lookup(error) && !error.to_string().contains("emporary") => no_host(host),
             E::Timeout(_) => {
                 let seconds = self.settings.timeout.as_secs_f64();
                 let error = network(format!("{host}{via} was silent for {seconds} s"));
@@ -229,6 +227,16 @@ impl Http {
             other => Failure::Lasting(network(format!("asking {host}{via}: {other}"))),
         }
     }
+}
+
+fn no_host(host: &str) -> Failure {
+    let error = Error::new(ErrorKind::Network, format!("there is no host {host:?}"));
+    Failure::Nobody(error.hint("check the name of the registry, and that this machine reaches a name server"))
+}
+
+/// Whether it is the name that was not found: Rust tells by words alone.
+fn is_lookup(error: &io::Error) -> bool {
+    error.to_string().contains("failed to lookup address information")
 }
 
 /// What a failed handshake means, told by the words of rustls: its types do not come through.

@@ -170,6 +170,10 @@ impl Blobs for Registry {
     fn name(&self) -> String {
         self.name.clone()
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.client.warnings()
+    }
 }
 
 impl Store for Registry {
@@ -204,10 +208,6 @@ impl Store for Registry {
         order.reverse();
         order.sort_by_key(|layer| Reverse(layer.blob.size));
         self.fetcher.expect(order.iter().filter_map(|layer| self.blob(&layer.blob.digest?)).collect());
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        self.client.warnings()
     }
 }
 
