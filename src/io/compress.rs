@@ -4,14 +4,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use super::deflate;
 use crate::error::{Error, ErrorKind};
 
 /// Input of one gzip block, in bytes. The blocks, and so the output, do not depend on how many threads there are.
-const GZIP_CHUNK_BYTES: usize = 1 << 20;
+const GZIP_CHUNK_BYTES: usize = 4 << 20;
 /// Input of one zstd frame, in bytes: several times the window of the default level, so that little is lost at its start.
 const ZSTD_CHUNK_BYTES: usize = 8 << 20;
-/// How far back deflate looks.
-const DEFLATE_WINDOW_BYTES: usize = 32 << 10;
 
 /// A stream format that [`Compressor`] writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +35,8 @@ impl StreamCodec {
 pub struct Compressor<W> {
     codec: StreamCodec,
     chunk: Vec<u8>,
-    /// The end of the chunk before this one, which deflate may refer to.
-    window: Vec<u8>,
+    /// Whether no chunk has been sent.
+    first: bool,
     jobs: Option<SyncSender<Job>>,
     order: Option<SyncSender<Receiver<Compressed>>>,
     workers: Vec<JoinHandle<()>>,
@@ -46,7 +45,7 @@ pub struct Compressor<W> {
 
 struct Job {
     chunk: Vec<u8>,
-    window: Vec<u8>,
+    first: bool,
     last: bool,
     reply: SyncSender<Compressed>,
 }
@@ -74,15 +73,7 @@ impl<W: Write + Send + 'static> Compressor<W> {
         let workers = (0..threads.get()).map(start_worker).collect();
         let writer = std::thread::spawn(move || write_in_order(codec, inner, &ordered));
         let chunk = Vec::with_capacity(codec.chunk_bytes());
-        Compressor {
-            codec,
-            chunk,
-            window: Vec::new(),
-            jobs: Some(jobs),
-            order: Some(order),
-            workers,
-            writer: Some(writer),
-        }
+        Compressor { codec, chunk, first: true, jobs: Some(jobs), order: Some(order), workers, writer: Some(writer) }
     }
 
     /// Writes what is left and gives the inner writer back.
@@ -97,10 +88,9 @@ impl<W: Write + Send + 'static> Compressor<W> {
 
     fn send(&mut self, last: bool) -> io::Result<()> {
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(self.codec.chunk_bytes()));
-        let tail = chunk.len().saturating_sub(DEFLATE_WINDOW_BYTES);
-        let window = std::mem::replace(&mut self.window, chunk[tail..].to_vec());
+        let first = std::mem::replace(&mut self.first, false);
         let (reply, replied) = sync_channel(1);
-        let job = Job { chunk, window, last, reply };
+        let job = Job { chunk, first, last, reply };
         let sent = self.order.as_ref().is_some_and(|order| order.send(replied).is_ok())
             && self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
@@ -137,7 +127,7 @@ fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
         let next = queue.lock().map(|queue| queue.recv());
         let Ok(Ok(job)) = next else { return };
         let compressed = match codec {
-            StreamCodec::Gzip(level) => deflate(level, &job),
+            StreamCodec::Gzip(level) => run_of_deflate(level, &job),
             StreamCodec::Zstd(level) => zstd_frame(level, &job),
         };
         let mut checksum = crc32fast::Hasher::new();
@@ -149,30 +139,19 @@ fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-/// One run of deflate blocks that begins and ends on a byte, so that runs can be joined (RFC 1951; as pigz does it).
-fn deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
-    use flate2::{Compress, Compression, FlushCompress, Status};
-    let mut compress = Compress::new(Compression::new(level), false);
-    if !job.window.is_empty() {
-        compress.set_dictionary(&job.window)?;
+/// One run of deflate blocks that begins and ends on a byte, so that runs can be joined.
+fn run_of_deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    let bug = || io::Error::other(Error::new(ErrorKind::Bug, "a compressed chunk cannot be joined to the next"));
+    let mut stream = deflate::compress(&job.chunk, level).ok_or_else(bug)?;
+    if !job.last {
+        deflate::open_end(&mut stream).ok_or_else(bug)?;
     }
-    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut out = Vec::with_capacity(job.chunk.len() / 2 + 1024);
-    loop {
-        let taken = compress.total_in() as usize;
-        let status = compress.compress_vec(&job.chunk[taken..], &mut out, flush)?;
-        let all_taken = compress.total_in() as usize == job.chunk.len();
-        let done = if job.last { status == Status::StreamEnd } else { all_taken && out.len() < out.capacity() };
-        if done {
-            return Ok(out);
-        }
-        out.reserve(out.capacity().max(64 << 10));
-    }
+    Ok(stream)
 }
 
 fn zstd_frame(level: u32, job: &Job) -> io::Result<Vec<u8>> {
     // An empty last chunk is an empty frame only where it is the only one; elsewhere it is nothing.
-    if job.chunk.is_empty() && !job.window.is_empty() {
+    if job.chunk.is_empty() && !job.first {
         return Ok(Vec::new());
     }
     let mut compressor = zstd::bulk::Compressor::new(level as i32)?;

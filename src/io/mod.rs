@@ -5,6 +5,7 @@
 
 mod compress;
 mod decompress;
+mod deflate;
 mod leftover;
 mod monitor;
 mod output;
