@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use sif_convert::image::{BlobRef, Blobs};
+use sif_convert::target::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
 
 use support::archives::{self, Described, Members, PRODUCERS, Storage, sha256};
 use support::layout::{self, Files, Found, files_below, files_of};
@@ -394,6 +396,86 @@ fn images_are_called_as_asked_or_as_they_were() {
     assert_eq!(place.images("copy")[0].tag(), Some("v1"));
     place.done("x.tar --to oci -o library --tag docker.io/library/debian:12");
     assert_eq!(names("library").0, ["docker.io/library/debian:12"]);
+}
+
+/// A source that is no local file, such as a registry: blobs come as streams.
+struct Streams(std::sync::Arc<dyn Blobs>);
+
+impl Blobs for Streams {
+    fn open(&self, blob: &BlobRef) -> sif_convert::Result<Box<dyn std::io::Read + Send + '_>> {
+        self.0.open(blob)
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+#[test]
+fn layers_that_come_as_streams_are_the_same() {
+    for pack in [archives::docker_24 as fn(&[Described]) -> archives::Packed, archives::docker_29, archives::ggcr] {
+        let place = Place::with(&pack(&[image()]).bytes);
+        let options = sif_convert::OpenOptions {
+            tmpdir: place.path("tmp"),
+            want_layers: true,
+            ..sif_convert::OpenOptions::default()
+        };
+        let spec = sif_convert::Spec::parse(place.path("x.tar").as_os_str()).unwrap();
+        let source = sif_convert::open(&spec, &options, &sif_convert::Monitor::default()).unwrap();
+        let mut image = source.select(&sif_convert::Selection::default()).unwrap();
+        image.blobs = std::sync::Arc::new(Streams(image.blobs));
+        let formats = [
+            ("oci", Format::Oci, None),
+            ("oci-archive --compression zstd", Format::OciArchive, Some(Compression::Zstd(None))),
+            ("docker-archive", Format::DockerArchive, None),
+        ];
+        for (number, (line, format, compression)) in formats.into_iter().enumerate() {
+            place.done(&format!("x.tar --to {line} -o file-{number}"));
+            let output = place.path(&format!("stream-{number}"));
+            let request = request(format, compression, output, place.path("tmp"));
+            let convert = || sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(()));
+            convert().unwrap();
+            let read = |name: &str| match format {
+                Format::Oci => files_below(&place.path(name)),
+                _ => Files::from([(String::new(), fs::read(place.path(name)).unwrap())]),
+            };
+            assert!(read(&format!("stream-{number}")) == read(&format!("file-{number}")), "{line}");
+        }
+        // What is not what it should be is told by its digest.
+        image.layers[1].diff_id = image.layers[0].diff_id;
+        let request = request(Format::Oci, None, place.path("bad"), place.path("tmp"));
+        let error = sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(())).unwrap_err();
+        assert_eq!(error.kind(), sif_convert::ErrorKind::Mismatch, "{error}");
+        assert!(!place.path("bad").exists());
+    }
+}
+
+fn request(format: Format, compression: Option<Compression>, output: PathBuf, tmpdir: PathBuf) -> Request {
+    Request {
+        format,
+        destination: Destination::Path(output),
+        compression,
+        jobs: std::num::NonZeroUsize::new(2).unwrap(),
+        tmpdir,
+        if_exists: if format == Format::Oci { IfExists::Add } else { IfExists::Fail },
+        output_mode: 0o644,
+        hash_output: false,
+        source_date_epoch: None,
+        block_size: None,
+        architecture: None,
+        reference: None,
+        xattrs: XattrPolicy::None,
+        all_root: false,
+        fix_perms: false,
+        keep_devices: false,
+        workdir: false,
+        mkdir: Vec::new(),
+        mkfile: Vec::new(),
+        bind_targets: Vec::new(),
+        labels: Vec::new(),
+        flatten: false,
+        tags: Vec::new(),
+    }
 }
 
 /// An archive of noise that takes a while to copy.

@@ -35,6 +35,9 @@ use stage::{Blob, Hashing, Stage, codec_of};
 /// The file that makes a directory a layout (image-spec, image-layout.md).
 const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// gzip level of layers where none is given: with libdeflate the lowest is as small as what skopeo writes by default.
+const GZIP_LEVEL_DEFAULT: u32 = 1;
+
 /// Where an image goes.
 enum Output {
     Layout(Layout),
@@ -49,10 +52,7 @@ pub(super) fn convert(
     monitor: &Monitor,
     before_publish: impl FnOnce() -> Result<()>,
 ) -> Result<Outcome> {
-    let compression = match request.format {
-        Format::DockerArchive => None,
-        _ => stream_codec(request.compression.unwrap_or(Compression::None))?,
-    };
+    let compression = layer_codec(request)?;
     let output = Output::open(request)?;
     let mut notes: Vec<Note> = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1)).collect();
     let layers = layers(image, request, &output, compression, monitor)?;
@@ -75,6 +75,15 @@ pub(super) fn convert(
         diff_ids,
         notes,
     })
+}
+
+/// What layers are compressed with.
+fn layer_codec(request: &Request) -> Result<Option<StreamCodec>> {
+    match request.compression {
+        _ if request.format == Format::DockerArchive => Ok(None),
+        Some(Compression::Gzip(level)) => Ok(Some(StreamCodec::Gzip(level.unwrap_or(GZIP_LEVEL_DEFAULT)))),
+        compression => stream_codec(compression.unwrap_or(Compression::None)),
+    }
 }
 
 struct Written {
