@@ -83,8 +83,8 @@ fn help_is_for_newcomers() {
     assert_snapshot!(Place::new().transcript("--help"), @r#"
     exit 0
     -- stdout
-    Converts Docker and OCI images for Singularity and Apptainer: in one pass, without root, without a
-    daemon, and with the same bytes every time.
+    Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass,
+    without root, without a daemon, and with the same bytes every time.
 
     SOURCE is told by its content, never by its name. It is one of
       PATH                         an archive from "docker save", an OCI archive or an OCI layout
@@ -145,8 +145,8 @@ fn help_is_for_newcomers() {
 
     Output:
           --compression <KIND[:LEVEL]>
-              none, gzip or zstd, with a level if you like [default: gzip for sif, else by the output's
-              name]
+              none, gzip or zstd, with a level if you like; of oci and oci-archive, the layers that are
+              not compressed yet [default: gzip for sif, none for layers, else by the output's name]
 
           --block-size <BYTES>
               Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
@@ -213,6 +213,13 @@ fn help_is_for_newcomers() {
 
           --reference <NAME>
               The image's name as recorded inside [default: its tag or reference, else its ID]
+
+    The image (oci, oci-archive and docker-archive):
+          --flatten
+              Make one layer of all
+
+          --tag <NAME[:TAG]>
+              What the image is called in the output; may be repeated [default: as in the source]
 
     Messages (all on standard error):
           --progress <HOW>
@@ -302,8 +309,9 @@ fn short_help_fits_a_screen() {
                                           [default: see Environment, then /tmp]
 
     Output:
-          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like [default: gzip for
-                                        sif, else by the output's name]
+          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like; of oci and
+                                        oci-archive, the layers that are not compressed yet [default:
+                                        gzip for sif, none for layers, else by the output's name]
           --block-size <BYTES>          Bytes in a block of a sif, a power of two from 4096 to 1048576
                                         [default: 131072]
       -f, --force                       Replace an output that exists, at once and whole
@@ -338,6 +346,11 @@ fn short_help_fits_a_screen() {
           --arch <ARCH>            What the programs inside run on, where the image does not say (sif)
           --reference <NAME>       The image's name as recorded inside [default: its tag or reference,
                                    else its ID]
+
+    The image (oci, oci-archive and docker-archive):
+          --flatten           Make one layer of all
+          --tag <NAME[:TAG]>  What the image is called in the output; may be repeated [default: as in
+                              the source]
 
     Messages (all on standard error):
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
