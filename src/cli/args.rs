@@ -427,11 +427,9 @@ mod tests {
     fn wrong_use_is_said_in_our_words() {
         let error = |line: &str| parse(&words(line)).unwrap_err();
         assert_eq!(error("x.tar").to_string(), "the following required arguments were not provided: --to <FORMAT>");
-        assert!(
-            error("x --to tar")
-                .to_string()
-                .contains("[possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]")
-        );
+        assert!(error("x --to tar").to_string().contains(
+            "[possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]"
+        ));
         assert!(error("x --to rootfs --forse").remedy().unwrap().contains("'--force'"));
         assert_eq!(error("x --to rootfs --force --if-exists fail").kind(), ErrorKind::Usage);
         assert_eq!(error("").kind(), ErrorKind::Usage);

@@ -594,7 +594,7 @@ mod tests {
             ("x.tar --to sif --flatten", "option --flatten has no meaning for sif"),
             ("x.tar --to rootfs --tag x:1", "option --tag has no meaning for rootfs"),
             ("x.tar --to docker-archive --tag X:1", "option --tag: \"X:1\" is no name for an image"),
-            ("x.tar --to oci --tag -x", "option --tag: \"-x\" is no name for an image"),
+            ("x.tar --to oci --tag .x", "option --tag: \".x\" is no name for an image"),
             ("x.tar --to rootfs -o - --report -", "the same place"),
             ("x.tar --to rootfs -o r --report r", "the same place"),
             ("x.tar --to sif-rootfs --mkdir /a/..", "this is the root itself"),

@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::args::{Choice, Feedback};
 use super::environment::Environment;
+use super::job;
+use super::open::{self, OpenOptions};
 use super::printer::{Grouped, Voice};
 use super::registry::{self, RegistryOptions};
-use super::open::{self, OpenOptions};
-use super::job;
 use crate::error::Result;
 use crate::io::Monitor;
 use crate::model::Quoted;
