@@ -564,21 +564,28 @@ fn an_engine_is_reached_through_ssh() {
     let bin = place.path("bin");
     fs::create_dir(&bin).unwrap();
     let script = format!(
-        "#!/bin/sh\necho \"$*\" >>{0}/ssh.log\ncase \"$*\" in *dial-stdio*) exec socat STDIO UNIX-CONNECT:{1} ;; esac\n",
+        "#!/bin/sh\necho \"$*\" >>{0}/ssh.log\ncase \"$*\" in
+        *' closed '*) echo 'Permission denied (publickey).' >&2; exit 255 ;;
+        *) exec socat STDIO UNIX-CONNECT:{1} ;;
+        esac\n",
         place.0.path().display(),
         engine.socket.display()
     );
     fs::write(bin.join("ssh"), script).unwrap();
     fs::set_permissions(bin.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = place.convert("docker-daemon:example/case", "rootfs");
-    command.env("DOCKER_HOST", "ssh://me@far:2222").env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
-    command.env("HOME", place.0.path());
-    let run = run::run(&mut command);
+    let ask = |host: &str| {
+        let mut command = place.convert("docker-daemon:example/case", "rootfs");
+        command.env("DOCKER_HOST", host).env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
+        command
+    };
+    let run = run::run(&mut ask("ssh://me@far:2222"));
     let log = fs::read_to_string(place.path("ssh.log")).unwrap();
     assert_eq!(run.code, 0, "{}\n{log}", run.stderr);
     assert!(place.output() == from_file(&archive, "rootfs"));
-    assert!(log.contains("far") && log.contains("me") && log.contains("2222"), "{log}");
-    assert!(log.lines().last().unwrap().contains("exit"), "the connection is left open: {log}");
+    let words = "-l me -p 2222 -o ConnectTimeout=30 -T -- far docker system dial-stdio";
+    assert!(log.lines().all(|line| line == words), "{log}");
+    fs::remove_file(place.path("out/x")).unwrap();
+    place.fails(&mut ask("ssh://closed"), 6, &["ssh://closed", "Permission denied (publickey).", "ssh HOST"]);
 }
 
 /// What `docker save` writes, through a pipe; the engine, asked by name and by ID: the same bytes.

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::ssh::Ssh;
 use super::{EngineSettings, context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Quoted;
@@ -24,8 +25,8 @@ pub(super) enum Endpoint {
         /// The files for TLS, where it is spoken.
         tls: Option<Tls>,
     },
-    /// `ssh://[USER@]HOST[:PORT]`: `docker system dial-stdio` is run there.
-    Ssh(String),
+    /// `docker system dial-stdio` is run at the far end.
+    Ssh(Ssh),
 }
 
 /// Files for TLS with both sides verified.
@@ -56,7 +57,7 @@ impl fmt::Display for Place {
         let address = match &self.endpoint {
             Endpoint::Unix(path) => path.clone(),
             Endpoint::Tcp { address, .. } => format!("tcp://{address}"),
-            Endpoint::Ssh(address) => address.clone(),
+            Endpoint::Ssh(ssh) => ssh.to_string(),
         };
         write!(f, "{}", Quoted(address.as_bytes()))?;
         self.named_by.iter().try_for_each(|who| write!(f, " ({who})"))
@@ -126,8 +127,8 @@ pub(super) fn parse(host: &str, named_by: &str, tls: Option<Tls>) -> Result<Endp
         Some(("tcp" | "http" | "https", address)) if !address.is_empty() => {
             Ok(Endpoint::Tcp { address: with_port(address.trim_end_matches('/'), tls.is_some()), tls })
         }
-        Some(("ssh", address)) if !address.is_empty() && !address.starts_with('-') => {
-            Ok(Endpoint::Ssh(host.to_string()))
+        Some(("ssh", address)) => {
+            Ssh::parse(address).map(Endpoint::Ssh).ok_or_else(|| refuse("is not the address of an engine"))
         }
         _ => Err(refuse("is not the address of an engine")),
     }
@@ -180,7 +181,7 @@ mod tests {
             ("tcp://[::1]", &files, tcp("[::1]:2376", &files)),
             ("tcp://[::1]:5", &None, tcp("[::1]:5", &None)),
             ("https://h:1", &files, tcp("h:1", &files)),
-            ("ssh://me@h:22", &None, Endpoint::Ssh("ssh://me@h:22".into())),
+            ("ssh://me@h:22", &None, Endpoint::Ssh(Ssh::parse("me@h:22").unwrap())),
         ] {
             assert_eq!(parse(host, "X", tls.clone()).unwrap(), endpoint, "{host}");
         }

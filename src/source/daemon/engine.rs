@@ -139,7 +139,7 @@ fn client(endpoint: &Endpoint) -> Result<std::result::Result<Docker, EngineError
             readable(tls)?;
             Docker::connect_with_ssl(address, &tls.key, &tls.cert, &tls.ca, ANSWER_SECONDS, version)
         }
-        Endpoint::Ssh(address) => Docker::connect_with_ssh(address, ANSWER_SECONDS, version, None),
+        Endpoint::Ssh(ssh) => ssh.client(ANSWER_SECONDS, version),
     })
 }
 
