@@ -104,6 +104,7 @@ fn help_is_for_newcomers() {
       build        Write a SIF, with the options and the order of "singularity build"
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
+      cache        Look after a directory of downloads (--cache)
       completions  Print a completion script for a shell
       man          Print the manual page
 
@@ -142,6 +143,23 @@ fn help_is_for_newcomers() {
           --tmpdir <DIR>
               Where an unnamed temporary file goes when one is needed [default: see Environment, then
               /tmp]
+
+    Registries:
+          --insecure <HOST[:PORT]>
+              Speak plain HTTP to this registry; may be repeated
+
+          --mirror <HOST=MIRROR>
+              Ask MIRROR first for images of HOST, and HOST where it fails; may be repeated
+
+          --cache <DIR>
+              Keep downloads in this directory, and take them from there; many may share it [default:
+              none]
+
+          --retries <N>
+              How often a request that failed for a passing reason is repeated [default: 5]
+
+          --timeout <SECONDS>
+              How long a server may be silent [default: 60]
 
     Output:
           --compression <KIND[:LEVEL]>
@@ -288,6 +306,7 @@ fn short_help_fits_a_screen() {
       build        Write a SIF, with the options and the order of "singularity build"
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
+      cache        Look after a directory of downloads (--cache)
       completions  Print a completion script for a shell
       man          Print the manual page
 
@@ -307,6 +326,16 @@ fn short_help_fits_a_screen() {
                                           this machine's architecture]
           --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
                                           [default: see Environment, then /tmp]
+
+    Registries:
+          --insecure <HOST[:PORT]>  Speak plain HTTP to this registry; may be repeated
+          --mirror <HOST=MIRROR>    Ask MIRROR first for images of HOST, and HOST where it fails; may be
+                                    repeated
+          --cache <DIR>             Keep downloads in this directory, and take them from there; many may
+                                    share it [default: none]
+          --retries <N>             How often a request that failed for a passing reason is repeated
+                                    [default: 5]
+          --timeout <SECONDS>       How long a server may be silent [default: 60]
 
     Output:
           --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like; of oci and
@@ -397,6 +426,16 @@ fn inspect_has_help() {
                                           this machine's architecture]
           --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
                                           [default: see Environment, then /tmp]
+
+    Registries:
+          --insecure <HOST[:PORT]>  Speak plain HTTP to this registry; may be repeated
+          --mirror <HOST=MIRROR>    Ask MIRROR first for images of HOST, and HOST where it fails; may be
+                                    repeated
+          --cache <DIR>             Keep downloads in this directory, and take them from there; many may
+                                    share it [default: none]
+          --retries <N>             How often a request that failed for a passing reason is repeated
+                                    [default: 5]
+          --timeout <SECONDS>       How long a server may be silent [default: 60]
 
     Messages (all on standard error):
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,

@@ -58,7 +58,7 @@ Environment:
   CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
   APPTAINER_DOCKER_USERNAME, APPTAINER_DOCKER_PASSWORD (or SINGULARITY_…)
                                                    the login for a registry; else those of
-                                                   docker login, podman login, apptainer registry login
+                                                   docker login, podman login or apptainer
   DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
   SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots

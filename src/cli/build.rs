@@ -85,7 +85,7 @@ struct Meaningless {
     /// No privileges are needed
     #[arg(long, short = 'f')]
     fakeroot: bool,
-    /// There is no cache
+    /// There is no cache without --cache
     #[arg(long)]
     disable_cache: bool,
     /// Nothing is left to clean up

@@ -90,7 +90,7 @@ impl FromStr for Mirror {
         };
         let (of, mirror) = text.split_once('=').ok_or_else(bad)?;
         let (host, prefix) = mirror.split_once('/').unwrap_or((mirror, ""));
-        if !is_host(of) || !is_host(host) {
+        if !is_host(of) || !is_host(host) || mirror.contains("//") {
             return Err(bad());
         }
         Ok(Mirror { of: of.to_string(), host: host.to_string(), prefix: prefix.trim_matches('/').to_string() })
