@@ -469,14 +469,12 @@ additional_files: {}
             let all: Vec<String> = (0..10).map(one).collect();
             text.push_str(&format!("a{level}: &a{level} {{{}}}\n", all.join(", ")));
         }
-        assert!(
-            refused(&format!("{text}tasks: *a29")).contains("is no mapping") || bind_targets(text.as_bytes()).is_err()
-        );
+        assert_eq!(found(&format!("{text}tasks: *a29")).unwrap(), [], "tasks without volumes");
         assert!(refused(&format!("{text}tasks: {{t: {{input_volumes: *a29}}}}")).contains("has no type"));
         let wide: String = (0..200).map(|n| format!("  v{n}: &v{n} {{mount_path: /m{n}, type: file}}\n")).collect();
         let tasks: String = (0..200).map(|n| format!("  t{n}: {{input_volumes: *volumes}}\n")).collect();
         assert!(refused(&format!("x: &volumes\n{wide}tasks:\n{tasks}")).contains("more than 10000 volumes"));
-        assert!(refused(&"[".repeat(100_000)).contains("levels"));
+        assert!(refused(&"[".repeat(100_000)).contains("recursion limit exceeded"));
         let mut chain = String::from("a0: &a0 {}\n");
         (1..2000).for_each(|n| chain.push_str(&format!("a{n}: &a{n} {{x: *a{}}}\n", n - 1)));
         assert!(refused(&chain).contains("more than 64 levels"));

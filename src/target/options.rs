@@ -249,7 +249,6 @@ impl Request {
             (!bound.is_empty()).then(|| format!("bind {bound:?}")),
             (!self.labels.is_empty()).then(|| format!("labels {:?}", self.labels)),
             self.reference.as_ref().map(|reference| format!("reference {reference:?}")),
-            self.architecture.as_ref().map(|architecture| format!("arch {architecture:?}")),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
         (!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string())
