@@ -94,6 +94,7 @@ fn help_is_for_newcomers() {
       oci:DIR[:REF]
       -                            an archive from standard input, from a pipe of any kind
       docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
+      docker://HOST/NAME[:TAG]     an image on a registry; short names as Docker has them
 
     A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.
 
@@ -119,9 +120,13 @@ fn help_is_for_newcomers() {
               sif: a SIF file, which Singularity and Apptainer run.
               sif-rootfs: one flattened tar with all that Singularity expects inside.
               rootfs: one flattened tar, the image's files and nothing else.
+              oci: an OCI layout directory; the image is added where there is one.
+              oci-archive: the same as one tar.
+              docker-archive: a tar that docker load takes.
               additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
 
-              [possible values: sif, sif-rootfs, rootfs, additional-files]
+              [possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive,
+              additional-files]
 
       -o, --output <FILE>
               Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
@@ -261,9 +266,11 @@ fn help_is_for_newcomers() {
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
       convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
       gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
+      convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
       convert weights --to additional-files            packs a folder, prints its SHA-256
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
@@ -274,6 +281,12 @@ fn help_is_for_newcomers() {
       DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
       DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
       CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
+      APPTAINER_DOCKER_USERNAME, APPTAINER_DOCKER_PASSWORD (or SINGULARITY_…)
+                                                       the login for a registry; else those of
+                                                       docker login, podman login or apptainer
+      DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
+      HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
+      SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots
       SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                        read; default: the image's creation
 
@@ -314,7 +327,8 @@ fn short_help_fits_a_screen() {
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
-      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, additional-files]
+      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, oci, oci-archive,
+                           docker-archive, additional-files]
       -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
                            this directory]
       -h, --help           Print help (see more with '--help')
@@ -393,9 +407,11 @@ fn short_help_fits_a_screen() {
       convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
       convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
       convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
       convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
       gpg -d app.tar.gpg | convert - --to sif -o app.sif
       convert build app.sif docker-archive:app.tar     as singularity build is called
+      convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
       convert weights --to additional-files            packs a folder, prints its SHA-256
       convert inspect ubuntu.tar                       shows what an image holds
       convert verify app.sif                           tells whether it is whole
@@ -485,7 +501,7 @@ fn wrong_use_says_what_is_right() {
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, additional-files]
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]
     hint: write "convert SOURCE --to sif"; "convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"
@@ -697,7 +713,7 @@ fn readme_has_every_format_and_no_option_that_is_not_there() {
     let help = help();
     let values = help.split_once("[possible values: ").and_then(|(_, rest)| rest.split_once(']')).expect("formats").0;
     let formats = readme_table("### Formats");
-    for format in values.split(", ") {
+    for format in values.split(',').map(str::trim) {
         assert!(formats.iter().any(|(name, _)| *name == format!("`{format}`")), "README.md has no row for {format}");
     }
     // Options of other programs.
