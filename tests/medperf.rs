@@ -297,7 +297,6 @@ fn inspect_tells_hashes_and_what_workdir_is_needed_for() {
 
 /// `gpg --decrypt … | convert - …`: no plaintext has a name, at any time.
 #[test]
-#[ignore = "standard input is not a source yet"]
 fn encrypted_archives_go_through_a_pipe() {
     if !support::run::host_has("gpg") {
         return skip("gpg is missing: apt-get install gnupg");

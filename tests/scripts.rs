@@ -55,12 +55,13 @@ impl Batch {
         self.command("convert-all", &all)
     }
 
-    /// Outputs that are there, and when they were written.
+    /// Outputs that were finished with, and not only written when the batch was stopped; and which file each of them is.
     fn outputs(&self) -> Vec<(String, i64, u64)> {
         let Ok(directory) = fs::read_dir(self.path("out")) else { return Vec::new() };
         let mut outputs: Vec<_> = directory
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "sif"))
+            .filter(|entry| entry.path().with_extension("made-with").exists())
             .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap()))
             .map(|(name, data)| (name, data.mtime_nsec(), data.ino()))
             .collect();
