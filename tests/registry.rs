@@ -334,7 +334,7 @@ fn lasting_faults_are_told_in_one_sentence() {
         ("nowhere", of_blobs(|_| Answer::redirect("gopher://x/")), 6, &["no address"]),
     ];
     for (name, change, code, words) in cases {
-        let (fake, _) = faulty(move |request, answer| change(request, answer));
+        let (fake, _) = faulty(change);
         eprintln_case(name);
         Place::new().fails(&source(&fake), &["--retries", "1"], code, words);
     }

@@ -48,7 +48,7 @@ pub(super) enum Claim {
     /// The blob.
     There(Arc<File>),
     /// The task to fetch it.
-    Mine(Writer),
+    Mine(Box<Writer>),
 }
 
 impl Cache {
@@ -80,7 +80,8 @@ impl Cache {
         // Whoever had the lock may have done it all.
         match self.find(digest, size, monitor)? {
             Some(file) => Ok(Claim::There(file)),
-            None => Writer::create(&self.blobs, digest, lock.map(|lock| (lock, path))).map(Claim::Mine),
+            None => Writer::create(&self.blobs, digest, lock.map(|lock| (lock, path)))
+                .map(|writer| Claim::Mine(Box::new(writer))),
         }
     }
 

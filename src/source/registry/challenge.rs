@@ -44,7 +44,7 @@ fn parameters(text: &str) -> (Vec<(String, String)>, &str) {
     let mut rest = text;
     loop {
         rest = rest.trim_start_matches([' ', ',', '\t']);
-        let word_end = rest.find(|c: char| c == '=' || c == ' ' || c == ',' || c == '"').unwrap_or(rest.len());
+        let word_end = rest.find(['=', ' ', ',', '"']).unwrap_or(rest.len());
         let after = rest[word_end..].trim_start_matches(' ');
         let Some(value) = after.strip_prefix('=').filter(|_| word_end > 0) else {
             // No parameter: the name of the next scheme, the end, or nonsense, which is passed over.

@@ -90,7 +90,7 @@ impl Fetcher {
             Way::Cached(transfer, connection) => {
                 let (shared, blob, cached) = (Arc::clone(shared), blob.clone(), Arc::clone(&transfer));
                 spawn(move || {
-                    cached.end(shared.into_cache(&blob, &cached));
+                    cached.end(shared.fetch_to_cache(&blob, &cached));
                     drop(connection);
                     shared.fetch_ahead();
                 })?;
@@ -169,9 +169,9 @@ impl Shared {
                 std::thread::sleep(HESITATION);
                 if let Some((blob, transfer)) = shared.next() {
                     let result = if shared.cache.is_some() {
-                        shared.into_cache(&blob, &transfer)
+                        shared.fetch_to_cache(&blob, &transfer)
                     } else {
-                        shared.into_temporary(&blob, &transfer)
+                        shared.fetch_to_temporary(&blob, &transfer)
                     };
                     transfer.end(result);
                     drop(connection);
@@ -207,7 +207,7 @@ impl Shared {
         Some((blob, transfer))
     }
 
-    fn into_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
+    fn fetch_to_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
         let hint = |error: Error| error.hint("free some space, or name another directory with --tmpdir");
         let doing = || format!("keeping blob {} in {:?}", blob.digest, self.tmpdir);
         let file = tempfile::tempfile_in(&self.tmpdir).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
@@ -222,7 +222,7 @@ impl Shared {
         })
     }
 
-    fn into_cache(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
+    fn fetch_to_cache(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
         let Some(cache) = &self.cache else { return Err(Error::new(ErrorKind::Bug, "there is no cache")) };
         match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
             Claim::There(file) => {
