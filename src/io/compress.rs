@@ -17,6 +17,9 @@ const ZSTD_CHUNK_BYTES: usize = 8 << 20;
 pub enum StreamCodec {
     /// One gzip member (some readers stop after the first), level 1 to 9.
     Gzip(u32),
+    /// gzip members, one after the other, level 1 to 12: joining them into one costs nearly as much as the lowest level
+    /// itself. For readers that are known to go on after the first, as all readers of image layers do.
+    GzipMembers(u32),
     /// zstd frames with checksums, one after the other, level 1 to 22.
     Zstd(u32),
 }
@@ -24,7 +27,7 @@ pub enum StreamCodec {
 impl StreamCodec {
     fn chunk_bytes(self) -> usize {
         match self {
-            StreamCodec::Gzip(_) => GZIP_CHUNK_BYTES,
+            StreamCodec::Gzip(_) | StreamCodec::GzipMembers(_) => GZIP_CHUNK_BYTES,
             StreamCodec::Zstd(_) => ZSTD_CHUNK_BYTES,
         }
     }
@@ -128,6 +131,7 @@ fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
         let Ok(Ok(job)) = next else { return };
         let compressed = match codec {
             StreamCodec::Gzip(level) => run_of_deflate(level, &job),
+            StreamCodec::GzipMembers(level) => gzip_member(level, &job),
             StreamCodec::Zstd(level) => zstd_frame(level, &job),
         };
         let mut checksum = crc32fast::Hasher::new();
@@ -149,9 +153,27 @@ fn run_of_deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
     Ok(stream)
 }
 
+impl Job {
+    /// An empty last chunk is an empty member or frame only where it is the only one; elsewhere it is nothing.
+    fn is_nothing(&self) -> bool {
+        self.chunk.is_empty() && !self.first
+    }
+}
+
+fn gzip_member(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    if job.is_nothing() {
+        return Ok(Vec::new());
+    }
+    let level = libdeflater::CompressionLvl::new(level as i32).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut compressor = libdeflater::Compressor::new(level);
+    let mut out = vec![0; compressor.gzip_compress_bound(job.chunk.len())];
+    let count = compressor.gzip_compress(&job.chunk, &mut out).map_err(io::Error::other)?;
+    out.truncate(count);
+    Ok(out)
+}
+
 fn zstd_frame(level: u32, job: &Job) -> io::Result<Vec<u8>> {
-    // An empty last chunk is an empty frame only where it is the only one; elsewhere it is nothing.
-    if job.chunk.is_empty() && !job.first {
+    if job.is_nothing() {
         return Ok(Vec::new());
     }
     let mut compressor = zstd::bulk::Compressor::new(level as i32)?;
@@ -200,7 +222,7 @@ mod tests {
     fn any_number_of_threads_writes_the_same_stream() {
         let text: Vec<u8> =
             (0..2_500_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 20).to_le_bytes()).collect();
-        for codec in [StreamCodec::Gzip(6), StreamCodec::Gzip(1), StreamCodec::Zstd(3)] {
+        for codec in [StreamCodec::Gzip(6), StreamCodec::Gzip(1), StreamCodec::GzipMembers(1), StreamCodec::Zstd(3)] {
             for length in [0, 1, GZIP_CHUNK_BYTES, ZSTD_CHUNK_BYTES, ZSTD_CHUNK_BYTES + 1, text.len()] {
                 let one = compressed(codec, 1, &text[..length]);
                 assert!(one == compressed(codec, 5, &text[..length]));

@@ -77,11 +77,11 @@ pub(super) fn convert(
     })
 }
 
-/// What layers are compressed with.
+/// What layers are compressed with. Those who read layers read gzip of several members: eStargz layers are such.
 fn layer_codec(request: &Request) -> Result<Option<StreamCodec>> {
     match request.compression {
         _ if request.format == Format::DockerArchive => Ok(None),
-        Some(Compression::Gzip(level)) => Ok(Some(StreamCodec::Gzip(level.unwrap_or(GZIP_LEVEL_DEFAULT)))),
+        Some(Compression::Gzip(level)) => Ok(Some(StreamCodec::GzipMembers(level.unwrap_or(GZIP_LEVEL_DEFAULT)))),
         compression => stream_codec(compression.unwrap_or(Compression::None)),
     }
 }

@@ -345,7 +345,7 @@ impl Stage<'_> {
 pub(super) fn codec_of(compression: Option<StreamCodec>) -> Codec {
     match compression {
         None => Codec::None,
-        Some(StreamCodec::Gzip(_)) => Codec::Gzip,
+        Some(StreamCodec::Gzip(_) | StreamCodec::GzipMembers(_)) => Codec::Gzip,
         Some(StreamCodec::Zstd(_)) => Codec::Zstd,
     }
 }
