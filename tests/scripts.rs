@@ -87,8 +87,7 @@ fn repository() -> &'static Path {
 }
 
 fn text(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stdout);
-    format!("{said}{}", String::from_utf8_lossy(&output.stderr))
+    String::from_utf8([&output.stdout[..], &output.stderr[..]].concat()).expect("UTF-8")
 }
 
 #[test]

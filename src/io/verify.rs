@@ -57,7 +57,12 @@ impl<W: Write> HashingWriter<W> {
 
     /// The digest and length of what was written.
     pub fn finish(self) -> (Digest, u64) {
-        (Digest::from_bytes(self.hasher.finalize().into()), self.bytes)
+        self.into_parts().1
+    }
+
+    /// The inner writer, and the digest and length of what was written.
+    pub fn into_parts(self) -> (W, (Digest, u64)) {
+        (self.inner, (Digest::from_bytes(self.hasher.finalize().into()), self.bytes))
     }
 }
 

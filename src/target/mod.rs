@@ -198,8 +198,18 @@ fn write_tar(
     }
     monitor.begin(Phase::Write, bytes);
     let Flattened { tree, contents, .. } = flattened;
-    let write = |sink: &mut dyn Sink| rootfs::write(&tree, contents, sink, monitor);
-    let bytes = match (place, codec) {
+    let bytes = put(place, codec, request, |sink| rootfs::write(&tree, contents, sink, monitor))?;
+    Ok(Written { names, notes, bytes })
+}
+
+/// Has `write` write to wherever the output is, compressed as asked; how many bytes that came to.
+fn put(
+    place: &Place,
+    codec: Option<StreamCodec>,
+    request: &Request,
+    write: impl FnOnce(&mut dyn Sink) -> Result<()>,
+) -> Result<u64> {
+    Ok(match (place, codec) {
         (Place::File(output), None) => {
             let mut sink = FileSink::new(Arc::clone(output.file()));
             write(&mut sink)?;
@@ -217,8 +227,7 @@ fn write_tar(
         (Place::Stream(file), Some(codec)) => {
             compress(Counting { inner: clone(file)?, bytes: 0 }, codec, request, write)?.bytes
         }
-    };
-    Ok(Written { names, notes, bytes })
+    })
 }
 
 fn add_singularity(

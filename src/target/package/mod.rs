@@ -9,7 +9,6 @@ mod layout;
 mod stage;
 
 use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,19 +17,20 @@ use serde_json::json;
 
 use super::options::{Compression, Destination, Format, Outcome, Request};
 use super::place::Place;
-use super::rootfs::{self, FileSink, Sink, StreamSink};
-use super::{Counting, Sequential, clone, compress, finish, made_at, stream_codec};
+use super::rootfs::{self, FileSink, StreamSink};
+use super::{Sequential, finish, made_at, put, stream_codec};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::flatten::{self, Flattened, flatten};
 use crate::image::Image;
 use crate::io::{
-    CHUNK_BYTES, Compressor, HashingReader, Monitor, Phase, Region, Scratch, Spool, StreamCodec, is_stream, read_error,
+    CHUNK_BYTES, Compressor, HashingReader, HashingWriter, Monitor, Phase, Region, Scratch, Spool, StreamCodec,
+    is_stream, read_error,
 };
 use crate::model::{Digest, Note};
 use archive::Archive;
 use documents::{Document, Package};
 use layout::{Layout, with_entries};
-use stage::{Blob, Hashing, Stage, codec_of};
+use stage::{Blob, Stage, codec_of};
 
 /// The file that makes a directory a layout (image-spec, image-layout.md).
 const LAYOUT_FILE: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -180,26 +180,7 @@ fn write_archive(
         place.expect_room(bytes)?;
     }
     monitor.begin(Phase::Write, bytes);
-    let write = |sink: &mut dyn Sink| archive.write(sink, monitor);
-    let bytes = match (place, whole) {
-        (Place::File(output), None) => {
-            let mut sink = FileSink::new(Arc::clone(output.file()));
-            write(&mut sink)?;
-            sink.position()
-        }
-        (Place::File(output), Some(codec)) => {
-            compress(Sequential { file: Arc::clone(output.file()), position: 0 }, codec, request, write)?.position
-        }
-        (Place::Stream(file), None) => {
-            let buffered = BufWriter::with_capacity(CHUNK_BYTES, clone(file)?);
-            let mut sink = StreamSink(Counting { inner: buffered, bytes: 0 });
-            write(&mut sink)?;
-            sink.0.bytes
-        }
-        (Place::Stream(file), Some(codec)) => {
-            compress(Counting { inner: clone(file)?, bytes: 0 }, codec, request, write)?.bytes
-        }
-    };
+    let bytes = put(place, whole, request, |sink| archive.write(sink, monitor))?;
     Ok((files, bytes))
 }
 
@@ -289,8 +270,8 @@ fn one_layer(
             (digest, digest)
         }
         Some(codec) => {
-            let stored = Hashing::new(Sequential { file: Arc::clone(file), position: 0 });
-            let mut sink = StreamSink(Hashing::new(Compressor::new(stored, codec, request.jobs)));
+            let stored = HashingWriter::new(Sequential { file: Arc::clone(file), position: 0 });
+            let mut sink = StreamSink(HashingWriter::new(Compressor::new(stored, codec, request.jobs)));
             rootfs::write(&tree, contents, &mut sink, monitor)?;
             let (compressor, (diff_id, _)) = sink.0.into_parts();
             (diff_id, compressor.finish().or_kind(ErrorKind::Output)?.finish().0)

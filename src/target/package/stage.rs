@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    CHUNK_BYTES, Codec, Compressor, Decoded, Expected, HashingReader, Monitor, Phase, Region, Scratch, StreamCodec,
-    decode, read_error,
+    CHUNK_BYTES, Codec, Compressor, Decoded, Expected, HashingReader, HashingWriter, Monitor, Phase, Region, Scratch,
+    StreamCodec, decode, read_error,
 };
 use crate::model::Digest;
 use crate::target::Sequential;
@@ -333,7 +333,7 @@ impl Stage<'_> {
         match self.compression {
             None => pour(tar, output).map(|_| None),
             Some(codec) => {
-                let compressor = Compressor::new(Hashing::new(output), codec, self.jobs);
+                let compressor = Compressor::new(HashingWriter::new(output), codec, self.jobs);
                 let compressor = pour(tar, compressor)?;
                 Ok(Some(compressor.finish().or_kind(ErrorKind::Output)?.finish().0))
             }
@@ -365,42 +365,6 @@ fn pour<W: Write>(from: &mut dyn BufRead, mut to: W) -> Result<W> {
         to.write_all(held).or_kind(ErrorKind::Output)?;
         let count = held.len();
         from.consume(count);
-    }
-}
-
-/// Hashes what is written through it.
-pub(super) struct Hashing<W> {
-    inner: W,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl<W> Hashing<W> {
-    pub(super) fn new(inner: W) -> Self {
-        Hashing { inner, hasher: Sha256::new(), bytes: 0 }
-    }
-
-    /// The digest and length of what was written.
-    pub(super) fn finish(self) -> (Digest, u64) {
-        self.into_parts().1
-    }
-
-    /// The inner writer too.
-    pub(super) fn into_parts(self) -> (W, (Digest, u64)) {
-        (self.inner, (Digest::from_bytes(self.hasher.finalize().into()), self.bytes))
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 
