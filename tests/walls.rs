@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ),
     ("medperf", &["model"]),
     ("folder", &["model", "io", "tar"]),
-    ("cli", &["model", "io", "image", "source", "sif", "singularity", "target", "medperf"]),
+    ("cli", &["model", "io", "image", "source", "sif", "singularity", "folder", "target", "medperf"]),
 ];
 
 /// Names of the crate's root that are no rooms: what `error` gives to all.

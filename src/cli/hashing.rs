@@ -1,14 +1,13 @@
 //! The SHA-256 of the input file, computed beside the conversion.
 
 use std::fs::File;
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::exit;
 use super::report::Recorder;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Phase, Region};
+use crate::io::{Monitor, Phase, Region, hash_region};
 use crate::model::Digest;
 
 /// Digest and length in bytes.
@@ -67,12 +66,7 @@ impl InputHash {
 /// The SHA-256 and length of a whole file, wherever its cursor is.
 pub(super) fn hash(file: Arc<File>, monitor: &Monitor) -> Hashed {
     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
-    let mut reader = HashingReader::new(region.reader());
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while reader.read(&mut buffer).or_kind(ErrorKind::SourceUnavailable)? > 0 {
-        monitor.check()?;
-    }
-    Ok(reader.finish())
+    hash_region(&region, |error| Error::io(ErrorKind::SourceUnavailable, error), |_| monitor.check())
 }
 
 #[cfg(test)]

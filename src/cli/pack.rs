@@ -10,6 +10,7 @@ use super::job::{self, usage};
 use super::printer::{self, Bytes, Grouped, Voice};
 use super::report::{OutputRecord, Recorder, SourceRecord};
 use crate::error::Result;
+use crate::folder::is_inside;
 use crate::io::Monitor;
 use crate::model::Quoted;
 use crate::target::{self, Compression, Destination, IfExists, PackRequest};
@@ -92,7 +93,7 @@ fn level(compression: Option<&str>) -> Result<u32> {
 }
 
 fn refuse_inside(folder: &Path, path: &Path, what: &str, option: &str) -> Result<()> {
-    if target::is_inside(folder, path)? {
+    if is_inside(folder, path)? {
         let path = Quoted(path.as_os_str().as_bytes());
         let message = format!("{what} {path} would lie in the folder that is packed");
         return Err(usage(message, format!("name a file outside of the folder with {option}")));

@@ -9,7 +9,7 @@ use super::layer::{self, Budget, Change, Keep};
 use super::merge;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, Phase, Region, Spool, decode, read_error};
+use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, decode, hash_region, read_error};
 use crate::model::{Digest, Timestamp};
 use crate::tree::{FileId, Tree};
 
@@ -222,20 +222,17 @@ impl Run<'_> {
 
     fn hash(&self, index: usize, region: &Region) -> Result<Check> {
         let doing = || format!("verifying {}", self.image.layer_name(index));
-        let mut reader = HashingReader::new(region.reader());
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
+        let hashed = hash_region(region, read_error, |count| {
+            if self.options.verify_first {
+                self.options.monitor.advance(count);
+            }
             self.options.monitor.check()?;
-            if self.give_up.load(Ordering::Relaxed) {
-                return Err(Error::new(ErrorKind::Other, "given up"));
+            match self.give_up.load(Ordering::Relaxed) {
+                true => Err(Error::new(ErrorKind::Other, "given up")),
+                false => Ok(()),
             }
-            match io::Read::read(&mut reader, &mut buffer).map_err(read_error).doing(doing)? {
-                0 => break,
-                count if self.options.verify_first => self.options.monitor.advance(count as u64),
-                _ => {}
-            }
-        }
-        let (digest, bytes) = reader.finish();
+        });
+        let (digest, bytes) = hashed.doing(doing)?;
         self.image.layers[index].blob.expected().check(digest, bytes).doing(doing)?;
         if let Plan::DecodeFile(_) = self.plans[index] {
             return Ok(Check::Stored);

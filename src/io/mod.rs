@@ -23,7 +23,7 @@ pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
-pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader};
+pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region};
 
 use crate::error::{Error, ErrorKind};
 

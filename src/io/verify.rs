@@ -2,6 +2,7 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest as _, Sha256};
 
+use super::{CHUNK_BYTES, Region};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Digest;
 
@@ -39,6 +40,30 @@ impl<R: Read> Read for HashingReader<R> {
         self.hasher.update(&buffer[..count]);
         self.bytes += count as u64;
         Ok(count)
+    }
+}
+
+/// Hashes all of `region`. `each` is told before every chunk how many bytes the one before had (0 at first), to count them
+/// and to stop; `fail` says what an error of reading means.
+///
+/// # Errors
+/// Those of `each`, and those that `fail` makes.
+pub fn hash_region(
+    region: &Region,
+    fail: impl Fn(io::Error) -> Error,
+    mut each: impl FnMut(u64) -> Result<()>,
+) -> Result<(Digest, u64)> {
+    let mut reader = HashingReader::new(region.reader());
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut count = 0;
+    loop {
+        each(count as u64)?;
+        count = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(reader.finish()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(fail(error)),
+        };
     }
 }
 

@@ -13,7 +13,6 @@ mod rootfs;
 mod sif;
 mod verify;
 
-pub use crate::folder::is_inside;
 pub use options::{Compression, Destination, Format, IfExists, ImageName, Outcome, Request, XattrPolicy};
 pub use pack::{GZIP_LEVEL_DEFAULT as PACK_LEVEL_DEFAULT, PackRequest, Packed, pack};
 pub use verify::{Whole, hash_file, is_sif, verify_layers, verify_sif};
@@ -26,7 +25,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::flatten::{self, Flattened, flatten};
 use crate::image::Image;
-use crate::io::{CHUNK_BYTES, Compressor, HashingReader, Monitor, Phase, Region, StreamCodec};
+use crate::io::{CHUNK_BYTES, Compressor, Monitor, Phase, Region, StreamCodec, hash_region};
 use crate::model::{Digest, Note, Reference, Timestamp};
 use crate::sif::Architecture;
 use crate::singularity::{self, Additions, Prepared};
@@ -65,7 +64,7 @@ pub fn convert(
         flatten(image, &options, |flattened| write(image, request, flattened, &place, codec, monitor))?;
     monitor.begin(Phase::Finish, 0);
     monitor.check()?;
-    let (size, sha256) = finish(place, written.bytes, request, before_publish)?;
+    let (size, sha256) = finish(place, written.bytes, request, monitor, before_publish)?;
     Ok(Outcome {
         size,
         sha256,
@@ -305,6 +304,7 @@ fn finish(
     place: Place,
     bytes: u64,
     request: &Request,
+    monitor: &Monitor,
     before_publish: impl FnOnce() -> Result<()>,
 ) -> Result<(u64, Option<Digest>)> {
     let Place::File(output) = place else {
@@ -312,16 +312,15 @@ fn finish(
         return Ok((bytes, None));
     };
     output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
-    let sha256 = if request.hash_output { Some(hash(output.file())?) } else { None };
+    let sha256 = if request.hash_output { Some(hash(output.file(), monitor)?) } else { None };
     before_publish()?;
     output.publish()?;
     Ok((bytes, sha256))
 }
 
-fn hash(file: &Arc<File>) -> Result<Digest> {
+/// The SHA-256 of a file that we have written.
+fn hash(file: &Arc<File>, monitor: &Monitor) -> Result<Digest> {
     let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
-    let mut reader = HashingReader::new(region.reader());
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while io::Read::read(&mut reader, &mut buffer).or_kind(ErrorKind::Output)? > 0 {}
-    Ok(reader.finish().0)
+    let failed = |error| Error::io(ErrorKind::Output, error);
+    hash_region(&region, failed, |_| monitor.check()).map(|(digest, _)| digest)
 }

@@ -1,14 +1,13 @@
 //! Whether a finished output is whole.
 
 use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{CHUNK_BYTES, HashingReader, Monitor, Phase, Region, decode};
+use crate::io::{Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
 use crate::sif::{Container, DataType, Finding, Severity, check_seal, read_seal};
 use crate::squashfs;
@@ -43,17 +42,14 @@ pub fn is_sif(path: &Path) -> bool {
 pub fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
     let doing = || format!("hashing {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let data = file.metadata().or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    monitor.begin(Phase::Verify, data.len());
-    let mut reader = HashingReader::new(file);
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        monitor.check()?;
-        match reader.read(&mut buffer).or_kind(ErrorKind::SourceUnavailable).doing(doing)? {
-            0 => return Ok(reader.finish().0),
-            count => monitor.advance(count as u64),
-        }
-    }
+    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    monitor.begin(Phase::Verify, region.len);
+    let failed = |error| Error::io(ErrorKind::SourceUnavailable, error);
+    let hashed = hash_region(&region, failed, |count| {
+        monitor.advance(count);
+        monitor.check()
+    });
+    hashed.map(|(digest, _)| digest).doing(doing)
 }
 
 /// Checks a SIF, ours or anyone's: header, descriptors, bounds, every table and every block of the squashfs, and the

@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::retry::sleep;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Region};
+use crate::io::{Expected, Monitor, Region, hash_region};
 use crate::model::{Digest, Quoted};
 
 /// What says that a directory is a cache, to backup programs (bford.info/cachedir) and to [`prune`].
@@ -129,16 +129,12 @@ fn is_whole(file: &Arc<File>, digest: Digest, size: Option<u64>, monitor: &Monit
     if size.is_some_and(|size| size != region.len) {
         return Ok(false);
     }
-    let mut reader = HashingReader::new(region.reader());
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        monitor.check()?;
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(reader.finish().0 == digest),
-            Ok(_) => {}
-            // A disk that cannot read it holds it no more.
-            Err(_) => return Ok(false),
-        }
+    let failed = |error| Error::io(ErrorKind::SourceUnavailable, error);
+    match hash_region(&region, failed, |_| monitor.check()) {
+        Ok((found, _)) => Ok(found == digest),
+        // A disk that cannot read it holds it no more.
+        Err(error) if error.kind() == ErrorKind::SourceUnavailable => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

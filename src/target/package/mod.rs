@@ -8,7 +8,6 @@ mod documents;
 mod layout;
 mod stage;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,14 +17,11 @@ use serde_json::json;
 use super::options::{Compression, Destination, Format, Outcome, Request};
 use super::place::Place;
 use super::rootfs::{self, FileSink, StreamSink};
-use super::{Sequential, finish, made_at, put, stream_codec};
+use super::{Sequential, finish, hash, made_at, put, stream_codec};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::flatten::{self, Flattened, flatten};
 use crate::image::Image;
-use crate::io::{
-    CHUNK_BYTES, Compressor, HashingReader, HashingWriter, Monitor, Phase, Region, Scratch, Spool, StreamCodec,
-    is_stream, read_error,
-};
+use crate::io::{Compressor, HashingWriter, Monitor, Phase, Region, Scratch, Spool, StreamCodec, is_stream};
 use crate::model::{Digest, Note};
 use archive::Archive;
 use documents::{Document, Package};
@@ -161,7 +157,7 @@ impl Output {
                 let (files, bytes) = write_archive(&archive, &place, whole, request, monitor)?;
                 monitor.begin(Phase::Finish, 0);
                 monitor.check()?;
-                let (bytes, sha256) = finish(place, bytes, request, before_publish)?;
+                let (bytes, sha256) = finish(place, bytes, request, monitor, before_publish)?;
                 Ok(Written { bytes, files, sha256, note })
             }
         }
@@ -280,16 +276,6 @@ fn one_layer(
     scratch.sync()?;
     let data = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
     Ok(Blob { digest, diff_id, codec: codec_of(compression), data, own: Some(Arc::new(scratch)), tar_bytes })
-}
-
-fn hash(file: &Arc<File>, monitor: &Monitor) -> Result<Digest> {
-    let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
-    let mut reader = HashingReader::new(region.reader());
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while std::io::Read::read(&mut reader, &mut buffer).map_err(read_error)? > 0 {
-        monitor.check()?;
-    }
-    Ok(reader.finish().0)
 }
 
 /// The config: its bytes as they are wherever it speaks of the layers that are written.

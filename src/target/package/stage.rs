@@ -15,8 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    CHUNK_BYTES, Codec, Compressor, Decoded, Expected, HashingReader, HashingWriter, Monitor, Phase, Region, Scratch,
-    StreamCodec, decode, read_error,
+    Codec, Compressor, Decoded, Expected, HashingWriter, Monitor, Phase, Region, Scratch, StreamCodec, decode,
+    hash_region, read_error,
 };
 use crate::model::Digest;
 use crate::target::Sequential;
@@ -292,15 +292,10 @@ impl Stage<'_> {
     }
 
     fn hash(&self, region: &Region) -> Result<(Digest, u64)> {
-        let mut reader = HashingReader::new(region.reader());
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            self.check()?;
-            match reader.read(&mut buffer).map_err(read_error)? {
-                0 => return Ok(reader.finish()),
-                count => self.monitor.advance(count as u64),
-            }
-        }
+        hash_region(region, read_error, |count| {
+            self.monitor.advance(count);
+            self.check()
+        })
     }
 
     /// Decodes a layer, and compresses it where that is asked for, into a file of its own.
