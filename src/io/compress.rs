@@ -131,7 +131,7 @@ fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
         let Ok(Ok(job)) = next else { return };
         let compressed = match codec {
             StreamCodec::Gzip(level) => run_of_deflate(level, &job),
-            StreamCodec::GzipMembers(level) => gzip_member(level, &job),
+            StreamCodec::GzipMembers(level) => gzip_members(level, &job),
             StreamCodec::Zstd(level) => zstd_frame(level, &job),
         };
         let mut checksum = crc32fast::Hasher::new();
@@ -146,11 +146,16 @@ fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
 /// One run of deflate blocks that begins and ends on a byte, so that runs can be joined.
 fn run_of_deflate(level: u32, job: &Job) -> io::Result<Vec<u8>> {
     let bug = || io::Error::other(Error::new(ErrorKind::Bug, "a compressed chunk cannot be joined to the next"));
-    let mut stream = deflate::compress(&job.chunk, level).ok_or_else(bug)?;
-    if !job.last {
-        deflate::open_end(&mut stream).ok_or_else(bug)?;
+    let mut joined = Vec::new();
+    for (run, level) in deflate::runs(&job.chunk, level) {
+        let ends = job.last && run.end == job.chunk.len();
+        let mut stream = deflate::compress(&job.chunk[run], level).ok_or_else(bug)?;
+        if !ends {
+            deflate::open_end(&mut stream).ok_or_else(bug)?;
+        }
+        joined.append(&mut stream);
     }
-    Ok(stream)
+    Ok(joined)
 }
 
 impl Job {
@@ -160,15 +165,19 @@ impl Job {
     }
 }
 
-fn gzip_member(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+fn gzip_members(level: u32, job: &Job) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
     if job.is_nothing() {
-        return Ok(Vec::new());
+        return Ok(out);
     }
-    let level = libdeflater::CompressionLvl::new(level as i32).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut compressor = libdeflater::Compressor::new(level);
-    let mut out = vec![0; compressor.gzip_compress_bound(job.chunk.len())];
-    let count = compressor.gzip_compress(&job.chunk, &mut out).map_err(io::Error::other)?;
-    out.truncate(count);
+    for (run, level) in deflate::runs(&job.chunk, level) {
+        let level = libdeflater::CompressionLvl::new(level as i32).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut compressor = libdeflater::Compressor::new(level);
+        let start = out.len();
+        out.resize(start + compressor.gzip_compress_bound(run.len()), 0);
+        let count = compressor.gzip_compress(&job.chunk[run], &mut out[start..]).map_err(io::Error::other)?;
+        out.truncate(start + count);
+    }
     Ok(out)
 }
 
@@ -233,9 +242,32 @@ mod tests {
         }
     }
 
+    /// Text, noise, text: chunks that begin, end and turn in either.
+    fn half_noise() -> Vec<u8> {
+        let mut state = 7_u64;
+        let noise = std::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        });
+        let text = |bytes| b"all work and no play ".iter().copied().cycle().take(bytes);
+        text(1 << 20).chain(noise.take(5 << 20)).chain(text(4 << 20)).collect()
+    }
+
+    #[test]
+    fn noise_between_text_comes_back() {
+        let bytes = half_noise();
+        for codec in [StreamCodec::Gzip(6), StreamCodec::GzipMembers(1), StreamCodec::GzipMembers(12)] {
+            let stream = compressed(codec, 2, &bytes);
+            assert!(stream.len() < (5 << 20) + (100 << 10), "{codec:?}: {}", stream.len());
+            let mut back = Vec::new();
+            decoder(Codec::Gzip, &stream[..]).unwrap().read_to_end(&mut back).unwrap();
+            assert!(back == bytes, "{codec:?}");
+        }
+    }
+
     #[test]
     fn gzip_is_a_single_member() {
-        let bytes = vec![1; 3 * GZIP_CHUNK_BYTES];
+        let bytes = half_noise();
         let stream = compressed(StreamCodec::Gzip(6), 2, &bytes);
         let mut back = Vec::new();
         flate2::bufread::GzDecoder::new(&stream[..]).read_to_end(&mut back).unwrap();

@@ -3,7 +3,16 @@
 //! libdeflate compresses faster than any compressor that can be interrupted, but what it writes always ends: its last block
 //! says that it is the last. [`open_end`] takes that back. To find the block, codes are read and nothing is decoded.
 
+use std::ops::Range;
+
 use libdeflater::{CompressionLvl, Compressor};
+
+use super::deflate_is_futile;
+
+/// What is looked at as a whole whether it is worth compressing, in bytes.
+const PIECE_BYTES: usize = 128 << 10;
+/// libdeflate's level for what is stored as it is.
+const LEVEL_STORED: u32 = 0;
 
 /// The longest code of a block, in bits.
 const CODE_BITS_MAX: usize = 15;
@@ -15,7 +24,21 @@ const DISTANCE_EXTRA: [u8; 30] =
     [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13];
 const END_OF_BLOCK: usize = 256;
 
-/// Compresses `bytes` at a level from 1 to 12 into a stream of its own; `None` is a bug.
+/// Cuts `bytes` where noise begins and ends. Each run comes with the level that it is worth: `level`, or none for noise.
+pub(super) fn runs(bytes: &[u8], level: u32) -> Vec<(Range<usize>, u32)> {
+    let mut runs = vec![(0..0, level)];
+    for piece in bytes.chunks(PIECE_BYTES) {
+        let worth = if deflate_is_futile(piece, level) { LEVEL_STORED } else { level };
+        let end = runs.last().map_or(0, |(run, _)| run.end);
+        match runs.last_mut() {
+            Some((run, level)) if *level == worth || run.end == 0 => (run.end, *level) = (end + piece.len(), worth),
+            _ => runs.push((end..end + piece.len(), worth)),
+        }
+    }
+    runs
+}
+
+/// Compresses `bytes` at a level from 0 to 12 into a stream of its own; `None` is a bug.
 pub(super) fn compress(bytes: &[u8], level: u32) -> Option<Vec<u8>> {
     let mut compressor = Compressor::new(CompressionLvl::new(level as i32).ok()?);
     let mut out = vec![0; compressor.deflate_compress_bound(bytes.len())];
@@ -249,6 +272,19 @@ mod tests {
         let skewed: Vec<u8> = (0..300_000).map(|_| (random().trailing_zeros() * 7) as u8).collect();
         let mixed = [&noise[..70_000], &words[..200_000], &[0; 100_000], &weights[..300_000]].concat();
         vec![Vec::new(), b"x".to_vec(), vec![7; 1 << 20], noise, weights, words, skewed, mixed]
+    }
+
+    #[test]
+    fn runs_end_where_noise_does() {
+        let samples = samples();
+        let (noise, words) = (&samples[3][..3 * PIECE_BYTES], &samples[5][..2 * PIECE_BYTES]);
+        let bytes = [words, noise, &words[..PIECE_BYTES + 5]].concat();
+        let piece = |pieces: usize| pieces * PIECE_BYTES;
+        let expected = vec![(0..piece(2), 6), (piece(2)..piece(5), LEVEL_STORED), (piece(5)..bytes.len(), 6)];
+        assert_eq!(runs(&bytes, 6), expected);
+        assert_eq!(runs(&bytes[piece(2)..], 1), [(0..piece(3), LEVEL_STORED), (piece(3)..bytes.len() - piece(2), 1)]);
+        assert_eq!(runs(&bytes, 12), [(0..bytes.len(), 12)], "every byte counts");
+        assert_eq!(runs(&[], 6), [(0..0, 6)]);
     }
 
     #[test]

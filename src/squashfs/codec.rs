@@ -5,10 +5,11 @@ use zstd::zstd_safe::CParameter;
 
 use super::format::Compression;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
+use crate::io::deflate_is_futile;
 
 /// A compressor that is used for many blocks.
 pub(super) enum Compressor {
-    Gzip(libdeflater::Compressor),
+    Gzip { level: u8, compressor: libdeflater::Compressor },
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -18,7 +19,8 @@ impl Compressor {
             Compression::Gzip { level } => {
                 // libdeflate knows a level 0, which does not compress.
                 let known = CompressionLvl::new(level.into()).ok().filter(|_| level > 0);
-                Compressor::Gzip(libdeflater::Compressor::new(known.ok_or_else(|| bad_level("gzip", level, 12))?))
+                let known = known.ok_or_else(|| bad_level("gzip", level, 12))?;
+                Compressor::Gzip { level, compressor: libdeflater::Compressor::new(known) }
             }
             Compression::Zstd { level } => {
                 if !(1..=22).contains(&level) {
@@ -36,7 +38,8 @@ impl Compressor {
     /// smaller: it is then to be stored as it is. `packed` only ever grows, so that a used buffer costs nothing.
     pub(super) fn compress(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<Option<usize>> {
         let length = match self {
-            Compressor::Gzip(compressor) => {
+            Compressor::Gzip { level, .. } if deflate_is_futile(raw, u32::from(*level)) => None,
+            Compressor::Gzip { compressor, .. } => {
                 // No room for a result that is not smaller: libdeflate gives up then.
                 let room = raw.len().saturating_sub(1);
                 grow(packed, room);

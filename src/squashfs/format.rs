@@ -61,8 +61,9 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// libdeflate level 6 compresses as well as zlib's 9, the default of mksquashfs, at twelve times the speed.
-    pub const GZIP_DEFAULT: Compression = Compression::Gzip { level: 6 };
+    /// libdeflate level 5 compresses half a percent less than zlib's 9, the default of mksquashfs, at fifteen times the
+    /// speed; level 6 as well as that, at twelve times.
+    pub const GZIP_DEFAULT: Compression = Compression::Gzip { level: 5 };
     /// The default of mksquashfs.
     pub const ZSTD_DEFAULT: Compression = Compression::Zstd { level: 15 };
 
