@@ -57,6 +57,11 @@ fn bytes_do_not_depend_on_threads_or_settings() {
             same("running it twice", &mut plain(directory.path(), format));
             for jobs in ["1", "2", "7"] {
                 same("the number of threads", plain(directory.path(), format).args(["--jobs", jobs]));
+                let output = directory.path().join("out.tar");
+                let mut to_file = program();
+                to_file.current_dir(directory.path()).args(["image.tar", "--to", format, "--force", "--jobs", jobs]);
+                assert_eq!(run(to_file.arg("-o").arg(&output)).code, 0);
+                assert_eq!(sha256(&fs::read(&output).unwrap()), expected, "{format}: a file, {jobs} threads");
             }
             same("the time zone", plain(directory.path(), format).env("TZ", "Pacific/Kiritimati"));
             same("the locale", plain(directory.path(), format).env("LANG", "tr_TR.UTF-8").env("LC_ALL", "tr_TR.UTF-8"));

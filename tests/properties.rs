@@ -16,21 +16,29 @@ mod support {
 }
 
 use std::fs;
+use std::path::Path;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
+use support::case::Item;
+use support::entry::{Entry, Kind, Piece};
 use support::listing::Times;
 use support::pack::{Squeeze, docker_archive};
 use support::random::{self, Image, Wanted};
-use support::run::{convert_to_stdout, scratch};
+use support::run::{Run, convert_to_stdout, program, run, scratch};
 use support::{layer, listing, reference};
 
 fn check(image: &Image, squeeze: Squeeze) -> Result<(), TestCaseError> {
+    check_run(image, squeeze, |archive| convert_to_stdout(archive, "rootfs", &[]))
+}
+
+/// `convert` gives what the program wrote as its standard output.
+fn check_run(image: &Image, squeeze: Squeeze, convert: impl FnOnce(&Path) -> Run) -> Result<(), TestCaseError> {
     let scratch = scratch();
     let archive = scratch.path().join("image.tar");
     let layers: Vec<Vec<u8>> = image.0.iter().map(layer::tar).collect();
     fs::write(&archive, docker_archive(&layers, squeeze)).unwrap();
-    let run = convert_to_stdout(&archive, "rootfs", &[]);
+    let run = convert(&archive);
     let fail = |text: String| Err(TestCaseError::fail(text));
     match (reference::merge(&image.0), run.code) {
         (Ok(expected), 0) => {
@@ -45,12 +53,16 @@ fn check(image: &Image, squeeze: Squeeze) -> Result<(), TestCaseError> {
 }
 
 fn every_image(wanted: Wanted, squeeze: impl Fn(usize) -> Squeeze) {
+    every(wanted, |image| {
+        let entries = image.0.iter().map(|layer| layer.items.len()).sum();
+        check(image, squeeze(entries))
+    });
+}
+
+fn every(wanted: Wanted, check: impl Fn(&Image) -> Result<(), TestCaseError>) {
     let cases = std::env::var("PROPTEST_CASES").map_or(64, |cases| cases.parse().unwrap());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
-    let result = TestRunner::new(config).run(&random::image(wanted), |image| {
-        let entries = image.0.iter().map(|layer| layer.items.len()).sum();
-        check(&image, squeeze(entries))
-    });
+    let result = TestRunner::new(config).run(&random::image(wanted), |image| check(&image));
     if let Err(failure) = result {
         panic!("{failure}");
     }
@@ -64,6 +76,38 @@ fn valid_images_become_the_tree_of_the_reference() {
 #[test]
 fn compressed_layers_become_the_tree_of_the_reference() {
     every_image(Wanted::Valid, |entries| if entries % 2 == 0 { Squeeze::Gzip } else { Squeeze::Zstd });
+}
+
+/// Into a file, with two threads, one layer is decoded last, and its larger files straight to where they are foreseen to
+/// belong.
+#[test]
+fn contents_decoded_to_their_place_become_the_tree_of_the_reference() {
+    every(Wanted::Valid, |image| {
+        let mut image = image.clone();
+        for layer in &mut image.0 {
+            let mut entries: Vec<Entry> = layer.entries().cloned().map(swollen).collect();
+            if !entries.len().is_multiple_of(3) {
+                entries.sort_by(|one, other| one.path.cmp(&other.path));
+            }
+            layer.items = entries.into_iter().map(Item::Entry).collect();
+        }
+        check_run(&image, Squeeze::Gzip, |archive| {
+            let output = archive.with_file_name("out.tar");
+            let mut run = run(program().arg(archive).args(["--to", "rootfs", "--jobs", "2", "-o"]).arg(&output));
+            run.stdout = fs::read(output).unwrap_or_default();
+            run
+        })
+    });
+}
+
+/// The entry with contents that are worth a place of their own.
+fn swollen(mut entry: Entry) -> Entry {
+    if let Kind::File(content) = &mut entry.kind
+        && let [Piece::Data(bytes)] = &mut content.0[..]
+    {
+        *bytes = bytes.iter().copied().cycle().take(16_000 + 100 * bytes.len()).collect();
+    }
+    entry
 }
 
 /// Most of these break a rule. Whether one does, both must say.

@@ -3,14 +3,21 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use crate::io::Spool;
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// The open files that a flattened image's bytes lie in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Contents {
     files: Vec<Arc<File>>,
-    /// Which of the files is the spool.
-    spool: Option<FileId>,
+    spool: Option<SpoolPlace>,
+}
+
+/// Which of the files holds the spool, and where in it the spool begins. What lies before that was foreseen to belong there.
+#[derive(Debug, Clone, Copy)]
+struct SpoolPlace {
+    file: FileId,
+    base: u64,
 }
 
 /// A stretch of a regular file, in order.
@@ -35,14 +42,25 @@ pub enum Piece<'a> {
 
 impl Contents {
     /// File `n` is what [`FileId`] `n` means; the last of them is the spool, where there is one.
-    pub(super) fn new(in_place: Vec<Arc<File>>, spool: Option<Arc<File>>) -> Self {
-        let spool_id = spool.as_ref().map(|_| FileId(in_place.len() as u32));
-        Contents { files: in_place.into_iter().chain(spool).collect(), spool: spool_id }
+    pub(super) fn new(in_place: Vec<Arc<File>>, spool: Option<&Spool>) -> Self {
+        let place = spool.map(|spool| SpoolPlace { file: FileId(in_place.len() as u32), base: spool.base() });
+        let files = in_place.into_iter().chain(spool.map(|spool| Arc::clone(spool.file())));
+        Contents { files: files.collect(), spool: place }
     }
 
     /// The file that decoded contents were kept in.
     pub fn spool(&self) -> Option<&Arc<File>> {
-        self.spool.map(|id| &self.files[id.0 as usize])
+        self.spool.map(|spool| &self.files[spool.file.0 as usize])
+    }
+
+    /// Whether a place is in the spool.
+    pub fn is_spooled(&self, location: Location) -> bool {
+        self.spool.is_some_and(|spool| location.file == spool.file && location.offset >= spool.base)
+    }
+
+    /// Whether a place is before the spool, where a [`Forecast`](super::Forecast) wanted it to be.
+    pub fn is_foreseen(&self, location: Location) -> bool {
+        self.spool.is_some_and(|spool| location.file == spool.file && location.offset < spool.base)
     }
 
     /// The pieces of a regular file from its first byte to its last.
@@ -51,7 +69,7 @@ impl Contents {
             file: &self.files[location.file.0 as usize],
             offset: location.offset,
             len,
-            spooled: self.spool == Some(location.file),
+            spooled: self.is_spooled(location),
         };
         let (bytes, whole, extents): (&[u8], Option<Location>, &[Extent]) = match &data.content {
             Content::Inline(bytes) => (bytes, None, &[]),

@@ -1,10 +1,11 @@
 use std::io::{self, BufRead};
 
+use super::forecast::Visible;
 use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, RegionReader, SpoolWriter};
 use crate::model::{EntryPath, Metadata, Quoted};
-use crate::tar::{Entries, Entry, EntryKind, Input, Sequential};
+use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// How many entries all layers of an image may have together, and how many bytes their names, links and extended
@@ -13,7 +14,7 @@ const ENTRIES_MAX: u64 = 8 << 20;
 const NAME_BYTES_MAX: u64 = 1 << 30;
 
 /// One change that a layer makes, in the order of its tar.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Change {
     Whiteout { directory: Box<[u8]>, name: Box<[u8]> },
     Opaque { directory: Box<[u8]> },
@@ -21,7 +22,7 @@ pub(super) enum Change {
 }
 
 /// What is put at a path.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Node {
     Directory,
     File(FileData),
@@ -30,6 +31,20 @@ pub(super) enum Node {
     Fifo,
     CharDevice { major: u32, minor: u32 },
     BlockDevice { major: u32, minor: u32 },
+}
+
+impl Node {
+    fn member_kind(&self) -> MemberKind<'_> {
+        match self {
+            Node::Directory => MemberKind::Directory,
+            Node::File(data) => MemberKind::File { size: data.size },
+            Node::HardLink(target) => MemberKind::HardLink(target.as_bytes()),
+            Node::Symlink(target) => MemberKind::Symlink(target),
+            Node::Fifo => MemberKind::Fifo,
+            Node::CharDevice { major, minor } => MemberKind::CharDevice(*major, *minor),
+            Node::BlockDevice { major, minor } => MemberKind::BlockDevice(*major, *minor),
+        }
+    }
 }
 
 /// Counts what all layers cost together.
@@ -66,8 +81,17 @@ impl Budget {
 pub(super) enum Keep<'a> {
     /// Nowhere: they lie in file `file`, and the tar begins at `offset` there.
     InPlace { file: FileId, offset: u64 },
-    /// Into the spool, which is file `file`.
-    Spool { file: FileId, writer: SpoolWriter<'a> },
+    /// Into the spool, which is file `file`, or where in that file they are foreseen to belong.
+    Spool { file: FileId, writer: SpoolWriter<'a>, forecast: Option<Visible<'a>> },
+}
+
+impl<'a> Keep<'a> {
+    fn forecast(&mut self) -> Option<&mut Visible<'a>> {
+        match self {
+            Keep::Spool { forecast: Some(forecast), .. } => Some(forecast),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the changes of a layer whose tar lies uncompressed in a file: headers only.
@@ -94,11 +118,17 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
         let path = EntryPath::parse(&entry.raw_path);
         let path = path.map_err(|error| invalid(format!("entry {}: {error}", Quoted(&entry.raw_path))))?;
         match marker(&path) {
-            Some(Marker::Whiteout { directory, name }) => changes.push(Change::Whiteout { directory, name }),
-            Some(Marker::Opaque { directory }) => changes.push(Change::Opaque { directory }),
+            Some(Marker::Whiteout { directory, name }) => {
+                keep.forecast().into_iter().for_each(|forecast| forecast.whiteout(&directory, &name));
+                changes.push(Change::Whiteout { directory, name });
+            }
+            Some(Marker::Opaque { directory }) => {
+                keep.forecast().into_iter().for_each(|forecast| forecast.opaque(&directory));
+                changes.push(Change::Opaque { directory });
+            }
             Some(Marker::Dropped) => {}
             None => {
-                let node = node(&mut entries, &entry, &mut keep)?;
+                let node = node(&mut entries, &entry, &path, &mut keep)?;
                 changes.push(Change::Put { path, node, metadata: entry.metadata });
             }
         }
@@ -109,11 +139,14 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
     Ok(changes)
 }
 
-fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>) -> Result<Node> {
+fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, path: &EntryPath, keep: &mut Keep<'_>) -> Result<Node> {
     let (major, minor) = entry.device;
-    Ok(match entry.kind {
+    let node = match entry.kind {
         EntryKind::Directory => Node::Directory,
-        EntryKind::File => Node::File(file(entries, entry, keep)?),
+        EntryKind::File => {
+            let place = foresee(keep, path, MemberKind::File { size: entry.size }, &entry.metadata);
+            return Ok(Node::File(file(entries, entry, place, keep)?));
+        }
         EntryKind::HardLink => Node::HardLink(EntryPath::parse(&entry.link).map_err(|error| {
             invalid(format!("entry {}: link target {}: {error}", Quoted(&entry.raw_path), Quoted(&entry.link)))
         })?),
@@ -121,15 +154,33 @@ fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>) 
         EntryKind::Fifo => Node::Fifo,
         EntryKind::CharDevice => Node::CharDevice { major, minor },
         EntryKind::BlockDevice => Node::BlockDevice { major, minor },
-    })
+    };
+    foresee(keep, path, node.member_kind(), &entry.metadata);
+    Ok(node)
 }
 
-fn file<I: Input>(entries: &mut Entries<I>, entry: &Entry, keep: &mut Keep<'_>) -> Result<FileData> {
+/// Where the contents of an entry should lie, if anyone knows.
+fn foresee(keep: &mut Keep<'_>, path: &EntryPath, kind: MemberKind<'_>, metadata: &Metadata) -> Option<u64> {
+    keep.forecast()?.put(&Member { path: path.as_bytes(), kind, metadata })
+}
+
+fn file<I: Input>(
+    entries: &mut Entries<I>,
+    entry: &Entry,
+    place: Option<u64>,
+    keep: &mut Keep<'_>,
+) -> Result<FileData> {
     let first = match keep {
         _ if entry.stored_bytes == 0 => Location { file: FileId(0), offset: 0 },
         Keep::InPlace { file, offset } => Location { file: *file, offset: *offset + entry.data_offset },
-        Keep::Spool { file, writer } => {
-            let offset = writer.begin(entry.stored_bytes).map_err(spool_error)?;
+        Keep::Spool { file, writer, .. } => {
+            // The holes of a sparse file are written out in the output: its contents lie nowhere in one piece.
+            let place = place.filter(|_| entry.segments.is_none());
+            let begun = match place {
+                Some(place) => writer.begin_at(place).map(|()| place),
+                None => writer.begin(entry.stored_bytes),
+            };
+            let offset = begun.map_err(spool_error)?;
             entries.for_each_piece(|bytes| writer.append(bytes).map_err(|error| spool_error(error).into_io()))?;
             Location { file: *file, offset }
         }

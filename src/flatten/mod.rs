@@ -8,12 +8,14 @@
 //! have been checked. This room knows no output format.
 
 mod contents;
+mod forecast;
 mod layer;
 mod merge;
 mod run;
 mod whiteout;
 
 pub use contents::{Contents, Piece};
+pub use forecast::{Forecast, Forecaster};
 pub use run::{Flattened, Options, Summary, flatten};
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::contents::Contents;
+use super::forecast::{Above, Forecaster, Visible};
 use super::layer::{self, Budget, Change, Keep};
 use super::merge;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -24,6 +25,8 @@ pub struct Options<'a> {
     /// Whether every digest is checked before the caller sees the tree, rather than while it works. For outputs that
     /// cannot be taken back.
     pub verify_first: bool,
+    /// Foresees where in the spool's file the contents of one layer belong, where the output is such that this can be done.
+    pub forecaster: Option<&'a Forecaster<'a>>,
 }
 
 /// A flattened image, while its digests may still be being checked.
@@ -74,14 +77,27 @@ pub fn flatten<T>(
     pool.in_place_scope(|scope| {
         let (changes_sender, changes) = channel();
         let (check_sender, checks) = channel();
-        run.start(scope, changes_sender, check_sender);
-        let result = run.merge_and_emit(changes, &checks, emit);
+        let last = run.read_last();
+        run.start(scope, last, changes_sender, &check_sender);
+        if last.is_none() {
+            run.start_hashing(scope, &check_sender);
+        }
+        let merged = run.merge(changes, last, &check_sender);
+        if last.is_some() {
+            // What the last layer needed both cores for is done; writing the output takes one.
+            run.start_hashing(scope, &check_sender);
+        }
+        drop(check_sender);
+        let result = merged.and_then(|tree| run.emit(tree, &checks, emit));
         if result.as_ref().is_err_and(|error| !blames_the_data(error)) {
             run.give_up.store(true, Ordering::Relaxed);
         }
         run.conclude(result, checks)
     })
 }
+
+/// So many times larger than any other compressed layer is one that is worth waiting for the others.
+const BY_FAR: u64 = 4;
 
 /// How one layer is read.
 enum Plan {
@@ -140,33 +156,60 @@ enum Check {
 type Changes = (usize, Result<Vec<Change>>);
 type Checked = (usize, Result<Check>);
 
-struct Run<'a> {
+struct Run<'a, 'o> {
     image: &'a Image,
-    options: &'a Options<'a>,
+    options: &'a Options<'o>,
     plans: Vec<Plan>,
     budget: Budget,
     spool: OnceLock<Spool>,
     give_up: AtomicBool,
 }
 
-impl Run<'_> {
-    /// Starts everything that needs no other layer. Headers come before hashes, because merging waits for them, and large
-    /// layers before small ones, because the largest decides how long it all takes.
-    fn start<'s>(&'s self, scope: &rayon::Scope<'s>, changes: Sender<Changes>, checks: Sender<Checked>) {
+impl Run<'_, '_> {
+    /// The layer that is read when all others have been: one compressed layer whose contents are then decoded straight to
+    /// their place in the output. It must be by far the largest where more than two threads could have read it beside the
+    /// others.
+    fn read_last(&self) -> Option<usize> {
+        self.options.forecaster.filter(|_| self.options.jobs.get() > 1 && !self.options.verify_first)?;
+        let is_decoded = |index: &usize| !matches!(self.plans[*index], Plan::InPlace(_));
+        let mut order: Vec<usize> = self.largest_first().into_iter().filter(is_decoded).collect();
+        let next = order.get(1).map_or(0, |&index| self.plans[index].stored_bytes());
+        order.truncate(1);
+        let largest = order.pop().filter(|&index| matches!(self.plans[index], Plan::DecodeFile(_)))?;
+        let alone = self.plans[largest].stored_bytes() / BY_FAR >= next;
+        (alone || self.options.jobs.get() <= 2).then_some(largest)
+    }
+
+    /// Large layers come before small ones, because the largest decides how long it all takes.
+    fn largest_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.plans.len()).collect();
         order.sort_by_key(|&index| std::cmp::Reverse((self.plans[index].stored_bytes(), index)));
-        for &index in &order {
+        order
+    }
+
+    /// Starts reading all layers but `last`. Headers come before hashes, because merging waits for them.
+    fn start<'s>(
+        &'s self,
+        scope: &rayon::Scope<'s>,
+        last: Option<usize>,
+        changes: Sender<Changes>,
+        checks: &Sender<Checked>,
+    ) {
+        for index in self.largest_first().into_iter().filter(|&index| Some(index) != last) {
             let (changes, checks) = (changes.clone(), checks.clone());
             scope.spawn(move |_| match &self.plans[index] {
                 Plan::InPlace(region) => drop(changes.send((index, self.scan(index, region)))),
                 Plan::DecodeFile(_) | Plan::DecodeStream { .. } => {
-                    let (read, hashed) = split(self.decode(index));
+                    let (read, hashed) = split(self.decode(index, None));
                     let _ = checks.send((index, hashed));
                     let _ = changes.send((index, read));
                 }
             });
         }
-        for index in order {
+    }
+
+    fn start_hashing<'s>(&'s self, scope: &rayon::Scope<'s>, checks: &Sender<Checked>) {
+        for index in self.largest_first() {
             if let Some(region) = self.hashed_apart(index) {
                 let checks = checks.clone();
                 scope.spawn(move |_| drop(checks.send((index, self.hash(index, region)))));
@@ -191,16 +234,15 @@ impl Run<'_> {
             .doing(|| format!("reading {}", self.image.layer_name(index)))
     }
 
-    fn decode(&self, index: usize) -> Result<(Vec<Change>, Hashed)> {
+    fn decode(&self, index: usize, forecast: Option<Visible<'_>>) -> Result<(Vec<Change>, Hashed)> {
         let blob = &self.image.layers[index].blob;
         let doing = || format!("reading {}", self.image.layer_name(index));
         let spool = self.spool()?;
         let stored = self.image.blobs.open(blob).doing(doing)?;
         let staged = self.options.jobs.get() > 1;
-        let read = |stream: &mut dyn io::BufRead| {
-            let keep = Keep::Spool { file: FileId(self.plans.len() as u32), writer: spool.writer() };
-            layer::read(stream, keep, &self.budget, self.options.monitor)
-        };
+        let file = FileId(self.plans.len() as u32);
+        let keep = Keep::Spool { file, writer: spool.writer(), forecast };
+        let read = |stream: &mut dyn io::BufRead| layer::read(stream, keep, &self.budget, self.options.monitor);
         let expected = match self.plans[index] {
             Plan::DecodeStream { .. } => blob.expected(),
             _ => Expected::default(),
@@ -247,12 +289,8 @@ impl Run<'_> {
         expected.check(hashed.diff_id, hashed.bytes).doing(|| "the uncompressed layer against its diff_id")
     }
 
-    fn merge_and_emit<T>(
-        &self,
-        changes: Receiver<Changes>,
-        checks: &Receiver<Checked>,
-        emit: impl FnOnce(Flattened) -> Result<T>,
-    ) -> Result<(T, Vec<Checked>)> {
+    /// Merges all layers in their order; `last` is read when the others have been.
+    fn merge(&self, changes: Receiver<Changes>, last: Option<usize>, checks: &Sender<Checked>) -> Result<Tree> {
         let layers = self.plans.len();
         let mut received: Vec<Option<Result<Vec<Change>>>> = (0..layers).map(|_| None).collect();
         for (index, result) in changes {
@@ -261,33 +299,71 @@ impl Run<'_> {
         let times = self.image.config.layer_times(layers);
         let root_time = times.first().copied().or_else(|| self.image.config.created());
         let mut tree = Tree::new(root_time.unwrap_or_default());
-        for (index, result) in received.into_iter().enumerate() {
-            let changes = result.unwrap_or_else(|| Err(Error::new(ErrorKind::Bug, "a layer was lost")))?;
-            self.merge(&mut tree, changes, index, times[index])?;
+        for index in 0..layers {
+            if Some(index) == last {
+                let forecast = self.forecast(&tree, index, &received[index + 1..], &times);
+                let (read, hashed) = split(self.decode(index, forecast));
+                let _ = checks.send((index, hashed));
+                received[index] = Some(read);
+            }
+            let lost = || Err(Error::new(ErrorKind::Bug, "a layer was lost"));
+            self.apply(&mut tree, received[index].take().unwrap_or_else(lost)?, index, times[index])?;
         }
+        Ok(tree)
+    }
+
+    /// Foresees where the contents of layer `index` belong, from what is below it and what was read of what is above.
+    fn forecast(
+        &self,
+        below: &Tree,
+        index: usize,
+        above: &[Option<Result<Vec<Change>>>],
+        times: &[Timestamp],
+    ) -> Option<Visible<'_>> {
+        let mut others = below.clone();
+        let mut hidden = Above::default();
+        for (layer, changes) in (index + 1..).zip(above) {
+            let changes = changes.as_ref()?.as_ref().ok()?;
+            hidden.add(changes);
+            // An error here comes again, and is told, when the layers are merged for good.
+            self.apply(&mut others, changes.clone(), layer, times[layer]).ok()?;
+        }
+        let forecaster = self.options.forecaster?;
+        Some(Visible::new(hidden, forecaster(self.flattened(others), index as u32)))
+    }
+
+    fn apply(&self, tree: &mut Tree, changes: Vec<Change>, index: usize, time: Timestamp) -> Result<()> {
+        self.options.monitor.check()?;
+        merge::apply(tree, changes, index as u32, time).doing(|| format!("applying {}", self.image.layer_name(index)))
+    }
+
+    fn emit<T>(
+        &self,
+        tree: Tree,
+        checks: &Receiver<Checked>,
+        emit: impl FnOnce(Flattened) -> Result<T>,
+    ) -> Result<(T, Vec<Checked>)> {
         let verified = if self.options.verify_first { self.wait(checks) } else { Vec::new() };
         if let Some((_, Err(_))) = verified.iter().find(|(_, result)| result.is_err()) {
             return first_error(verified);
         }
-        let spooled_bytes = self.spool.get().map_or(0, Spool::used_bytes);
-        let emitted = emit(Flattened { tree, contents: self.contents(), spooled_bytes })?;
-        Ok((emitted, verified))
+        Ok((emit(self.flattened(tree))?, verified))
     }
 
-    fn merge(&self, tree: &mut Tree, changes: Vec<Change>, index: usize, time: Timestamp) -> Result<()> {
-        self.options.monitor.check()?;
-        merge::apply(tree, changes, index as u32, time).doing(|| format!("applying {}", self.image.layer_name(index)))
+    fn flattened(&self, tree: Tree) -> Flattened {
+        let spooled_bytes = self.spool.get().map_or(0, Spool::used_bytes);
+        Flattened { tree, contents: self.contents(), spooled_bytes }
     }
 
     /// File `n` is where layer `n` lies in place, and the spool comes last. Layers that were decoded have no file of their
     /// own: nothing in the tree points there, and the spool fills the place.
     fn contents(&self) -> Contents {
-        let spool = self.spool.get().map(Spool::file);
+        let spool = self.spool.get();
         let in_place = self.plans.iter().filter_map(|plan| match plan {
             Plan::InPlace(region) => Some(&region.file),
-            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool,
+            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool.map(Spool::file),
         });
-        Contents::new(in_place.cloned().collect(), spool.cloned())
+        Contents::new(in_place.cloned().collect(), spool)
     }
 
     fn wait(&self, checks: &Receiver<Checked>) -> Vec<Checked> {
@@ -314,7 +390,7 @@ impl Run<'_> {
     }
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     /// The first error in the order of layers, or the proof that every check was made.
     fn all_right(&self, mut checks: Vec<Checked>) -> Result<Vec<Hashed>> {
         checks.sort_by_key(|(index, _)| *index);

@@ -44,6 +44,11 @@ impl Spool {
         &self.file
     }
 
+    /// Where in the file it begins.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Bytes handed out so far.
     pub fn used_bytes(&self) -> u64 {
         self.next.load(Ordering::Relaxed) - self.base
@@ -88,11 +93,20 @@ impl SpoolWriter<'_> {
             self.slab_next += bytes;
             at
         };
+        self.begin_at(at)?;
+        Ok(at)
+    }
+
+    /// Goes to a place of the caller's own in the spool's file, before the spool; [`SpoolWriter::append`] fills it.
+    ///
+    /// # Errors
+    /// When what is buffered cannot be written.
+    pub fn begin_at(&mut self, at: u64) -> io::Result<()> {
         if at != self.buffer_at + self.buffer.len() as u64 {
             self.flush()?;
             self.buffer_at = at;
         }
-        Ok(at)
+        Ok(())
     }
 
     /// Gives the next bytes of what [`SpoolWriter::begin`] took a place for.

@@ -4,6 +4,8 @@
 //! order, and lets go of the output only when every digest has been verified.
 
 mod architecture;
+mod forecast;
+mod moves;
 mod options;
 mod pack;
 mod package;
@@ -21,14 +23,18 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
 
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::flatten::{self, Flattened, flatten};
+use crate::flatten::{self, Flattened, Forecast, flatten};
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Compressor, Monitor, Phase, Region, StreamCodec, hash_region};
 use crate::model::{Digest, Note, Reference, Timestamp};
 use crate::sif::Architecture;
 use crate::singularity::{self, Additions, Prepared};
+use crate::tree::Tree;
+use forecast::TarForecast;
+use moves::Mover;
 use place::{Place, SPOOL_OFFSET};
 use rootfs::{FileSink, Sink, StreamSink};
 
@@ -57,11 +63,10 @@ pub fn convert(
         sif::compression(request)?;
         place.expect_file()?;
     }
-    let spool = || place.spool(&request.tmpdir);
-    let verify_first = request.jobs.get() == 1 || matches!(place, Place::Stream(_));
-    let options = flatten::Options { jobs: request.jobs, monitor, spool: &spool, verify_first };
-    let (written, summary) =
-        flatten(image, &options, |flattened| write(image, request, flattened, &place, codec, monitor))?;
+    let (written, summary) = thread::scope(|scope| {
+        let mover = Mover::new(scope, monitor);
+        flatten_and_write(image, request, &place, codec, &mover, monitor)
+    })?;
     monitor.begin(Phase::Finish, 0);
     monitor.check()?;
     let (size, sha256) = finish(place, written.bytes, request, monitor, before_publish)?;
@@ -75,6 +80,30 @@ pub fn convert(
         layer_bytes: summary.bytes,
         diff_ids: summary.diff_ids,
         notes: written.notes,
+    })
+}
+
+fn flatten_and_write(
+    image: &Image,
+    request: &Request,
+    place: &Place,
+    codec: Option<StreamCodec>,
+    mover: &Mover<'_, '_>,
+    monitor: &Monitor,
+) -> Result<(Written, flatten::Summary)> {
+    let spool = || place.spool(&request.tmpdir);
+    let forecast = |others, layer| forecast(image, request, others, layer, mover);
+    let is_foreseeable = codec.is_none() && request.format != Format::Sif && place.spools_itself();
+    let options = flatten::Options {
+        jobs: request.jobs,
+        monitor,
+        spool: &spool,
+        verify_first: request.jobs.get() == 1 || matches!(place, Place::Stream(_)),
+        forecaster: is_foreseeable.then_some(&forecast),
+    };
+    flatten(image, &options, |mut flattened| {
+        mover.finish(&mut flattened)?;
+        write(image, request, flattened, place, codec, monitor)
     })
 }
 
@@ -136,7 +165,7 @@ fn write(
     let (architecture, note) = architecture::architecture(image, &flattened.tree, &flattened.contents);
     notes.extend(note);
     let architecture = architecture.or_else(|| request.architecture.clone());
-    let mut prepared = add_singularity(image, request, &mut flattened, architecture.as_deref())?;
+    let mut prepared = add_singularity(image, request, &mut flattened.tree, architecture.as_deref())?;
     notes.append(&mut prepared.notes);
     match place {
         Place::File(output) if request.format == Format::Sif => {
@@ -164,6 +193,23 @@ fn write(
     }
 }
 
+/// Where in the tar the contents of a layer will lie, so far as `others`, the layers without it, tell.
+fn forecast<'a>(
+    image: &Image,
+    request: &'a Request,
+    mut others: Flattened,
+    layer: u32,
+    mover: &Mover<'_, '_>,
+) -> Box<dyn Forecast + Send + 'a> {
+    if request.format.is_for_singularity() {
+        policy::apply(&mut others.tree, request);
+        let architecture = image.platform().architecture;
+        // What cannot be prepared now will be told when all layers are there.
+        drop(add_singularity(image, request, &mut others.tree, Some(&architecture)));
+    }
+    Box::new(TarForecast::new(others, layer, request, mover))
+}
+
 fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
     let hint = "say what the image runs on with --arch, for example --arch amd64";
     let Some(name) = name else {
@@ -188,15 +234,16 @@ fn write_tar(
     monitor: &Monitor,
     notes: Vec<Note>,
 ) -> Result<Written> {
-    let (bytes, names) = rootfs::measure(&flattened.tree);
+    let Flattened { mut tree, contents, spooled_bytes } = flattened;
+    let (bytes, names) = rootfs::measure(&tree);
+    let in_place = moves::settle(&mut tree, &contents, SPOOL_OFFSET + spooled_bytes, monitor)?;
     if codec.is_none() {
-        if flattened.spooled_bytes > 0 && bytes > SPOOL_OFFSET {
+        if spooled_bytes > 0 && bytes > SPOOL_OFFSET {
             return Err(Error::new(ErrorKind::Unsupported, format!("an output of {bytes} bytes is too large")));
         }
-        place.expect_room(bytes)?;
+        place.expect_room(bytes - in_place)?;
     }
     monitor.begin(Phase::Write, bytes);
-    let Flattened { tree, contents, .. } = flattened;
     let bytes = put(place, codec, request, |sink| rootfs::write(&tree, contents, sink, monitor))?;
     Ok(Written { names, notes, bytes })
 }
@@ -229,12 +276,7 @@ fn put(
     })
 }
 
-fn add_singularity(
-    image: &Image,
-    request: &Request,
-    flattened: &mut Flattened,
-    architecture: Option<&str>,
-) -> Result<Prepared> {
+fn add_singularity(image: &Image, request: &Request, tree: &mut Tree, architecture: Option<&str>) -> Result<Prepared> {
     let additions = Additions {
         reference: &recorded_reference(image, request.reference.as_deref()),
         time: made_at(image, request),
@@ -245,7 +287,7 @@ fn add_singularity(
         bind_targets: &request.bind_targets,
         labels: &request.labels,
     };
-    singularity::prepare(&mut flattened.tree, &image.config, &additions)
+    singularity::prepare(tree, &image.config, &additions)
         .doing(|| format!("preparing {} for Singularity", image.blobs.name()))
 }
 

@@ -58,15 +58,18 @@ impl Place {
     /// back from where they are written to; an unlinked temporary where there is no output file, or it cannot hold them.
     pub(super) fn spool(&self, tmpdir: &Path) -> Result<Spool> {
         match self {
-            Place::File(output) if holds_a_gap(output.file()) => {
-                Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET))
-            }
+            Place::File(output) if self.spools_itself() => Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET)),
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
                 Ok(Spool::new(Arc::new(file.map_err(|e| e.hint("name another directory with --tmpdir"))?), 0))
             }
         }
+    }
+
+    /// Whether the spool lies in the output itself.
+    pub(super) fn spools_itself(&self) -> bool {
+        matches!(self, Place::File(output) if holds_a_gap(output.file()))
     }
 
     /// A file for what must be known whole before it can be written: beside the output, or in `tmpdir` where that is a

@@ -1,7 +1,7 @@
 //! What `sif-rootfs` and `sif` change about the image's own files, as asked: nothing is dropped without a note.
 
 use super::options::{Request, XattrPolicy};
-use crate::model::{Mode, Note, Quoted, Xattrs};
+use crate::model::{Metadata, Mode, Note, Quoted, Xattrs};
 use crate::tree::{InodeId, Kind, Tree};
 
 /// Applies the request's choices to the tree and says what they dropped.
@@ -14,9 +14,7 @@ pub(super) fn apply(tree: &mut Tree, request: &Request) -> Vec<Note> {
     for index in inodes(tree) {
         let is_directory = tree.directory(index).is_some();
         let inode = tree.inode_mut(index);
-        if request.all_root {
-            (inode.metadata.uid, inode.metadata.gid) = (0, 0);
-        }
+        change_owner(&mut inode.metadata, request);
         if request.fix_perms && matches!(inode.kind, Kind::Directory(_) | Kind::File(_)) {
             let owner = if is_directory { 0o700 } else { 0o600 };
             inode.metadata.mode = Mode::new(u32::from(inode.metadata.mode.bits() | owner));
@@ -25,8 +23,20 @@ pub(super) fn apply(tree: &mut Tree, request: &Request) -> Vec<Note> {
     notes
 }
 
+/// What of the request's choices decides how long the tar header of a file is.
+pub(super) fn foresee(metadata: &mut Metadata, request: &Request) {
+    drop(take_xattrs(metadata, |name| keeps_xattr(request.xattrs, name)));
+    change_owner(metadata, request);
+}
+
+fn change_owner(metadata: &mut Metadata, request: &Request) {
+    if request.all_root {
+        (metadata.uid, metadata.gid) = (0, 0);
+    }
+}
+
 /// Every inode that has a name, once.
-fn inodes(tree: &Tree) -> Vec<InodeId> {
+pub(super) fn inodes(tree: &Tree) -> Vec<InodeId> {
     let mut ids: Vec<InodeId> = tree.walk().map(|visit| visit.inode).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -60,24 +70,33 @@ pub(super) fn drop_unstorable_xattrs(tree: &mut Tree) -> Option<Note> {
 }
 
 fn drop_xattrs(tree: &mut Tree, policy: XattrPolicy) -> Option<Note> {
-    let kept = |name: &[u8]| match policy {
+    let message = "extended attributes were left out (--xattrs capabilities or all keeps them)";
+    drop_xattrs_but(tree, message, |name| keeps_xattr(policy, name))
+}
+
+fn keeps_xattr(policy: XattrPolicy, name: &[u8]) -> bool {
+    match policy {
         XattrPolicy::None => false,
         XattrPolicy::Capabilities => name == b"security.capability",
         XattrPolicy::All => true,
-    };
-    drop_xattrs_but(tree, "extended attributes were left out (--xattrs capabilities or all keeps them)", kept)
+    }
 }
 
 fn drop_xattrs_but(tree: &mut Tree, message: &str, kept: impl Fn(&[u8]) -> bool) -> Option<Note> {
     let mut note = Note::new("xattrs-dropped", message, 0);
     for visit in tree.walk().collect::<Vec<_>>() {
-        let Some(xattrs) = tree.inode_mut(visit.inode).metadata.xattrs.take() else { continue };
-        let (keep, dropped): (Xattrs, Xattrs) = xattrs.into_iter().partition(|(name, _)| kept(name));
-        for name in dropped.keys() {
+        for name in take_xattrs(&mut tree.inode_mut(visit.inode).metadata, &kept).keys() {
             note.count += 1;
             note.example(format!("{} of {}", Quoted(name), Quoted(&visit.path)));
         }
-        tree.inode_mut(visit.inode).metadata.xattrs = (!keep.is_empty()).then(|| Box::new(keep));
     }
     (note.count > 0).then_some(note)
+}
+
+/// Takes the extended attributes away that are not `kept`.
+fn take_xattrs(metadata: &mut Metadata, kept: impl Fn(&[u8]) -> bool) -> Xattrs {
+    let xattrs = metadata.xattrs.take().map(|xattrs| *xattrs).unwrap_or_default();
+    let (keep, taken): (Xattrs, Xattrs) = xattrs.into_iter().partition(|(name, _)| kept(name));
+    metadata.xattrs = (!keep.is_empty()).then(|| Box::new(keep));
+    taken
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::flatten::{Contents, Piece};
 use crate::io::{CHUNK_BYTES, Monitor, Reclaimer};
 use crate::model::Quoted;
 use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
-use crate::tree::{FileData, Inode, Kind, Tree};
+use crate::tree::{FileData, Inode, Kind, Tree, Visit};
 
 /// Contents of at least this many bytes are copied inside the kernel; smaller ones join their headers in one buffer.
 const KERNEL_COPY_BYTES_MIN: u64 = 128 << 10;
@@ -40,7 +41,7 @@ pub(super) trait Sink {
 /// How many bytes and names the tar of `tree` has. Known before the first is written, so that free space can be looked at.
 pub(super) fn measure(tree: &Tree) -> (u64, u64) {
     let mut counted = Counted { bytes: 0, names: 0, header: Vec::new() };
-    for_each_member(tree, |member, _| {
+    for_each_member(tree, |_, member, _| {
         counted.header.clear();
         member_header(&mut counted.header, member);
         counted.bytes += counted.header.len() as u64;
@@ -64,7 +65,7 @@ struct Counted {
 pub(super) fn write(tree: &Tree, contents: Contents, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
     let mut reclaimer = contents.spool().cloned().map(Reclaimer::new);
     let mut header = Vec::new();
-    for_each_member(tree, |member, data| {
+    for_each_member(tree, |_, member, data| {
         monitor.check()?;
         header.clear();
         member_header(&mut header, member);
@@ -121,9 +122,9 @@ fn write_contents(
 
 /// Gives every name of the tree in canonical order: the first name of an inode as what it is, later ones as hard links to
 /// the first, so that links always come after their targets.
-fn for_each_member<'a>(
+pub(super) fn for_each_member<'a>(
     tree: &'a Tree,
-    mut each: impl FnMut(&Member<'_>, Option<&'a FileData>) -> Result<()>,
+    mut each: impl FnMut(&Visit, &Member<'_>, Option<&'a FileData>) -> Result<()>,
 ) -> Result<()> {
     let mut first_names: Vec<Option<Box<[u8]>>> = vec![None; tree.inode_count()];
     for visit in tree.walk() {
@@ -138,7 +139,7 @@ fn for_each_member<'a>(
             (None, Kind::CharDevice { major, minor }) => (MemberKind::CharDevice(*major, *minor), None),
             (None, Kind::BlockDevice { major, minor }) => (MemberKind::BlockDevice(*major, *minor), None),
         };
-        each(&Member { path: &visit.path, kind, metadata }, data)?;
+        each(&visit, &Member { path: &visit.path, kind, metadata }, data)?;
         if first.is_none() && *links > 1 {
             *first = Some(visit.path.into());
         }
@@ -146,7 +147,7 @@ fn for_each_member<'a>(
     Ok(())
 }
 
-/// A file that is written from its start.
+/// A file that is written in sequence.
 pub(super) struct FileSink {
     file: Arc<File>,
     position: u64,
@@ -164,11 +165,22 @@ impl FileSink {
         self.position
     }
 
+    /// Goes on at `position`. Nothing may be waiting to be written.
+    pub(super) fn seek(&mut self, position: u64) {
+        debug_assert!(self.buffer.is_empty());
+        self.position = position;
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.buffer, self.position)?;
         self.position += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Whether what is to be copied from there lies where it would be copied to.
+    fn is_here(&self, file: &File, offset: u64) -> bool {
+        offset == self.position + self.buffer.len() as u64 && file.as_raw_fd() == self.file.as_raw_fd()
     }
 
     /// Reads straight into the buffer.
@@ -216,6 +228,12 @@ impl Sink for FileSink {
     }
 
     fn copy(&mut self, file: &File, offset: u64, len: u64, monitor: &Monitor) -> Result<()> {
+        if self.is_here(file, offset) {
+            self.flush().or_kind(ErrorKind::Output)?;
+            self.position += len;
+            monitor.advance(len);
+            return Ok(());
+        }
         let mut copied = 0;
         if len >= KERNEL_COPY_BYTES_MIN && self.kernel_copies {
             self.flush().or_kind(ErrorKind::Output)?;

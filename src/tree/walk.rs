@@ -9,6 +9,8 @@ pub struct Visit {
     pub path: Vec<u8>,
     /// What the name points at.
     pub inode: InodeId,
+    /// The newest layer that wrote the name or anything below it; 0 for the root.
+    pub layer: u32,
 }
 
 type Names<'a> = btree_map::Iter<'a, Box<[u8]>, Dentry>;
@@ -35,12 +37,12 @@ impl<'a> Walk<'a> {
         self.stack.push((self.path.len(), names.iter()));
     }
 
-    fn visit(&mut self, inode: InodeId) -> Visit {
+    fn visit(&mut self, inode: InodeId, layer: u32) -> Visit {
         let path = self.path.clone();
         if let Some(names) = self.tree.directory(inode) {
             self.enter(names);
         }
-        Visit { path, inode }
+        Visit { path, inode, layer }
     }
 }
 
@@ -49,7 +51,7 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<Visit> {
         if let Some(root) = self.root.take() {
-            return Some(self.visit(root));
+            return Some(self.visit(root, 0));
         }
         loop {
             let (parent_bytes, names) = self.stack.last_mut()?;
@@ -61,7 +63,7 @@ impl Iterator for Walk<'_> {
                         self.path.push(b'/');
                     }
                     self.path.extend_from_slice(name);
-                    return Some(self.visit(dentry.inode));
+                    return Some(self.visit(dentry.inode, dentry.layer));
                 }
             }
         }

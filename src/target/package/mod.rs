@@ -238,7 +238,7 @@ fn flattened(
 ) -> Result<Layers> {
     let spool = || output.spool(&request.tmpdir);
     let verify_first = request.jobs.get() == 1 || output.is_stream();
-    let options = flatten::Options { jobs: request.jobs, monitor, spool: &spool, verify_first };
+    let options = flatten::Options { jobs: request.jobs, monitor, spool: &spool, verify_first, forecaster: None };
     let write = |flattened| {
         let scratch = output.scratch(&request.tmpdir)?;
         one_layer(flattened, scratch, request, compression, monitor)
