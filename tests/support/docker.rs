@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::run::{self, convert_to_stdout, host_has, skip};
 
@@ -22,6 +23,14 @@ LABEL org.example.one="1" org.example.quote="say \"hi\""
 ENTRYPOINT ["/bin/show", "fixed word"]
 CMD ["it's", "", "$HOME", "-n", "*"]
 "#;
+
+/// Held by whoever builds or removes an image: a build fails when the layer that it found in the cache goes with the last
+/// image that had it.
+static BUILDS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    BUILDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub struct DockerImage {
     pub name: String,
@@ -57,6 +66,7 @@ impl DockerImage {
 
     /// What a command of Docker's that must succeed prints.
     pub fn docker(&self, arguments: &[&str]) -> Vec<u8> {
+        let _alone = matches!(arguments, ["build" | "rmi", ..]).then(alone);
         let mut command = Command::new("docker");
         // The classic builder needs no plugin.
         let command = command.env("DOCKER_BUILDKIT", "0").current_dir(self.place.path()).args(arguments);
@@ -78,6 +88,7 @@ impl DockerImage {
 
 impl Drop for DockerImage {
     fn drop(&mut self) {
+        let _alone = alone();
         let _ = Command::new("docker").args(["rmi", "--force", &self.name]).output();
     }
 }
