@@ -52,6 +52,7 @@ pub mod tar;
 pub mod target;
 pub mod tree;
 
+#[cfg(feature = "program")]
 #[doc(hidden)]
 pub mod cli;
 

@@ -10,6 +10,7 @@
 
 mod archive;
 mod catalogue;
+#[cfg(feature = "network")]
 mod daemon;
 mod docker;
 mod document;
@@ -18,7 +19,10 @@ mod layout;
 mod members;
 mod oci;
 mod recognise;
+#[cfg(feature = "network")]
 pub mod registry;
+#[cfg(feature = "network")]
+mod remote;
 mod select;
 mod spec;
 mod v1;
@@ -31,13 +35,13 @@ use catalogue::{Catalogue, Found};
 use document::{Documents, Store};
 use layout::Layout;
 use oci::INDEX;
-use registry::Registry;
 
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::Monitor;
-use crate::model::{Digest, Platform, Quoted, Reference};
+use crate::model::{Digest, Platform, Quoted};
 
 pub use catalogue::Candidate;
+#[cfg(feature = "network")]
 pub use daemon::EngineSettings;
 pub use select::Selection;
 pub use spec::Spec;
@@ -55,8 +59,10 @@ pub struct OpenOptions {
     /// The platform that will be selected, so that a source that can choose what it sends does.
     pub platform: Option<Platform>,
     /// How the local engine is found.
+    #[cfg(feature = "network")]
     pub engine: EngineSettings,
     /// How registries are reached.
+    #[cfg(feature = "network")]
     pub registry: registry::Settings,
 }
 
@@ -96,6 +102,7 @@ enum Kind {
     OciArchive,
     OciLayout,
     DockerDaemon,
+    #[cfg(feature = "network")]
     Registry,
 }
 
@@ -106,6 +113,7 @@ impl Kind {
             Kind::OciArchive => "oci-archive",
             Kind::OciLayout => "oci",
             Kind::DockerDaemon => "docker-daemon",
+            #[cfg(feature = "network")]
             Kind::Registry => "docker",
         }
     }
@@ -160,8 +168,14 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Spec::OciArchive { path, .. } => open_archive(path, Some(Kind::OciArchive), options, monitor),
         Spec::OciLayout { path, .. } => open_layout(path),
         Spec::Stdin => open_stdin(options, monitor),
-        Spec::DockerDaemon(word) => open_engine(word, options, monitor),
-        Spec::Registry(name) => open_registry(name, options, monitor),
+        #[cfg(feature = "network")]
+        Spec::DockerDaemon(word) => remote::open_engine(word, options, monitor),
+        #[cfg(feature = "network")]
+        Spec::Registry(name) => remote::open_registry(name, options, monitor),
+        #[cfg(not(feature = "network"))]
+        Spec::DockerDaemon(_) | Spec::Registry(_) => {
+            Err(Error::new(ErrorKind::Unsupported, "this library was built without its feature \"network\""))
+        }
     };
     let mut source = opened.doing(|| format!("opening {spec}"))?;
     source.wanted = spec.image().map(str::to_string);
@@ -180,17 +194,6 @@ fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor
 
 fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     read_archive(Archive::of_stdin("standard input".to_string(), options, monitor)?, None, "from standard input")
-}
-
-/// Has an engine export one image, as `docker save` does, and reads that archive.
-fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
-    let export = daemon::export(word, options.platform.as_ref(), &options.engine, monitor)?;
-    let at_least = export.at_least();
-    let place = Quoted(word.as_bytes()).to_string();
-    // The bytes of two exports differ (in times, at least): their hash says nothing.
-    let options = OpenOptions { stream_hash: StreamHash::Unneeded, ..options.clone() };
-    let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
-    read_archive(archive, Some(Kind::DockerDaemon), &place)
 }
 
 /// Reads an archive: as a docker-archive when it has the documents of one, for these say more.
@@ -225,16 +228,6 @@ fn other_kind(asked: Kind) -> Error {
     };
     Error::new(ErrorKind::InvalidImage, format!("the archive has no {lacks}: it seems to be {has}"))
         .hint(format!("write {instead}, or just PATH"))
-}
-
-/// Asks a registry for the documents that a name leads to: no more of them than are needed to choose.
-fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
-    let reference: Reference = name.parse()?;
-    let (registry, digest) = Registry::open(&reference, options, monitor)?;
-    let mut catalogue = Catalogue::default();
-    oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
-    let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, stream: None })
 }
 
 fn open_layout(path: &Path) -> Result<Source> {

@@ -35,6 +35,7 @@ pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Resu
 
 /// Adds the images that the manifest or index with this digest leads to, under this name. Where an index says for which
 /// platforms its manifests are, they are not read yet: see [`complete`].
+#[cfg(feature = "network")]
 pub(super) fn read_from(
     documents: &Documents<'_>,
     catalogue: &mut Catalogue,
