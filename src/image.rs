@@ -50,6 +50,11 @@ pub trait Blobs: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the region of a blob is all of an unnamed file of ours, which may become an output.
+    fn is_adoptable(&self, _blob: &BlobRef) -> bool {
+        false
+    }
+
     /// What the user should know about how blobs were read until now: of several mirrors one failed, for example.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -450,6 +450,46 @@ fn layers_that_come_as_streams_are_the_same() {
     }
 }
 
+/// What is unpacked anyway is unpacked to files that become the layout's blobs, where they may stay as they are.
+#[test]
+fn layers_of_a_stream_are_written_once() {
+    use std::os::unix::fs::MetadataExt as _;
+    let place = Place::new();
+    fs::write(place.path("x.tar"), large()).unwrap();
+    fs::write(place.path("x.tar.gz"), archives::gzip(&large())).unwrap();
+    place.done("x.tar --to oci -o expected");
+    let options = sif_convert::OpenOptions {
+        tmpdir: place.path("tmp"),
+        adopting: Some(place.path("")),
+        want_layers: true,
+        ..sif_convert::OpenOptions::default()
+    };
+    let spec = sif_convert::Spec::parse(place.path("x.tar.gz").as_os_str()).unwrap();
+    let source = sif_convert::open(&spec, &options, &sif_convert::Monitor::default()).unwrap();
+    let image = source.select(&sif_convert::Selection::default()).unwrap();
+    let unpacked = |layer: &sif_convert::image::Layer| {
+        let region = image.blobs.region(&layer.blob).unwrap().unwrap();
+        (layer.diff_id.unwrap().hex(), region.file.metadata().unwrap().ino())
+    };
+    let unpacked: Vec<(String, u64)> = image.layers.iter().map(unpacked).collect();
+    assert!(unpacked.len() > 2);
+    let request = request(Format::Oci, None, place.path("adopted"), place.path("tmp"));
+    sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(())).unwrap();
+    assert!(files_below(&place.path("adopted")) == files_below(&place.path("expected")));
+    for (hex, inode) in unpacked {
+        let blob = fs::metadata(place.path("adopted/blobs/sha256").join(hex)).unwrap();
+        assert_eq!((blob.ino(), blob.mode() & 0o7777), (inode, 0o644));
+    }
+    // The program does the same, into a layout that is there too, and what may not stay is compressed.
+    place.done("x.tar.gz --to oci -o program");
+    place.done("x.tar.gz --to oci -o program --tag again");
+    place.done("x.tar.gz --to oci -o zstd --compression zstd");
+    assert!(place.images("zstd")[0].layer_types().iter().all(|kind| kind.ends_with("+zstd")));
+    let blobs = |name: &str| files_below(&place.path(name).join("blobs"));
+    assert!(blobs("expected").keys().all(|blob| blobs("program").contains_key(blob)));
+    assert_eq!(place.images("program").len(), 2);
+}
+
 fn request(format: Format, compression: Option<Compression>, output: PathBuf, tmpdir: PathBuf) -> Request {
     Request {
         format,

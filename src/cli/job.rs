@@ -20,7 +20,7 @@ use super::printer::Voice;
 use super::registry;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
-use crate::io::Monitor;
+use crate::io::{Monitor, directory_of};
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Note, Quoted};
 use crate::target::{
@@ -71,6 +71,7 @@ impl Job {
         };
         Ok(Job {
             open: OpenOptions {
+                adopting: adopting(format, &destination, arguments.image.flatten),
                 stream_hash,
                 registry: registry::settings(&arguments.registry, &spec, environment)?,
                 ..open_options(&arguments.choice, true, environment)?
@@ -81,6 +82,17 @@ impl Job {
             expect_sha256,
             source: spec,
         })
+    }
+}
+
+/// Where layers of a stream may be put so that they need not be written twice: on the file system of a layout that takes
+/// them as they are.
+fn adopting(format: Format, destination: &Destination, flatten: bool) -> Option<PathBuf> {
+    match destination {
+        Destination::Path(path) if format == Format::Oci && !flatten => {
+            Some(if path.is_dir() { path.clone() } else { directory_of(path).to_path_buf() })
+        }
+        _ => None,
     }
 }
 

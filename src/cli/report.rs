@@ -18,6 +18,7 @@ use super::exit::Failure;
 use super::printer;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
+use crate::io::directory_of;
 use crate::model::{Digest, Note, Quoted, Timestamp};
 use crate::target::{Destination, Outcome, PackRequest, Packed, Request};
 
@@ -287,10 +288,6 @@ impl Place {
         };
         written.or_kind(ErrorKind::Output).doing(|| "writing the report")
     }
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Puts `bytes` at `path`, whole and durable, or leaves what was there.

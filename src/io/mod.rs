@@ -20,7 +20,7 @@ pub use compress::{Compressor, StreamCodec};
 pub use decompress::{Codec, decoder};
 pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
-pub use output::{Output, directory_of, free_bytes, is_stream};
+pub use output::{Output, directory_of, free_bytes, is_stream, unnamed_file};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};

@@ -156,6 +156,12 @@ pub fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// A file without a name in `directory`, for its owner only, which can be given one on that file system; `None` where that
+/// is not to be had.
+pub fn unnamed_file(directory: &Path) -> Option<File> {
+    unnamed(directory, 0o600)
+}
+
 pub(super) fn unnamed(directory: &Path, mode: u32) -> Option<File> {
     // The name is given through /proc, which a bare chroot may lack.
     if !Path::new("/proc/self/fd").exists() {

@@ -37,6 +37,11 @@ impl Scratch {
         Ok(Scratch { file: Arc::new(file), path, kept: false, mode })
     }
 
+    /// Takes over a file without a name: from now on it is nobody else's to write to.
+    pub fn adopt(unnamed: Arc<File>, mode: u32) -> Self {
+        Scratch { file: unnamed, path: None, kept: false, mode }
+    }
+
     /// The file, to be written and read.
     pub fn file(&self) -> &Arc<File> {
         &self.file

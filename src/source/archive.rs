@@ -1,17 +1,16 @@
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::document::Store;
 use super::members::{Contents, Members};
-use super::recognise;
-use super::{OpenOptions, StreamHash, spec};
+use super::{OpenOptions, StreamHash, keep, recognise, spec};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs};
 use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, decoder};
-use crate::model::{Digest, Quoted};
+use crate::model::Digest;
 
 /// An archive, from a file or from a stream: blobs are its members.
 pub(super) struct Archive {
@@ -102,9 +101,13 @@ impl Blobs for Archive {
         self.name.clone()
     }
 
+    fn is_adoptable(&self, blob: &BlobRef) -> bool {
+        matches!(self.contents(&blob.key), Ok(Contents::Own(_)))
+    }
+
     fn region(&self, blob: &BlobRef) -> Result<Option<Region>> {
         Ok(match self.contents(&blob.key)? {
-            Contents::Region(region) => Some(region.clone()),
+            Contents::Region(region) | Contents::Own(region) => Some(region.clone()),
             Contents::Kept(_) | Contents::Passed(_) | Contents::NoDocument(_) => None,
         })
     }
@@ -160,9 +163,10 @@ fn unpack(mut decoded: impl Read, at_least: Option<u64>, options: &OpenOptions, 
     if !options.want_layers {
         return Members::of_stream(BufReader::with_capacity(CHUNK_BYTES, whole), monitor);
     }
-    let file = spool(whole, at_least, &options.tmpdir, monitor)?;
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::Other)?;
-    Members::of_region(&region, monitor)
+    match &options.adopting {
+        Some(directory) => keep::members(whole, at_least, &options.tmpdir, directory, monitor),
+        None => Members::of_region(&keep::all(whole, at_least, &options.tmpdir, monitor)?, monitor),
+    }
 }
 
 /// Reads what is left of a stream: what follows the end marker of a tar, or the end of a compressed stream.
@@ -196,43 +200,6 @@ fn expected_stream(
         }
         _ => Ok((members?, (digest, bytes))),
     }
-}
-
-/// Copies a stream to an unlinked file in `tmpdir`: it vanishes with the last handle, whatever happens to us.
-fn spool(mut stream: impl Read, at_least: Option<u64>, tmpdir: &Path, monitor: &Monitor) -> Result<File> {
-    let directory = Quoted(tmpdir.as_os_str().as_encoded_bytes()).to_string();
-    let no_space = |error: Error| {
-        error
-            .doing(format!("unpacking the archive to a temporary file in {directory}"))
-            .hint("free some space there or name another directory with --tmpdir")
-    };
-    let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output).map_err(no_space)?;
-    has_room(&file, at_least).map_err(no_space)?;
-    let mut writer = &file;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        monitor.check()?;
-        match stream.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => writer.write_all(&chunk[..count]).or_kind(ErrorKind::Output).map_err(no_space)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(ErrorKind::InvalidImage, error)),
-        }
-    }
-    writer.rewind().or_kind(ErrorKind::Output)?;
-    Ok(file)
-}
-
-/// What can be known before anything is written: whether the least that will be needed is there.
-fn has_room(file: &File, at_least: Option<u64>) -> Result<()> {
-    let Some(needed) = at_least else { return Ok(()) };
-    let about = rustix::fs::fstatvfs(file).map_err(io::Error::from).or_kind(ErrorKind::Output)?;
-    let free = about.f_bavail.saturating_mul(about.f_frsize);
-    if free < needed {
-        let message = format!("{needed} bytes are needed at least, {free} are free");
-        return Err(Error::new(ErrorKind::NoSpace, message));
-    }
-    Ok(())
 }
 
 /// Reads until `buffer` is full or the stream ends.

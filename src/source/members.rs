@@ -38,6 +38,8 @@ enum Member {
 pub(super) enum Contents {
     /// In the file.
     Region(Region),
+    /// All of an unnamed file that holds nothing else.
+    Own(Region),
     /// In memory.
     Kept(Arc<[u8]>),
     /// Passed over: this many bytes of a compressed archive that was only looked at, too many for a document.
@@ -50,7 +52,7 @@ impl Contents {
     /// How many bytes are stored.
     pub(super) fn len(&self) -> u64 {
         match self {
-            Contents::Region(region) => region.len,
+            Contents::Region(region) | Contents::Own(region) => region.len,
             Contents::Kept(bytes) => bytes.len() as u64,
             Contents::Passed(len) | Contents::NoDocument(len) => *len,
         }
@@ -59,7 +61,7 @@ impl Contents {
     /// A reader over the stored bytes.
     pub(super) fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match self {
-            Contents::Region(region) => Ok(Box::new(region.reader())),
+            Contents::Region(region) | Contents::Own(region) => Ok(Box::new(region.reader())),
             Contents::Kept(bytes) => Ok(Box::new(Cursor::new(Arc::clone(bytes)))),
             Contents::Passed(_) => Err(Error::new(
                 ErrorKind::Bug,
@@ -110,7 +112,7 @@ impl Members {
     }
 
     /// A later member of the same name replaces an earlier one, as in tar.
-    fn insert(&mut self, entry: &Entry, contents: Contents) -> Result<()> {
+    pub(super) fn insert(&mut self, entry: &Entry, contents: Contents) -> Result<()> {
         if entry.segments.is_some() {
             let message = format!("member {} is stored as a sparse file", Quoted(&entry.raw_path));
             return Err(Error::new(ErrorKind::Unsupported, message).hint("pack the archive again without --sparse"));

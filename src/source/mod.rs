@@ -14,6 +14,7 @@ mod catalogue;
 mod daemon;
 mod docker;
 mod document;
+mod keep;
 mod layers;
 mod layout;
 mod members;
@@ -51,6 +52,9 @@ pub use spec::Spec;
 pub struct OpenOptions {
     /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
+    /// A directory on whose file system the layers of an archive that is unpacked may become a part of the output as they
+    /// are, where there is such an output.
+    pub adopting: Option<PathBuf>,
     /// Whether layers will be read. Without them nothing is written: documents of a compressed archive are kept in memory
     /// and reading a layer of it fails.
     pub want_layers: bool,

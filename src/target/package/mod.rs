@@ -210,6 +210,7 @@ fn layers(
         keeps_compressed: request.format != Format::DockerArchive,
         compression,
         own_files,
+        mode: request.output_mode,
         scratch: &scratch,
         give_up: AtomicBool::new(false),
     };
@@ -220,10 +221,10 @@ fn layers(
 }
 
 /// How many bytes the layers take at least, as they are stored.
+/// Bytes of the layers that are to be written.
 fn stored_bytes(image: &Image) -> Result<u64> {
-    let sizes = image
-        .layers
-        .iter()
+    let written = image.layers.iter().filter(|layer| !image.blobs.is_adoptable(&layer.blob));
+    let sizes = written
         .map(|layer| Ok(image.blobs.region(&layer.blob)?.map_or(layer.blob.size.unwrap_or(0), |region| region.len)));
     sizes.sum()
 }

@@ -53,6 +53,8 @@ pub(super) struct Stage<'a> {
     pub(super) compression: Option<StreamCodec>,
     /// Whether each needs a file of its own, also where its bytes could stay where they are.
     pub(super) own_files: bool,
+    /// The permission bits of a file that becomes one as it is.
+    pub(super) mode: u32,
     /// Makes such files.
     pub(super) scratch: &'a (dyn Fn() -> Result<Scratch> + Sync),
     /// Set when one layer has failed, so that the others stop.
@@ -101,7 +103,7 @@ impl Stage<'_> {
             Some((region, _)) => region.len,
             None => self.image.layers[at].blob.size.unwrap_or(0),
         };
-        self.monitor.begin(Phase::Read, wanted.iter().map(|&at| stored_bytes(at) * self.passes(&there[at])).sum());
+        self.monitor.begin(Phase::Read, wanted.iter().map(|&at| stored_bytes(at) * self.passes(at, &there[at])).sum());
         // The largest first, because it decides how long it all takes.
         wanted.sort_by_key(|&at| std::cmp::Reverse((stored_bytes(at), at)));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.get()).build();
@@ -122,8 +124,8 @@ impl Stage<'_> {
     }
 
     /// How many times the stored bytes are read.
-    fn passes(&self, there: &Option<(Region, Codec)>) -> u64 {
-        let copies = u64::from(self.own_files);
+    fn passes(&self, at: usize, there: &Option<(Region, Codec)>) -> u64 {
+        let copies = u64::from(self.own_files && !self.is_adoptable(at));
         match there {
             Some((_, codec)) if self.is_compressed_anew(*codec) => 1,
             Some((_, Codec::None)) => 1 + copies,
@@ -173,6 +175,11 @@ impl Stage<'_> {
             return Err(Error::new(ErrorKind::Other, "given up"));
         }
         Ok(())
+    }
+
+    /// Whether the layer lies in a file that can become its blob.
+    fn is_adoptable(&self, at: usize) -> bool {
+        self.image.blobs.is_adoptable(&self.image.layers[at].blob)
     }
 
     fn staged(&self) -> bool {
@@ -226,10 +233,14 @@ impl Stage<'_> {
         }
     }
 
-    /// Leaves stored bytes as they are: copied where they need a file of their own, while they are hashed and decoded.
+    /// Leaves stored bytes as they are: copied where they need a file of their own and do not lie in one that can become it,
+    /// while they are hashed and decoded.
     fn keep(&self, at: usize, local: Local) -> Result<Blob> {
         let own = || match &local.own {
             Some(own) => Ok(Some(Arc::clone(own))),
+            None if self.own_files && self.is_adoptable(at) => {
+                Ok(Some(Arc::new(Scratch::adopt(Arc::clone(&local.region.file), self.mode))))
+            }
             None if self.own_files => self.copy(&local.region).map(Some),
             None => Ok(None),
         };
