@@ -46,6 +46,8 @@ struct Checksums {
     partition: String,
 }
 
+/// What of a partition is hashed last, in bytes: as much as a squashfs writes last.
+const START_BYTES: u64 = 96;
 /// The most that is read before the partition, in bytes: configs are at most a few MiB.
 const HEAD_BYTES_MAX: u64 = 64 << 20;
 /// Hexadecimal digits of a checksum.
@@ -69,17 +71,47 @@ pub fn unsealed(image: &str, options: Option<&str>) -> Vec<u8> {
     text(image, options, env!("CARGO_PKG_VERSION"), 0, 0)
 }
 
-/// Computes the checksums of a finished container and writes them into its object.
+/// The checksum of a partition that is being written: of its bytes in the order in which an image of a file system is
+/// written, from byte [`START_BYTES`] on and the start at the very end. So the file need not be read once more.
+pub struct PartitionSum {
+    hash: Xxh3,
+    next: u64,
+}
+
+impl Default for PartitionSum {
+    fn default() -> Self {
+        PartitionSum { hash: Xxh3::new(), next: START_BYTES }
+    }
+}
+
+impl PartitionSum {
+    /// Takes in `bytes`, which have been written at `position` in the partition.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Bug`] when they were written in another order.
+    pub fn add(&mut self, bytes: &[u8], position: u64) -> Result<()> {
+        let starts = position == 0 && bytes.len() as u64 == START_BYTES && self.next != u64::MAX;
+        if position != self.next && !starts {
+            return Err(Error::new(ErrorKind::Bug, format!("a partition was written out of order, at {position}")));
+        }
+        self.hash.update(bytes);
+        self.next = if starts { u64::MAX } else { self.next + bytes.len() as u64 };
+        Ok(())
+    }
+}
+
+/// Computes the checksums of a finished container, whose partition has the checksum `partition`, and writes them into its
+/// object.
 ///
 /// # Errors
 /// [`ErrorKind::Output`] when the file cannot be read back or written; [`ErrorKind::Bug`] when it has no such object.
-pub fn seal(file: &Arc<File>, monitor: &Monitor) -> Result<()> {
+pub fn seal(file: &Arc<File>, partition: &PartitionSum) -> Result<()> {
     let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
     let container = Container::open(region)?;
     let bug = || Error::new(ErrorKind::Bug, "the container has no object for its checksums");
     let (seal, at) = read(&container)?.ok_or_else(bug)?;
-    let (head, partition) = checksums(&container, at, monitor)?;
-    let bytes = text(&seal.image, seal.options.as_deref(), &seal.version, head, partition);
+    let (head, _) = head_checksum(&container, at)?;
+    let bytes = text(&seal.image, seal.options.as_deref(), &seal.version, head, partition.hash.digest128());
     file.write_all_at(&bytes, at).or_kind(ErrorKind::Output)
 }
 
@@ -108,7 +140,8 @@ pub fn check(container: &Container, monitor: &Monitor) -> Result<Option<Vec<Find
         let message = "the object with the checksums is there, but its descriptor does not say so";
         return Ok(lost.then(|| vec![Finding::error(TABLE_OFFSET as u64, "checksums-lost", message)]));
     };
-    let (head, partition) = checksums(container, at, monitor)?;
+    let (head, partition) = head_checksum(container, at)?;
+    let partition = hash_partition(&partition, monitor)?;
     let mut findings = Vec::new();
     if seal.checksums.head != format!("xxh3:{head:032x}") {
         let message = "the header, a descriptor, the definition or a JSON object is not what was written";
@@ -126,7 +159,8 @@ pub fn check(container: &Container, monitor: &Monitor) -> Result<Option<Vec<Find
     Ok(Some(findings))
 }
 
-fn checksums(container: &Container, at: u64, monitor: &Monitor) -> Result<(u128, u128)> {
+/// The checksum of all before the partition, and where that is.
+fn head_checksum(container: &Container, at: u64) -> Result<(u128, Region)> {
     let primary = container.primary().ok_or_else(|| Error::new(ErrorKind::InvalidImage, "there is no partition"))?;
     let partition = container.data(primary)?;
     let end = partition.offset - container.file().offset;
@@ -134,7 +168,7 @@ fn checksums(container: &Container, at: u64, monitor: &Monitor) -> Result<(u128,
     normalise(&mut head, primary.id as usize, at as usize);
     let mut hash = Xxh3::new();
     hash.update(&head);
-    Ok((hash.digest128(), hash_region(&partition, monitor)?))
+    Ok((hash.digest128(), partition))
 }
 
 /// Everything before the partition: a definition and a few documents.
@@ -161,15 +195,21 @@ fn normalise(head: &mut [u8], descriptors: usize, at: usize) {
     }
 }
 
-fn hash_region(region: &Region, monitor: &Monitor) -> Result<u128> {
+/// What a [`PartitionSum`] of the same bytes is.
+fn hash_partition(partition: &Region, monitor: &Monitor) -> Result<u128> {
     let mut hash = Xxh3::new();
-    let mut reader = region.reader();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        monitor.check()?;
-        match io::Read::read(&mut reader, &mut buffer).or_kind(ErrorKind::SourceUnavailable)? {
-            0 => return Ok(hash.digest128()),
-            count => hash.update(&buffer[..count]),
+    let start = START_BYTES.min(partition.len);
+    let parts = [partition.slice(start, partition.len - start), partition.slice(0, start)];
+    for part in parts.into_iter().flatten() {
+        let mut reader = part.reader();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            monitor.check()?;
+            match io::Read::read(&mut reader, &mut buffer).or_kind(ErrorKind::SourceUnavailable)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
         }
     }
+    Ok(hash.digest128())
 }

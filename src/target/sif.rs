@@ -1,16 +1,17 @@
 //! A flattened image as a SIF: definition, JSON objects, and a squashfs that is written at its final place.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::options::{Compression, Request};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::flatten::{Contents, Flattened};
 use crate::io::{Monitor, Output};
 use crate::model::{Digest, Note, Quoted, Timestamp};
-use crate::sif::{self, Architecture, LAUNCH_SCRIPT, Plan};
+use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
 use crate::singularity::Prepared;
-use crate::squashfs::{self, Attributes, FileSource, FileStore, Node, NodeId, Options, Summary, Writer};
+use crate::squashfs::{self, Attributes, FileSource, FileStore, Node, NodeId, Options, Store, Summary, Writer};
 use crate::tree::{FileData, Inode, InodeId, Kind, Tree};
 
 /// zstd level where none is given: smaller than gzip at most of its speed.
@@ -65,7 +66,9 @@ pub(super) fn write(
     })?;
     let mut file = &**output.file();
     plan.write_objects(&mut file)?;
-    let store = FileStore { file: Arc::clone(output.file()), offset: plan.partition_offset() };
+    let sum = Arc::new(Mutex::new(PartitionSum::default()));
+    let file_store = FileStore { file: Arc::clone(output.file()), offset: plan.partition_offset() };
+    let store = SummedStore { inner: file_store, sum: Arc::clone(&sum) };
     let options = Options {
         compression: compression(request)?,
         mkfs_time: made.time.seconds.clamp(0, u32::MAX.into()) as u32,
@@ -76,7 +79,7 @@ pub(super) fn write(
     let bytes = plan.finish(&mut file, summary.padded_bytes)?;
     // Decoded contents that lay behind the output are not wanted any more.
     output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
-    sif::seal(output.file(), monitor)?;
+    sif::seal(output.file(), &sum.lock().unwrap_or_else(PoisonError::into_inner))?;
     Ok((bytes, notes(&summary)))
 }
 
@@ -86,14 +89,28 @@ fn notes(summary: &Summary) -> Vec<Note> {
     (clamped > 0).then(|| Note::new("times-clamped", message, clamped)).into_iter().collect()
 }
 
-fn write_squashfs(flattened: Flattened, store: FileStore, options: Options, monitor: &Monitor) -> Result<Summary> {
+/// The partition, whose checksum is computed as it is written.
+struct SummedStore {
+    inner: FileStore,
+    sum: Arc<Mutex<PartitionSum>>,
+}
+
+impl Store for SummedStore {
+    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.inner.write_at(bytes, position)?;
+        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.add(bytes, position).map_err(Error::into_io)
+    }
+}
+
+fn write_squashfs(flattened: Flattened, store: SummedStore, options: Options, monitor: &Monitor) -> Result<Summary> {
     let Flattened { tree, contents, .. } = flattened;
     let contents = Arc::new(contents);
     let root = attributes(tree.inode(Tree::ROOT));
     let mut writer = Writer::new(store, options, &root, monitor)?;
     let mut nodes: Vec<Option<NodeId>> = vec![None; tree.inode_count()];
     // The directories that lead to the name at hand, the root first.
-    let mut parents = vec![Writer::<FileStore>::ROOT];
+    let mut parents = vec![Writer::<SummedStore>::ROOT];
     for visit in tree.walk().skip(1) {
         let depth = visit.path.iter().filter(|&&byte| byte == b'/').count();
         parents.truncate(depth + 1);
