@@ -179,7 +179,7 @@ fn a_batch_is_an_array_job_of_slurm() {
         return;
     }
     let batch = Batch::new("0");
-    let output = batch.command("slurm-array", &["--at-once", "2", "--wait", "list", "out"]).output().unwrap();
+    let output = batch.command("slurm-array", &["--at-once", "6", "--wait", "list", "out"]).output().unwrap();
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     batch.assert_all_there_but_the_bad_one();
