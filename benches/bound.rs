@@ -1,5 +1,6 @@
 //! What a conversion of a gzip OCI layout cannot be faster than, and how fast it is: each piece of work alone on one
-//! core, added and divided by the cores, beside the conversion itself, in one run.
+//! core, added and divided by the cores, beside the conversion itself, in one run. Pieces and conversions take turns,
+//! `ROUNDS` times (default 5), for machines are not equally fast all the time.
 //!
 //! `cargo bench --bench bound -- LAYOUT [DIRECTORY]`: an OCI layout with gzip layers, and where output goes (default: beside
 //! the layout; a tmpfs with room for twice the image keeps the disk out of it).
@@ -16,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 const CHUNK_BYTES: usize = 256 << 10;
 
-fn seconds(work: impl FnOnce()) -> f64 {
+fn seconds<T>(work: impl FnOnce() -> T) -> f64 {
     let start = Instant::now();
-    work();
+    std::hint::black_box(work());
     start.elapsed().as_secs_f64()
 }
 
@@ -57,6 +58,7 @@ fn main() {
         println!("bound: give an OCI layout with gzip layers: cargo bench --bench bound -- LAYOUT [DIRECTORY]");
         return;
     };
+    let rounds: usize = std::env::var("ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
     let directory = arguments.get(1).map_or_else(|| layout.parent().unwrap().to_path_buf(), PathBuf::from);
     let place = tempfile::tempdir_in(&directory).unwrap();
     let layers = layers(&layout);
@@ -66,42 +68,41 @@ fn main() {
     // Warms the pages that the copy below writes to, too.
     layers.iter().for_each(|layer| bytes += drain(inflate(layer), |chunk| unpacked.write_all(chunk).unwrap()));
 
-    let inflating = seconds(|| {
-        layers.iter().for_each(|layer| {
-            drain(inflate(layer), |_| {});
-        })
-    });
     let hash = |path: &Path| {
         let mut hasher = Sha256::new();
         drain(File::open(path).unwrap(), |chunk| hasher.update(chunk));
         std::hint::black_box(hasher.finalize());
     };
-    let hashing_stored = seconds(|| layers.iter().for_each(|layer| hash(layer)));
-    let hashing_plain = seconds(|| hash(&plain));
     let copy = place.path().join("copy");
-    std::fs::copy(&plain, &copy).unwrap();
-    std::fs::remove_file(&copy).unwrap();
-    let copying = seconds(|| {
-        std::fs::copy(&plain, &copy).unwrap();
-    });
-    std::fs::remove_file(&copy).unwrap();
-    std::fs::remove_file(&plain).unwrap();
-
-    let cores = std::thread::available_parallelism().unwrap().get() as f64;
-    let bound = (inflating + hashing_stored + hashing_plain + copying) / cores;
     let output = place.path().join("out.tar");
     let convert = || {
-        let _ = std::fs::remove_file(&output);
         let mut command = Command::new(env!("CARGO_BIN_EXE_convert"));
         command.arg(format!("oci:{}", layout.display())).args(["--to", "rootfs", "-q", "-o"]).arg(&output);
-        seconds(|| assert!(command.status().unwrap().success()))
+        assert!(command.status().unwrap().success());
     };
-    let mut runs: Vec<f64> = (0..3).map(|_| convert()).collect();
-    runs.sort_by(f64::total_cmp);
+    // Pages that the copy and the conversions write to are warm then.
+    std::fs::copy(&plain, &copy).unwrap();
+    std::fs::remove_file(&copy).unwrap();
+    let mut taken: [Vec<f64>; 5] = Default::default();
+    for _ in 0..rounds {
+        taken[0].push(seconds(|| layers.iter().map(|layer| drain(inflate(layer), |_| {})).sum::<u64>()));
+        taken[1].push(seconds(|| layers.iter().for_each(|layer| hash(layer))));
+        taken[2].push(seconds(|| hash(&plain)));
+        taken[3].push(seconds(|| std::fs::copy(&plain, &copy).unwrap()));
+        std::fs::remove_file(&copy).unwrap();
+        taken[4].push(seconds(convert));
+        std::fs::remove_file(&output).unwrap();
+    }
 
-    println!("{} layers, {bytes} bytes uncompressed, {cores} cores", layers.len());
-    println!(
-        "inflate {inflating:.2} s, SHA-256 stored {hashing_stored:.2} s, plain {hashing_plain:.2} s, copy {copying:.2} s"
-    );
-    println!("bound {bound:.2} s, convert {:.2} s (median of 3), ratio {:.2}", runs[1], runs[1] / bound);
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    println!("{} layers, {bytes} bytes uncompressed, {cores} cores, medians of {rounds} rounds", layers.len());
+    let [inflating, stored, plain, copying, converting] = taken.map(median);
+    let bound = (inflating + stored + plain + copying) / cores;
+    println!("inflate {inflating:.2} s, SHA-256 stored {stored:.2} s, plain {plain:.2} s, copy {copying:.2} s");
+    println!("bound {bound:.2} s, convert {converting:.2} s, ratio {:.2}", converting / bound);
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
 }
