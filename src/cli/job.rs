@@ -1,9 +1,6 @@
 //! The command line as meaning: every choice made, once, before anything is opened.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt::Display;
-use std::io::Read;
-use std::num::NonZeroUsize;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,14 +15,11 @@ use super::names::default_output;
 use super::open::{EngineSettings, OpenOptions, Selection, Spec, StreamHash};
 use super::printer::Voice;
 use super::registry;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::image::Image;
-use crate::io::{Monitor, directory_of};
-use crate::medperf;
-use crate::model::{BindTarget, Digest, EntryPath, Note, Quoted};
-use crate::target::{
-    Compression, Destination, Format, IfExists, ImageName, Outcome, Request, XattrPolicy, hash_file, verify_sif,
-};
+use super::values::{bind_targets, entry_paths, expected, jobs, label, mode, parsed, source_date_epoch, tag, usage};
+use crate::error::{Error, Result};
+use crate::io::directory_of;
+use crate::model::{Digest, Quoted};
+use crate::target::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
 
 /// One conversion, ready to run.
 #[derive(Debug)]
@@ -94,60 +88,6 @@ fn adopting(format: Format, destination: &Destination, flatten: bool) -> Option<
         }
         _ => None,
     }
-}
-
-impl Job {
-    /// The output that is there already, where it may be used instead of a new one: it was made from this image with the
-    /// same choices, and it is whole. `None` where there is none, or it is to be replaced; `notes` says why, then.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Output`] when it was made from something else, [`ErrorKind::Mismatch`] when it is damaged.
-    pub(super) fn reusable(&self, image: &Image, notes: &mut Vec<Note>, monitor: &Monitor) -> Result<Option<Outcome>> {
-        let Destination::Path(path) = &self.request.destination else { return Ok(None) };
-        if !self.request.if_exists.reuses() || !path.exists() {
-            return Ok(None);
-        }
-        match self.existing(path, image, monitor) {
-            Ok(outcome) => Ok(Some(outcome)),
-            Err(error) if self.request.if_exists == IfExists::Update && is_about_the_file(&error) => {
-                notes.push(Note::new("output-replaced", format!("the output that was there is replaced: {error}"), 1));
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn existing(&self, path: &Path, image: &Image, monitor: &Monitor) -> Result<Outcome> {
-        let hint = "add --force to replace it, or name another file with -o";
-        let whole = verify_sif(path, self.request.jobs, monitor).map_err(|error| error.hint(hint))?;
-        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
-        if whole.image != Some(image.id().to_string()) {
-            let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
-            return refuse(format!("output {path:?} exists and was made from {made}, not from image {}", image.id()));
-        }
-        if whole.choices != self.request.choices() {
-            return refuse(format!("output {path:?} exists and was made from this image with other options"));
-        }
-        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
-        let sha256 = if self.request.hash_output { Some(hash_file(path, monitor)?) } else { None };
-        let note = Note::new("output-reused", "the output was there already, whole, and is used as it is", 1);
-        Ok(Outcome {
-            size,
-            sha256,
-            entries: whole.names,
-            image_id: None,
-            manifest_digest: None,
-            layer_entries: 0,
-            layer_bytes: 0,
-            diff_ids: image.config.diff_ids()?,
-            notes: whole.notes.into_iter().chain([note]).collect(),
-        })
-    }
-}
-
-/// Whether the file that is there is at fault, and not the user who stopped us or a bug.
-fn is_about_the_file(error: &Error) -> bool {
-    !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Bug)
 }
 
 /// Parses the SOURCE word.
@@ -385,15 +325,6 @@ fn refuse_image_options(format: Format, image: &ImageOptions) -> Result<()> {
     }
 }
 
-pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
-    match output.jobs.as_deref() {
-        None => Ok(environment.parallelism),
-        Some(text) => text.parse().map_err(|_| {
-            usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 up")
-        }),
-    }
-}
-
 fn if_exists(output: &OutputOptions, format: Format) -> Result<IfExists> {
     match output.if_exists {
         Some(WhenThere::Replace) if format == Format::Oci => Err(never_replaced("--if-exists replace")),
@@ -442,87 +373,15 @@ fn output_mode(output: &OutputOptions, format: Format, environment: &Environment
     mode(output.mode.as_deref(), usual, environment)
 }
 
-/// Permission bits as given, else the usual ones less the umask.
-pub(super) fn mode(text: Option<&str>, usual: u32, environment: &Environment) -> Result<u32> {
-    let Some(text) = text else { return Ok(usual & !environment.umask) };
-    let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
-    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
-    mode.ok_or_else(|| {
-        usage(
-            format!("option --mode: {text:?} is not a file mode"),
-            "write octal permissions from 000 to 777, such as 644",
-        )
-    })
-}
-
-/// The reproducible-builds.org specification: an ASCII integer, and an error where it is malformed.
-pub(super) fn source_date_epoch(environment: &Environment) -> Result<Option<i64>> {
-    let Some(value) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
-    match value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()) {
-        Some(seconds) => Ok(Some(seconds)),
-        None => Err(usage(
-            format!("environment SOURCE_DATE_EPOCH: {} is not a number of seconds", Quoted(value.as_bytes())),
-            "set it to whole seconds since 1970, or unset it",
-        )),
-    }
-}
-
-fn entry_paths(option: &str, given: &[OsString]) -> Result<Vec<EntryPath>> {
-    let parse = |text: &OsString| {
-        let refuse = |why: String| {
-            let quoted = Quoted(text.as_bytes());
-            usage(format!("option {option}: {quoted}: {why}"), "write a path inside the image, such as /mlcube_io0")
-        };
-        let path = EntryPath::parse(text.as_bytes()).map_err(|error| refuse(error.to_string()))?;
-        if path.is_root() { Err(refuse("this is the root itself".to_string())) } else { Ok(path) }
-    };
-    given.iter().map(parse).collect()
-}
-
-/// What a container_config.yaml binds to.
-fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
-    let doing = || format!("option --medperf-config: {}", Quoted(path.as_os_str().as_bytes()));
-    // One byte more than is read of it says that there is too much.
-    let file = std::fs::File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let mut bytes = Vec::new();
-    let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
-    read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    medperf::bind_targets(&bytes).doing(doing)
-}
-
-fn tag(text: &str, format: Format) -> Result<ImageName> {
-    ImageName::parse(text, format).doing(|| "option --tag")
-}
-
-fn label(text: &str) -> Result<(String, String)> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
-        _ => Err(usage(format!("option --label: {text:?} is not a label"), "write KEY=VALUE")),
-    }
-}
-
-/// A SHA-256 as people paste it: with or without `sha256:`, in either case.
-fn expected(option: &str, text: Option<&str>) -> Result<Option<Digest>> {
-    let Some(text) = text else { return Ok(None) };
-    let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
-    Digest::from_hex(&hex).map(Some).map_err(|_| {
-        usage(format!("option {option}: {text:?} is not a SHA-256"), "write 64 hex digits, with or without \"sha256:\"")
-    })
-}
-
-fn parsed<T: std::str::FromStr<Err = Error>>(option: &str, text: Option<&str>) -> Result<Option<T>> {
-    text.map(str::parse).transpose().doing(|| format!("option {option}"))
-}
-
-pub(super) fn usage(message: impl Display, hint: impl Display) -> Error {
-    Error::new(ErrorKind::Usage, message).hint(hint)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
     use crate::cli::args::{Parsed, parse};
+    use crate::error::ErrorKind;
+    use crate::model::EntryPath;
+    use crate::target::ImageName;
 
     fn resolve_in(line: &str, environment: &Environment) -> Result<Job> {
         let words: Vec<OsString> = std::iter::once("convert").chain(line.split(' ')).map(OsString::from).collect();

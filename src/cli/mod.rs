@@ -19,8 +19,10 @@ mod printer;
 mod progress;
 mod registry;
 mod report;
+mod reuse;
 mod run;
 mod signals;
+mod values;
 mod verify;
 
 use std::ffi::OsString;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use super::args::{Convert, WhenThere};
 use super::environment::Environment;
-use super::job::{self, usage};
+use super::job;
 use super::printer::{self, Bytes, Grouped, Voice};
 use super::report::{OutputRecord, Recorder, SourceRecord};
+use super::values::{self, usage};
 use crate::error::Result;
 use crate::folder::is_inside;
 use crate::io::Monitor;
@@ -40,7 +41,7 @@ pub(super) fn resolve(arguments: &Convert, environment: &Environment) -> Result<
     let request = PackRequest {
         folder: folder.to_path_buf(),
         level: level(output.compression.as_deref())?,
-        jobs: job::jobs(output, environment)?,
+        jobs: values::jobs(output, environment)?,
         if_exists: match output.if_exists {
             _ if output.force => IfExists::Replace,
             None | Some(WhenThere::Fail) => IfExists::Fail,
@@ -48,8 +49,8 @@ pub(super) fn resolve(arguments: &Convert, environment: &Environment) -> Result<
             // What is there is replaced by the same bytes, or by others.
             Some(WhenThere::Replace | WhenThere::Update) => IfExists::Replace,
         },
-        output_mode: job::mode(output.mode.as_deref(), 0o666, environment)?,
-        source_date_epoch: job::source_date_epoch(environment)?,
+        output_mode: values::mode(output.mode.as_deref(), 0o666, environment)?,
+        source_date_epoch: values::source_date_epoch(environment)?,
         destination,
     };
     if let Destination::Path(path) = &request.destination {

@@ -1,0 +1,101 @@
+//! The values of options and of the environment, as types.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::args::OutputOptions;
+use super::environment::Environment;
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::medperf;
+use crate::model::{BindTarget, Digest, EntryPath, Quoted};
+use crate::target::{Format, ImageName};
+
+pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
+    match output.jobs.as_deref() {
+        None => Ok(environment.parallelism),
+        Some(text) => text.parse().map_err(|_| {
+            usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 up")
+        }),
+    }
+}
+
+/// Permission bits as given, else the usual ones less the umask.
+pub(super) fn mode(text: Option<&str>, usual: u32, environment: &Environment) -> Result<u32> {
+    let Some(text) = text else { return Ok(usual & !environment.umask) };
+    let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
+    mode.ok_or_else(|| {
+        usage(
+            format!("option --mode: {text:?} is not a file mode"),
+            "write octal permissions from 000 to 777, such as 644",
+        )
+    })
+}
+
+/// The reproducible-builds.org specification: an ASCII integer, and an error where it is malformed.
+pub(super) fn source_date_epoch(environment: &Environment) -> Result<Option<i64>> {
+    let Some(value) = environment.variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+    match value.to_str().filter(|_| digits).and_then(|text| text.parse().ok()) {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(usage(
+            format!("environment SOURCE_DATE_EPOCH: {} is not a number of seconds", Quoted(value.as_bytes())),
+            "set it to whole seconds since 1970, or unset it",
+        )),
+    }
+}
+
+pub(super) fn entry_paths(option: &str, given: &[OsString]) -> Result<Vec<EntryPath>> {
+    let parse = |text: &OsString| {
+        let refuse = |why: String| {
+            let quoted = Quoted(text.as_bytes());
+            usage(format!("option {option}: {quoted}: {why}"), "write a path inside the image, such as /mlcube_io0")
+        };
+        let path = EntryPath::parse(text.as_bytes()).map_err(|error| refuse(error.to_string()))?;
+        if path.is_root() { Err(refuse("this is the root itself".to_string())) } else { Ok(path) }
+    };
+    given.iter().map(parse).collect()
+}
+
+/// What a container_config.yaml binds to.
+pub(super) fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
+    let doing = || format!("option --medperf-config: {}", Quoted(path.as_os_str().as_bytes()));
+    // One byte more than is read of it says that there is too much.
+    let file = std::fs::File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let mut bytes = Vec::new();
+    let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    medperf::bind_targets(&bytes).doing(doing)
+}
+
+pub(super) fn tag(text: &str, format: Format) -> Result<ImageName> {
+    ImageName::parse(text, format).doing(|| "option --tag")
+}
+
+pub(super) fn label(text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_string(), value.to_string())),
+        _ => Err(usage(format!("option --label: {text:?} is not a label"), "write KEY=VALUE")),
+    }
+}
+
+/// A SHA-256 as people paste it: with or without `sha256:`, in either case.
+pub(super) fn expected(option: &str, text: Option<&str>) -> Result<Option<Digest>> {
+    let Some(text) = text else { return Ok(None) };
+    let hex = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+    Digest::from_hex(&hex).map(Some).map_err(|_| {
+        usage(format!("option {option}: {text:?} is not a SHA-256"), "write 64 hex digits, with or without \"sha256:\"")
+    })
+}
+
+pub(super) fn parsed<T: std::str::FromStr<Err = Error>>(option: &str, text: Option<&str>) -> Result<Option<T>> {
+    text.map(str::parse).transpose().doing(|| format!("option {option}"))
+}
+
+pub(super) fn usage(message: impl Display, hint: impl Display) -> Error {
+    Error::new(ErrorKind::Usage, message).hint(hint)
+}
