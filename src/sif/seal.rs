@@ -5,7 +5,7 @@
 //! against accidents, not against forgers, for whom `apptainer sign` is the answer.
 
 use std::fs::File;
-use std::io;
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -197,19 +197,16 @@ fn normalise(head: &mut [u8], descriptors: usize, at: usize) {
 
 /// What a [`PartitionSum`] of the same bytes is.
 fn hash_partition(partition: &Region, monitor: &Monitor) -> Result<u128> {
-    let mut hash = Xxh3::new();
     let start = START_BYTES.min(partition.len);
-    let parts = [partition.slice(start, partition.len - start), partition.slice(0, start)];
-    for part in parts.into_iter().flatten() {
-        let mut reader = part.reader();
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            monitor.check()?;
-            match io::Read::read(&mut reader, &mut buffer).or_kind(ErrorKind::SourceUnavailable)? {
-                0 => break,
-                count => hash.update(&buffer[..count]),
-            }
+    let rest = Region { offset: partition.offset + start, len: partition.len - start, ..partition.clone() };
+    let mut reader = rest.reader().chain(partition.reader().take(start));
+    let mut hash = Xxh3::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        monitor.check()?;
+        match reader.read(&mut buffer).or_kind(ErrorKind::SourceUnavailable)? {
+            0 => return Ok(hash.digest128()),
+            count => hash.update(&buffer[..count]),
         }
     }
-    Ok(hash.digest128())
 }

@@ -2,14 +2,14 @@
 //! us.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::members::{Contents, Members};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
-use crate::io::{CHUNK_BYTES, Monitor, Region, unnamed_file};
+use crate::io::{CHUNK_BYTES, Monitor, Region, free_bytes, unnamed_file};
 use crate::model::Quoted;
 use crate::tar::{Entries, EntryKind, Sequential};
 
@@ -21,7 +21,7 @@ const OWN_FILES_MAX: usize = 256;
 
 /// Copies a stream to one file in `tmpdir`.
 pub(super) fn all(mut stream: impl Read, at_least: Option<u64>, tmpdir: &Path, monitor: &Monitor) -> Result<Region> {
-    let mut common = Common::create(tmpdir, at_least)?;
+    let mut common = Unlinked::temporary(tmpdir, at_least)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         monitor.check()?;
@@ -45,7 +45,7 @@ pub(super) fn members(
 ) -> Result<Members> {
     let mut entries = Entries::new(Sequential(BufReader::with_capacity(CHUNK_BYTES, &mut stream)));
     let mut members = Members::default();
-    let mut common = Common::create(tmpdir, None)?;
+    let mut common = Unlinked::temporary(tmpdir, None)?;
     let mut own_files = 0;
     while let Some(entry) = entries.next_entry()? {
         monitor.check()?;
@@ -53,14 +53,11 @@ pub(super) fn members(
         let own = if large && own_files < OWN_FILES_MAX { unnamed_file(adopting) } else { None };
         let contents = match own {
             Some(file) => {
-                if own_files == 0 {
-                    has_room(&file, at_least).map_err(|error| no_space(error, adopting, "-o"))?;
-                }
+                let at_least = at_least.filter(|_| own_files == 0);
                 own_files += 1;
-                let mut writer = &file;
-                let taken = entries.for_each_piece(|bytes| writer.write_all(bytes));
-                taken.map_err(|error| no_space(error, adopting, "-o"))?;
-                Contents::Own(Region::whole(Arc::new(file)).or_kind(ErrorKind::Other)?)
+                let mut own = Unlinked::new(file, adopting, "-o", at_least)?;
+                entries.for_each_piece(|bytes| own.append(bytes).map_err(Error::into_io))?;
+                Contents::Own(Region::whole(own.file).or_kind(ErrorKind::Other)?)
             }
             None => {
                 let offset = common.bytes;
@@ -75,44 +72,44 @@ pub(super) fn members(
     Ok(members)
 }
 
-/// A file that is appended to.
-struct Common<'a> {
+/// A file without a name that is appended to.
+struct Unlinked<'a> {
     directory: &'a Path,
+    /// What names that directory on the command line.
+    option: &'static str,
     file: Arc<File>,
     bytes: u64,
 }
 
-impl<'a> Common<'a> {
-    fn create(directory: &'a Path, at_least: Option<u64>) -> Result<Self> {
-        let file = tempfile::tempfile_in(directory).or_kind(ErrorKind::Output);
-        let created = file.and_then(|file| has_room(&file, at_least).map(|()| file));
-        let file = Arc::new(created.map_err(|error| no_space(error, directory, "--tmpdir"))?);
-        Ok(Common { directory, file, bytes: 0 })
+impl<'a> Unlinked<'a> {
+    fn temporary(tmpdir: &'a Path, at_least: Option<u64>) -> Result<Self> {
+        let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
+        Self::new(file.map_err(|error| explained(error, tmpdir, "--tmpdir"))?, tmpdir, "--tmpdir", at_least)
+    }
+
+    /// Looks whether there is room for the least that will be needed, where that is known.
+    fn new(file: File, directory: &'a Path, option: &'static str, at_least: Option<u64>) -> Result<Self> {
+        if let (Some(needed), Some(free)) = (at_least, free_bytes(&file))
+            && free < needed
+        {
+            let message = format!("{needed} bytes are needed at least, {free} are free");
+            return Err(explained(Error::new(ErrorKind::NoSpace, message), directory, option));
+        }
+        Ok(Unlinked { directory, option, file: Arc::new(file), bytes: 0 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.write_all_at(bytes, self.bytes).or_kind(ErrorKind::Output);
-        written.map_err(|error| no_space(error, self.directory, "--tmpdir"))?;
+        written.map_err(|error| explained(error, self.directory, self.option))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 }
 
-fn no_space(error: Error, directory: &Path, option: &str) -> Error {
+/// Says what could not be written, and what helps.
+fn explained(error: Error, directory: &Path, option: &str) -> Error {
     let directory = Quoted(directory.as_os_str().as_encoded_bytes()).to_string();
     error
         .doing(format!("unpacking the archive to a temporary file in {directory}"))
         .hint(format!("free some space there or name another directory with {option}"))
-}
-
-/// What can be known before anything is written: whether the least that will be needed is there.
-fn has_room(file: &File, at_least: Option<u64>) -> Result<()> {
-    let Some(needed) = at_least else { return Ok(()) };
-    let about = rustix::fs::fstatvfs(file).map_err(io::Error::from).or_kind(ErrorKind::Output)?;
-    let free = about.f_bavail.saturating_mul(about.f_frsize);
-    if free < needed {
-        let message = format!("{needed} bytes are needed at least, {free} are free");
-        return Err(Error::new(ErrorKind::NoSpace, message));
-    }
-    Ok(())
 }

@@ -220,8 +220,7 @@ fn layers(
     Ok(Layers { blobs, diff_ids, entries: 0, tar_bytes })
 }
 
-/// How many bytes the layers take at least, as they are stored.
-/// Bytes of the layers that are to be written.
+/// How many bytes the layers take at least, as they are stored: those that are written already need no more room.
 fn stored_bytes(image: &Image) -> Result<u64> {
     let written = image.layers.iter().filter(|layer| !image.blobs.is_adoptable(&layer.blob));
     let sizes = written
