@@ -2,9 +2,9 @@
 //! every time.
 //!
 //! ```text
-//! source ──► image ──► flatten ──► target
-//! where      manifest,  layers ──►   rootfs tar · SIF-ready rootfs tar · SIF
-//! blobs      config,    one Tree,
+//! source ──► image ──► layers ──► output
+//! where      manifest,  one    ──► rootfs tar · SIF-ready rootfs tar · SIF
+//! blobs      config,    Tree,
 //! come       verified   then bytes
 //! from       layers     once
 //! ```
@@ -18,7 +18,7 @@
 //! | registry | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //!
 //! A [`Source`] is opened and lists images; one [`Image`] is selected; [`convert`] writes it as a [`Request`] says. What is in
-//! between is public too: [`flatten::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
+//! between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
 //! something else with it, and lets nothing out before every digest has been verified.
 //!
 //! ```no_run
@@ -38,18 +38,20 @@
 
 mod error;
 
-pub mod flatten;
 pub mod folder;
 pub mod image;
 pub mod io;
+pub mod layers;
 pub mod medperf;
 pub mod model;
+pub mod output;
+#[cfg(feature = "network")]
+pub mod registry;
 pub mod sif;
 pub mod singularity;
 pub mod source;
 pub mod squashfs;
 pub mod tar;
-pub mod target;
 pub mod tree;
 
 #[cfg(feature = "program")]
@@ -59,5 +61,5 @@ pub mod cli;
 pub use error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;
+pub use output::{Outcome, Request, convert};
 pub use source::{OpenOptions, Selection, Source, Spec, open};
-pub use target::{Outcome, Request, convert};

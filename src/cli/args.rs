@@ -8,14 +8,14 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind as ClapKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::build::Build;
-use super::cache::Cache;
+use super::commands::build::Build;
+use super::commands::cache::Cache;
+use super::commands::verify::Verify;
 use super::exit::TABLE;
 use super::pack;
 use super::registry::RegistryOptions;
-use super::verify::Verify;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
-use crate::target::Format;
+use crate::output::Format;
 
 const LONG_ABOUT: &str = "\
 Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass, without root, \

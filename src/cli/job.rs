@@ -19,7 +19,7 @@ use super::values::{bind_targets, entry_paths, expected, jobs, label, mode, pars
 use crate::error::{Error, Result};
 use crate::io::directory_of;
 use crate::model::{Digest, Quoted};
-use crate::target::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
+use crate::output::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
 
 /// One conversion, ready to run.
 #[derive(Debug)]
@@ -381,7 +381,7 @@ mod tests {
     use crate::cli::args::{Parsed, parse};
     use crate::error::ErrorKind;
     use crate::model::EntryPath;
-    use crate::target::ImageName;
+    use crate::output::ImageName;
 
     fn resolve_in(line: &str, environment: &Environment) -> Result<Job> {
         let words: Vec<OsString> = std::iter::once("convert").chain(line.split(' ')).map(OsString::from).collect();

@@ -5,12 +5,10 @@
 //! that a user of the library would miss.
 
 mod args;
-mod build;
-mod cache;
+mod commands;
 mod environment;
 mod exit;
 mod hashing;
-mod inspect;
 mod job;
 mod names;
 mod open;
@@ -23,11 +21,11 @@ mod reuse;
 mod run;
 mod signals;
 mod values;
-mod verify;
 
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
+use commands::cache;
 use environment::Environment;
 use printer::Voice;
 

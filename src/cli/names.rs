@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::open::Spec;
-use crate::target::{Compression, Format};
+use crate::output::{Compression, Format};
 
 /// What image files are called by those who save them; the longest that fits is taken off.
 const SUFFIXES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".oci"];

@@ -13,8 +13,8 @@ use crate::io::Monitor;
 use crate::model::Digest;
 use crate::source;
 
-pub(super) use source::registry::Settings;
-pub(super) use source::{Candidate, EngineSettings, OpenOptions, Selection, Spec, StreamHash, registry};
+pub(super) use crate::registry::Settings;
+pub(super) use source::{Candidate, EngineSettings, OpenOptions, Selection, Spec, StreamHash};
 
 /// An opened source.
 pub(super) struct Source {

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::folder::is_inside;
 use crate::io::Monitor;
 use crate::model::Quoted;
-use crate::target::{self, Compression, Destination, IfExists, PackRequest};
+use crate::output::{self, Compression, Destination, IfExists, PackRequest};
 
 /// What `--to` takes besides the formats of images.
 pub(super) const WORD: &str = "additional-files";
@@ -82,9 +82,9 @@ fn refuse_options_of_images(arguments: &Convert) -> Result<()> {
 }
 
 fn level(compression: Option<&str>) -> Result<u32> {
-    let Some(text) = compression else { return Ok(target::PACK_LEVEL_DEFAULT) };
+    let Some(text) = compression else { return Ok(output::PACK_LEVEL_DEFAULT) };
     match text.parse() {
-        Ok(Compression::Gzip(None)) => Ok(target::PACK_LEVEL_DEFAULT),
+        Ok(Compression::Gzip(None)) => Ok(output::PACK_LEVEL_DEFAULT),
         Ok(Compression::Gzip(Some(level))) if level <= 9 => Ok(level),
         _ => Err(usage(
             format!("option --compression: {text:?} is not for {WORD}, which MedPerf reads as a .tar.gz"),
@@ -109,7 +109,7 @@ pub(super) fn attempt(request: &PackRequest, voice: Voice, recorder: &Recorder, 
         source.kind = Some("folder".to_string());
         report.source = Some(source);
     });
-    let packed = target::pack(request, monitor)?;
+    let packed = output::pack(request, monitor)?;
     let record = OutputRecord::packed(request, WORD, &packed);
     recorder.record(|report| {
         report.output = Some(record.clone());

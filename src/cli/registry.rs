@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::environment::Environment;
-use super::open::{Settings, Spec, registry};
+use super::open::{Settings, Spec};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
-use registry::{Login, Mirror, Proxies, Secret};
+use crate::registry::{Login, Mirror, Proxies, Secret, is_host};
 
 /// How registries are reached.
 #[derive(Debug, Default, Args)]
@@ -94,7 +94,7 @@ fn timeout(text: Option<&str>) -> Result<Duration> {
 fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Vec<String>> {
     let mut insecure: Vec<String> = Vec::new();
     for host in &options.insecure {
-        if !registry::is_host(host) {
+        if !is_host(host) {
             return Err(Error::new(ErrorKind::Usage, format!("option --insecure: {host:?} is not a host"))
                 .hint("write HOST or HOST:PORT, as in the reference"));
         }

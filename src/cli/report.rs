@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::directory_of;
 use crate::model::{Digest, Note, Quoted, Timestamp};
-use crate::target::{Destination, Outcome, PackRequest, Packed, Request};
+use crate::output::{Destination, Outcome, PackRequest, Packed, Request};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::Note;
-use crate::target::{Destination, IfExists, Outcome, hash_file, verify_sif};
+use crate::output::{Destination, IfExists, Outcome, hash_file, verify_sif};
 
 impl Job {
     /// The output that is there already, where it may be used instead of a new one: it was made from this image with the

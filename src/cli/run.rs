@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::args::{self, Convert, Inspect, ProgressMode};
-use super::build::Build;
+use super::commands::build::Build;
+use super::commands::inspect;
+use super::commands::verify::{self, Verify};
 use super::environment::Environment;
 use super::exit::{Failure, guarded};
 use super::hashing::InputHash;
@@ -17,13 +19,12 @@ use super::printer::{self, Bytes, Grouped, Voice};
 use super::progress::Watcher;
 use super::report::{ImageRecord, OutputRecord, Recorder, SourceRecord, Status};
 use super::signals::Listener;
-use super::verify::{self, Verify};
-use super::{Quit, inspect, open, pack};
+use super::{Quit, open, pack};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, Note, Quoted};
-use crate::target::{self, Destination, IfExists, Outcome};
+use crate::output::{self, Destination, IfExists, Outcome};
 
 /// How long `inspect` works in silence: it has its answer at once, unless it must unpack an archive to get at it.
 const INSPECT_GRACE: Duration = Duration::from_secs(2);
@@ -180,7 +181,7 @@ fn attempt(job: &Job, voice: Voice, recorder: &Arc<Recorder>, monitor: &Arc<Moni
         if job.expect_sha256.is_some() && job.request.destination == Destination::Stdout {
             before_publish()?;
         }
-        let outcome = match target::convert(&image, &job.request, monitor, before_publish) {
+        let outcome = match output::convert(&image, &job.request, monitor, before_publish) {
             // Somebody else may have been faster, with what was wanted here.
             Err(error) if error.kind() == ErrorKind::Output && job.request.if_exists == IfExists::Reuse => {
                 job.reusable(&image, &mut notes, monitor)?.ok_or(error)

@@ -12,7 +12,7 @@ use super::environment::Environment;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Quoted};
-use crate::target::{Format, ImageName};
+use crate::output::{Format, ImageName};
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     match output.jobs.as_deref() {

@@ -135,6 +135,19 @@ impl<R: Read> VerifiedReader<R> {
 }
 
 impl Expected {
+    /// Bytes with this digest, however many.
+    pub fn digest(digest: Digest) -> Self {
+        Expected { digest: Some(digest), size: None }
+    }
+
+    /// Compares bytes in memory with what was expected.
+    ///
+    /// # Errors
+    /// As [`Expected::check`].
+    pub fn check_bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.check(Digest::of(bytes), bytes.len() as u64)
+    }
+
     /// Compares what was found with what was expected.
     ///
     /// # Errors

@@ -3,6 +3,9 @@ use serde::{Deserialize, Deserializer};
 use super::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
+/// The largest JSON document that is read, in bytes: registries and containerd refuse larger manifests than 4 MiB too.
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
 /// One image of a docker-archive's `manifest.json`. Producers write `null` for what they do not have.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ArchiveManifestItem {

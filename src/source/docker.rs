@@ -1,6 +1,7 @@
 use super::catalogue::{Candidate, Catalogue, MemberList};
-use super::document::{Documents, verify};
+use super::document::Documents;
 use crate::error::{Result, ResultExt as _};
+use crate::io::Expected;
 use crate::model::{ArchiveManifestItem, Config, Digest};
 
 /// The document of a docker-archive that lists its images.
@@ -20,7 +21,7 @@ fn add(documents: &Documents<'_>, catalogue: &mut Catalogue, item: ArchiveManife
     let stated = digest_of_config_name(&item.config);
     let bytes = documents.read(&item.config)?;
     if let (Some(bytes), Some(stated)) = (&bytes, stated) {
-        verify(bytes, stated).doing(|| documents.doing(&item.config))?;
+        Expected::digest(stated).check_bytes(bytes).doing(|| documents.doing(&item.config))?;
     }
     let found = match (bytes, stated) {
         (Some(bytes), _) => {

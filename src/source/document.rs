@@ -4,10 +4,8 @@ use std::io::Read as _;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{Blobs, Layer};
 use crate::io::Expected;
-use crate::model::{Digest, Quoted};
+use crate::model::{DOCUMENT_BYTES_MAX, Digest, Quoted};
 
-/// The largest JSON document that is read, in bytes: registries and containerd refuse larger manifests than 4 MiB too.
-pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// How many bytes of documents one source may have altogether, so that ten thousand configs cannot fill the memory.
 const DOCUMENTS_BYTES_MAX: u64 = 256 << 20;
 
@@ -52,7 +50,7 @@ impl<'a> Documents<'a> {
     pub(super) fn read_blob(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
         let key = self.store.key(&digest);
         let Some(bytes) = self.read(&key)? else { return Ok(None) };
-        verify(&bytes, digest).doing(|| self.doing(&key))?;
+        Expected::digest(digest).check_bytes(&bytes).doing(|| self.doing(&key))?;
         Ok(Some(bytes))
     }
 
@@ -73,10 +71,4 @@ impl<'a> Documents<'a> {
         self.left_bytes.set(left);
         Ok(())
     }
-}
-
-/// Compares a document with its digest.
-pub(super) fn verify(bytes: &[u8], digest: Digest) -> Result<()> {
-    let expected = Expected { digest: Some(digest), size: None };
-    expected.check(Digest::of(bytes), bytes.len() as u64)
 }

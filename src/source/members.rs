@@ -2,10 +2,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::sync::Arc;
 
-use super::document::DOCUMENT_BYTES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, Region};
-use crate::model::Quoted;
+use crate::model::{DOCUMENT_BYTES_MAX, Quoted};
 use crate::tar::{Entries, Entry, EntryKind, Sequential};
 
 /// How many links are followed from one name: what Linux does.

@@ -21,8 +21,6 @@ mod members;
 mod oci;
 mod recognise;
 #[cfg(feature = "network")]
-pub mod registry;
-#[cfg(feature = "network")]
 mod remote;
 mod select;
 mod spec;
@@ -67,7 +65,7 @@ pub struct OpenOptions {
     pub engine: EngineSettings,
     /// How registries are reached.
     #[cfg(feature = "network")]
-    pub registry: registry::Settings,
+    pub registry: crate::registry::Settings,
 }
 
 /// What is to be done about the SHA-256 of a source that comes as a stream: standard input, a named pipe. Files are not

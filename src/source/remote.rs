@@ -1,15 +1,17 @@
 //! Sources that are no files: engines and registries.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use super::archive::Archive;
 use super::catalogue::Catalogue;
-use super::document::Documents;
-use super::registry::Registry;
+use super::document::{Documents, Store};
 use super::{Kind, OpenOptions, Source, StreamHash, daemon, oci, read_archive};
 use crate::error::Result;
+use crate::image::Layer;
 use crate::io::Monitor;
-use crate::model::{Quoted, Reference};
+use crate::model::{Digest, Quoted, Reference};
+use crate::registry::{Fetching, Registry};
 
 /// Has an engine export one image, as `docker save` does, and reads that archive.
 pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -25,9 +27,28 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
 /// Asks a registry for the documents that a name leads to: no more of them than are needed to choose.
 pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let reference: Reference = name.parse()?;
-    let (registry, digest) = Registry::open(&reference, options, monitor)?;
+    let fetching = Fetching { want_layers: options.want_layers, tmpdir: &options.tmpdir };
+    let (registry, digest) = Registry::open(&reference, &options.registry, fetching, monitor)?;
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
     let (found, passed_over) = (catalogue.found, catalogue.passed_over);
     Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, stream: None })
+}
+
+impl Store for Registry {
+    fn size(&self, key: &str) -> Result<Option<u64>> {
+        Registry::size(self, key)
+    }
+
+    fn read(&self, key: &str) -> Result<Box<dyn Read + Send + '_>> {
+        Registry::read(self, key)
+    }
+
+    fn key(&self, digest: &Digest) -> String {
+        digest.to_string()
+    }
+
+    fn will_read(&self, layers: &[Layer]) {
+        Registry::will_read(self, layers);
+    }
 }

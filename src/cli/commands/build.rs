@@ -1,0 +1,243 @@
+//! `convert build [options] OUTPUT SOURCE`: the argv of `singularity build` and `apptainer build`, so that a shim or one
+//! changed word puts this program in their place.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::args::{Checks, Choice, Convert, Feedback, ImageOptions, OutputOptions, RootOptions, WhenThere};
+use crate::cli::registry::RegistryOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Note;
+
+/// Options as `singularity build` takes them. What has no meaning here is taken with a note; what would change the result
+/// and is not done here is refused.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Build {
+    /// The SIF to write
+    #[arg(value_name = "OUTPUT", value_hint = clap::ValueHint::FilePath)]
+    output: OsString,
+    /// Where the image comes from
+    #[arg(value_name = "SOURCE", value_hint = clap::ValueHint::AnyPath)]
+    source: OsString,
+
+    /// Replace an output that exists
+    #[arg(long, short = 'F')]
+    force: bool,
+    /// What to do when the output exists, unless it is forced: fail, replace, reuse or update [default: reuse]
+    #[arg(long, value_name = "WHAT")]
+    if_exists: Option<WhenThere>,
+    /// Permissions of the output, octal
+    #[arg(long, value_name = "OCTAL")]
+    mode: Option<String>,
+    /// Let the owner read and write all files and enter all directories
+    #[arg(long)]
+    fix_perms: bool,
+    /// The architecture of the image, as in --platform linux/ARCH
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
+    /// Where an unnamed temporary file goes when one is needed
+    #[arg(long, value_name = "DIR")]
+    tmpdir: Option<PathBuf>,
+    /// Speak plain HTTP to the registry of a docker:// source
+    #[arg(long)]
+    no_https: bool,
+
+    #[command(flatten)]
+    meaningless: Meaningless,
+    #[command(flatten)]
+    refused: Refused,
+
+    /// none, gzip or zstd, with a level if you like [default: gzip]
+    #[arg(long, value_name = "KIND[:LEVEL]")]
+    compression: Option<String>,
+    /// How many threads may work at once
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<String>,
+    /// Let the runscript change to the image's WORKDIR first, as Docker does
+    #[arg(long)]
+    workdir: bool,
+    /// Create a directory where the image has none, to bind to; may be repeated
+    #[arg(long, value_name = "PATH")]
+    mkdir: Vec<OsString>,
+    /// Create an empty file where the image has none, to bind to; may be repeated
+    #[arg(long, value_name = "PATH")]
+    mkfile: Vec<OsString>,
+    /// Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    medperf_config: Option<PathBuf>,
+    /// The image's name as recorded inside
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
+    #[command(flatten)]
+    checks: Checks,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    feedback: Feedback,
+}
+
+/// What `singularity build` needs and this program does not.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Taken for the sake of singularity build, without effect")]
+struct Meaningless {
+    /// No privileges are needed
+    #[arg(long, short = 'f')]
+    fakeroot: bool,
+    /// There is no cache without --cache
+    #[arg(long)]
+    disable_cache: bool,
+    /// Nothing is left to clean up
+    #[arg(long)]
+    no_cleanup: bool,
+    /// Images have no %test
+    #[arg(long, short = 'T')]
+    notest: bool,
+    /// The same image gives the same bytes in any case
+    #[arg(long)]
+    reproducible: bool,
+    /// Nothing is asked
+    #[arg(long)]
+    no_setgroups: bool,
+    /// Nothing is run while building
+    #[arg(long)]
+    nv: bool,
+    /// Nothing is run while building
+    #[arg(long)]
+    rocm: bool,
+    /// Nothing is run while building
+    #[arg(long)]
+    writable_tmpfs: bool,
+    /// Nothing is run while building
+    #[arg(long, short = 'B', value_name = "SPEC")]
+    bind: Vec<String>,
+    /// No mksquashfs is run
+    #[arg(long, value_name = "SIZE")]
+    mksquashfs_mem: Option<String>,
+    /// No mksquashfs is run
+    #[arg(long, value_name = "N")]
+    mksquashfs_procs: Option<String>,
+}
+
+/// What would change the result.
+#[derive(Debug, Args)]
+struct Refused {
+    #[arg(long, short = 's', hide = true)]
+    sandbox: bool,
+    #[arg(long, short = 'u', hide = true)]
+    update: bool,
+    #[arg(long, short = 'e', hide = true)]
+    encrypt: bool,
+    #[arg(long, hide = true)]
+    passphrase: bool,
+    #[arg(long, hide = true)]
+    pem_path: Option<String>,
+    #[arg(long, short = 'r', hide = true)]
+    remote: bool,
+    #[arg(long, hide = true)]
+    oci: bool,
+    #[arg(long, hide = true)]
+    data: bool,
+    #[arg(long, hide = true)]
+    section: Vec<String>,
+    #[arg(long, hide = true)]
+    build_arg: Vec<String>,
+    #[arg(long, hide = true)]
+    build_arg_file: Option<String>,
+    #[arg(long, hide = true)]
+    mksquashfs_args: Option<String>,
+}
+
+impl Refused {
+    fn first(&self) -> Option<(&'static str, &'static str)> {
+        let definition = "a definition file is built by singularity or apptainer itself";
+        let encryption = "encrypt the finished file, or build with singularity or apptainer";
+        [
+            (self.sandbox, "--sandbox", "build a SIF, then: apptainer build --sandbox DIR OUTPUT"),
+            (self.update, "--update", definition),
+            (self.encrypt, "--encrypt", encryption),
+            (self.passphrase, "--passphrase", encryption),
+            (self.pem_path.is_some(), "--pem-path", encryption),
+            (self.remote, "--remote", "leave it out: nothing is built elsewhere"),
+            (self.oci, "--oci", "an OCI-SIF is made by SingularityCE itself"),
+            (self.data, "--data", "a data container is made by apptainer itself"),
+            (!self.section.is_empty(), "--section", definition),
+            (!self.build_arg.is_empty(), "--build-arg", definition),
+            (self.build_arg_file.is_some(), "--build-arg-file", definition),
+            (self.mksquashfs_args.is_some(), "--mksquashfs-args", "use --compression KIND[:LEVEL]"),
+        ]
+        .into_iter()
+        .find_map(|(given, option, hint)| given.then_some((option, hint)))
+    }
+}
+
+impl Meaningless {
+    fn given(&self) -> Vec<&'static str> {
+        [
+            (self.fakeroot, "--fakeroot"),
+            (self.disable_cache, "--disable-cache"),
+            (self.no_cleanup, "--no-cleanup"),
+            (self.notest, "--notest"),
+            (self.reproducible, "--reproducible"),
+            (self.no_setgroups, "--no-setgroups"),
+            (self.nv, "--nv"),
+            (self.rocm, "--rocm"),
+            (self.writable_tmpfs, "--writable-tmpfs"),
+            (!self.bind.is_empty(), "--bind"),
+            (self.mksquashfs_mem.is_some(), "--mksquashfs-mem"),
+            (self.mksquashfs_procs.is_some(), "--mksquashfs-procs"),
+        ]
+        .into_iter()
+        .filter_map(|(given, option)| given.then_some(option))
+        .collect()
+    }
+}
+
+impl Build {
+    /// The conversion that is meant, and what is to be said about options without effect.
+    pub(in crate::cli) fn into_convert(self) -> Result<(Convert, Option<Note>)> {
+        if let Some((option, hint)) = self.refused.first() {
+            return Err(Error::new(ErrorKind::Usage, format!("option {option} is not supported")).hint(hint));
+        }
+        let without_effect = self.meaningless.given();
+        let note = (!without_effect.is_empty()).then(|| {
+            let message = format!("without effect here: {}", without_effect.join(", "));
+            Note::new("options-without-effect", message, without_effect.len() as u64)
+        });
+        let convert = Convert {
+            source: Some(self.source),
+            to: Some("sif".to_string()),
+            output: Some(self.output),
+            choice: Choice {
+                image: None,
+                platform: self.arch.as_ref().map(|arch| format!("linux/{arch}")),
+                tmpdir: self.tmpdir,
+            },
+            registry: RegistryOptions { no_https: self.no_https, ..self.registry },
+            output_options: OutputOptions {
+                compression: self.compression,
+                force: self.force,
+                // A shim that adds --if-exists must not stand in the way of --force. The same call again, after one that was killed or not, is to end well.
+                if_exists: self.if_exists.or(Some(WhenThere::Reuse)).filter(|_| !self.force),
+                mode: self.mode,
+                jobs: self.jobs,
+                ..OutputOptions::default()
+            },
+            checks: self.checks,
+            root: RootOptions {
+                fix_perms: self.fix_perms,
+                workdir: self.workdir,
+                mkdir: self.mkdir,
+                mkfile: self.mkfile,
+                medperf_config: self.medperf_config,
+                reference: self.reference,
+                arch: self.arch,
+                ..RootOptions::default()
+            },
+            image: ImageOptions::default(),
+            feedback: self.feedback,
+        };
+        Ok((convert, note))
+    }
+}

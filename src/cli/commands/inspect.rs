@@ -1,0 +1,432 @@
+//! `convert inspect`: what a source holds, from its documents alone. Layers are located, never read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::args::Inspect;
+use crate::cli::environment::Environment;
+use crate::cli::hashing::hash;
+use crate::cli::job;
+use crate::cli::open::{self, Candidate, OpenOptions, Selection, Source};
+use crate::cli::printer::Bytes;
+use crate::cli::registry;
+use crate::cli::report::SourceRecord;
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::image::{Image, Layer};
+use crate::io::{Codec, Monitor, Region};
+use crate::model::{Config, Digest, Note, Quoted, Timestamp};
+use crate::output;
+use crate::sif::{Container, read_seal};
+use crate::singularity::forecast;
+
+/// The document of `--json`, schema version 1. Every key is always there. The SHA-256 of the source is computed for it.
+#[derive(Debug, Serialize)]
+struct Inspection {
+    schema_version: u32,
+    source: SourceRecord,
+    images: Vec<ImageView>,
+}
+
+/// One image.
+#[derive(Debug, Default, Serialize)]
+struct ImageView {
+    /// What `--image` takes for it in any case; absent where one was asked for.
+    index: Option<usize>,
+    names: Vec<String>,
+    tags: Vec<String>,
+    id: Option<String>,
+    manifest_digest: Option<String>,
+    index_digest: Option<String>,
+    platform: Option<String>,
+    created: Option<String>,
+    config: Option<ConfigView>,
+    layers: Vec<LayerView>,
+    image_hash: ImageHash,
+    warnings: Vec<String>,
+    /// Why it cannot be converted.
+    problem: Option<String>,
+}
+
+/// What MedPerf stores as `image_hash` for a container that is hosted as this, by its `container_type`. Of an encrypted
+/// file it is the SHA-256 of that, which only who has it can tell.
+#[derive(Debug, Default, Serialize)]
+struct ImageHash {
+    /// The digest that a registry knows it by: of the index where there is one, else of the manifest.
+    #[serde(rename = "DockerImage")]
+    docker_image: Option<String>,
+    /// The SHA-256 of the archive, in hex.
+    #[serde(rename = "DockerArchive")]
+    docker_archive: Option<String>,
+    /// The SHA-256 of the SIF, in hex.
+    #[serde(rename = "SingularityFile")]
+    singularity_file: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigView {
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+    env: Vec<String>,
+    working_dir: String,
+    user: String,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerView {
+    /// The source's own name for it.
+    key: String,
+    /// Of the stored bytes.
+    digest: Option<String>,
+    /// Of the uncompressed tar.
+    diff_id: Option<String>,
+    /// Stored bytes.
+    size: Option<u64>,
+    /// Told by the first bytes; `null` where they are not at hand.
+    compression: Option<String>,
+    media_type: Option<String>,
+}
+
+/// What is printed.
+pub(in crate::cli) fn page(arguments: &Inspect, environment: &Environment, monitor: &Monitor) -> Result<String> {
+    let spec = job::source(&arguments.source, environment)?;
+    let selection = job::selection(&arguments.choice)?;
+    if let Some(path) = spec.path().filter(|path| output::is_sif(path)) {
+        return sif(arguments, path, monitor)?.page(arguments.json);
+    }
+    let registry = registry::settings(&arguments.registry, &spec, environment)?;
+    let options = OpenOptions { registry, ..job::open_options(&arguments.choice, false, environment)? };
+    let source = open::open(&spec, &options, monitor)?;
+    let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
+    let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
+    let mut record = SourceRecord::of(&arguments.source, spec.path());
+    record.kind = Some(source.kind().to_string());
+    if let Some(file) = source.file().filter(|_| arguments.json) {
+        let (sha256, size) = hash(file, monitor)?;
+        (record.sha256, record.size) = (Some(sha256.hex()), Some(size));
+        if source.kind() == "docker-archive" {
+            images.iter_mut().for_each(|image| image.image_hash.docker_archive = Some(sha256.hex()));
+        }
+    }
+    Inspection { schema_version: 1, source: record, images }.page(arguments.json)
+}
+
+/// A SIF is no source of a conversion, but what came of one: it is told by what it says of itself.
+fn sif(arguments: &Inspect, path: &Path, monitor: &Monitor) -> Result<Inspection> {
+    let doing = || format!("reading {path:?}");
+    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let file = Arc::new(file);
+    let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let container = Container::open(region).doing(doing)?;
+    let seal = read_seal(&container).doing(doing)?;
+    let mut source = SourceRecord::of(&arguments.source, Some(path));
+    source.kind = Some("sif".to_string());
+    let mut image = ImageView {
+        id: seal.map(|(seal, _)| seal.image),
+        platform: container.header().architecture.goarch().map(|name| format!("linux/{name}")),
+        ..ImageView::default()
+    };
+    if arguments.json {
+        let (sha256, size) = hash(file, monitor).doing(doing)?;
+        (source.sha256, source.size) = (Some(sha256.hex()), Some(size));
+        image.image_hash.singularity_file = Some(sha256.hex());
+    }
+    Ok(Inspection { schema_version: 1, source, images: vec![image] })
+}
+
+/// All images that the source lists. One that cannot be opened hides none of the others. Of those on a registry, the one
+/// for this machine is opened, and the others are shown as the index lists them: every look at one would be a request.
+fn all(source: &Source) -> Result<Vec<ImageView>> {
+    let images = source.images();
+    let is_unread = images.iter().any(|candidate| candidate.unread);
+    let ours = if is_unread { source.select(&Selection::default()).map(Some) } else { Ok(None) };
+    let ours = ours.or_else(|error| match error.kind() {
+        // There is none for this machine, or there are several.
+        ErrorKind::SourceUnavailable | ErrorKind::Usage => Ok(None),
+        _ => Err(error),
+    })?;
+    let is_ours = |image: &&Image, listed: &Candidate| image.manifest_digest == listed.manifest_digest;
+    let view = |(position, candidate): (usize, Candidate)| {
+        if candidate.unread {
+            let ours = ours.as_ref().filter(|image| is_ours(image, &candidate));
+            let view = ours.map_or_else(|| ImageView::listed(&candidate), ImageView::of);
+            return ImageView { index: Some(position), ..view };
+        }
+        let opened = match &candidate.absent {
+            None => source.select_at(position),
+            Some(why) => Err(Error::new(ErrorKind::InvalidImage, why)),
+        };
+        let view = opened.map_or_else(|error| ImageView::unreadable(&candidate, &error), |image| ImageView::of(&image));
+        ImageView { index: Some(position), tags: candidate.tags, ..view }
+    };
+    Ok(images.into_iter().enumerate().map(view).collect())
+}
+
+impl ImageView {
+    fn of(image: &Image) -> Self {
+        ImageView {
+            names: image.names.clone(),
+            id: Some(image.id().to_string()),
+            manifest_digest: text(&image.manifest_digest),
+            index_digest: text(&image.index_digest),
+            platform: Some(image.platform().to_string()),
+            created: image.config.created().map(Timestamp::to_rfc3339),
+            config: Some(ConfigView::of(&image.config)),
+            layers: image.layers.iter().map(|layer| LayerView::of(image, layer)).collect(),
+            image_hash: ImageHash {
+                docker_image: text(&image.index_digest.or(image.manifest_digest)),
+                ..ImageHash::default()
+            },
+            warnings: image.warnings.iter().cloned().chain(forecast(&image.config).iter().map(sentence)).collect(),
+            ..ImageView::default()
+        }
+    }
+
+    fn unreadable(candidate: &Candidate, error: &Error) -> Self {
+        ImageView { problem: Some(error.to_string()), ..ImageView::listed(candidate) }
+    }
+
+    /// What an index says of it.
+    fn listed(candidate: &Candidate) -> Self {
+        ImageView {
+            names: candidate.names.clone(),
+            id: text(&candidate.id),
+            manifest_digest: text(&candidate.manifest_digest),
+            index_digest: text(&candidate.index_digest),
+            platform: candidate.platform.as_ref().map(ToString::to_string),
+            ..ImageView::default()
+        }
+    }
+}
+
+impl ConfigView {
+    fn of(config: &Config) -> Self {
+        ConfigView {
+            entrypoint: config.entrypoint().to_vec(),
+            cmd: config.cmd().to_vec(),
+            env: config.env().to_vec(),
+            working_dir: config.working_dir().to_string(),
+            user: config.user().to_string(),
+            labels: config.labels().clone(),
+        }
+    }
+}
+
+impl LayerView {
+    fn of(image: &Image, layer: &Layer) -> Self {
+        let region = image.blobs.region(&layer.blob).ok().flatten();
+        let compression = region.as_ref().and_then(|region| {
+            let mut start = Vec::with_capacity(Codec::SNIFF_BYTES);
+            region.reader().take(Codec::SNIFF_BYTES as u64).read_to_end(&mut start).ok()?;
+            Some(Codec::sniff(&start).to_string())
+        });
+        LayerView {
+            key: layer.blob.key.clone(),
+            digest: text(&layer.blob.digest),
+            diff_id: text(&layer.diff_id),
+            size: layer.blob.size.or(region.map(|region| region.len)),
+            compression,
+            media_type: layer.blob.media_type.clone(),
+        }
+    }
+}
+
+fn text(digest: &Option<Digest>) -> Option<String> {
+    digest.as_ref().map(Digest::to_string)
+}
+
+/// A note as one line.
+fn sentence(note: &Note) -> String {
+    let examples = note.examples.join(", ");
+    if examples.is_empty() { note.message.clone() } else { format!("{}: {examples}", note.message) }
+}
+
+impl Inspection {
+    fn page(&self, json: bool) -> Result<String> {
+        if !json {
+            return Ok(self.words());
+        }
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
+        Ok(json + "\n")
+    }
+
+    /// The page for people. Whatever came out of the image is quoted.
+    fn words(&self) -> String {
+        let mut page = String::new();
+        let size = self.source.size.map(|size| format!(", {}", Bytes(size))).unwrap_or_default();
+        let kind = self.source.kind.as_deref().unwrap_or("unknown");
+        field(&mut page, 0, "source", &format!("{} ({kind}{size})", quoted(&self.source.spelling)));
+        field(&mut page, 0, "images", &self.images.len().to_string());
+        for image in &self.images {
+            page.push('\n');
+            image.words(&mut page);
+        }
+        page
+    }
+}
+
+impl ImageView {
+    fn words(&self, page: &mut String) {
+        let index = self.index.map(|index| format!(" @{index}")).unwrap_or_default();
+        let _ = writeln!(page, "image{index}");
+        let names: Vec<String> = self.names.iter().chain(&self.tags).map(|name| quoted(name)).collect();
+        let lines = [
+            ("names", names.join(", ")),
+            ("id", self.id.clone().unwrap_or_default()),
+            ("manifest", self.manifest_digest.clone().unwrap_or_default()),
+            ("index", self.index_digest.clone().unwrap_or_default()),
+            ("platform", self.platform.as_deref().map(plain).unwrap_or_default()),
+            ("created", self.created.clone().unwrap_or_default()),
+        ];
+        lines.iter().for_each(|(name, value)| field(page, 2, name, value));
+        if let Some(config) = &self.config {
+            config.words(page);
+        }
+        if !self.layers.is_empty() {
+            field(page, 2, "layers", &self.layers.len().to_string());
+        }
+        for (number, layer) in self.layers.iter().enumerate() {
+            layer.words(page, number + 1);
+        }
+        self.warnings.iter().for_each(|warning| field(page, 2, "warning", &plain(warning)));
+        self.problem.iter().for_each(|problem| field(page, 2, "problem", &plain(problem)));
+    }
+}
+
+impl ConfigView {
+    fn words(&self, page: &mut String) {
+        let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        field(page, 2, "entrypoint", &list(&self.entrypoint));
+        field(page, 2, "cmd", &list(&self.cmd));
+        field(page, 2, "workdir", &optional(&self.working_dir));
+        field(page, 2, "user", &optional(&self.user));
+        self.env.iter().for_each(|word| field(page, 2, "env", &quoted(word)));
+        self.labels
+            .iter()
+            .for_each(|(key, value)| field(page, 2, "label", &format!("{}={}", quoted(key), quoted(value))));
+    }
+}
+
+impl LayerView {
+    fn words(&self, page: &mut String, number: usize) {
+        let size = self.size.map_or_else(|| "size unknown".to_string(), |size| Bytes(size).to_string());
+        let compression = match self.compression.as_deref() {
+            None => "",
+            Some("none") => ", not compressed",
+            Some(codec) => &format!(", {codec}"),
+        };
+        field(page, 4, &number.to_string(), &format!("{}, {size}{compression}", quoted(&self.key)));
+        field(page, 6, "digest", self.digest.as_deref().unwrap_or_default());
+        field(page, 6, "diff_id", self.diff_id.as_deref().unwrap_or_default());
+    }
+}
+
+/// One line, unless there is nothing to say.
+fn field(page: &mut String, indent: usize, name: &str, value: &str) {
+    if !value.is_empty() {
+        let width = 15 - indent;
+        let _ = writeln!(page, "{:indent$}{name:<width$}{value}", "");
+    }
+}
+
+fn quoted(text: &str) -> String {
+    Quoted(text.as_bytes()).to_string()
+}
+
+fn optional(text: &str) -> String {
+    if text.is_empty() { String::new() } else { quoted(text) }
+}
+
+/// Text that quotes its own names, made safe for a terminal.
+fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::image::{BlobRef, Blobs};
+
+    struct Nothing;
+
+    impl Blobs for Nothing {
+        fn open(&self, _blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
+            Err(Error::new(ErrorKind::Bug, "inspect must not read layers"))
+        }
+
+        fn name(&self) -> String {
+            "nothing".to_string()
+        }
+    }
+
+    fn inspection() -> Inspection {
+        let config = br#"{"created":"2026-01-02T03:04:05Z","architecture":"amd64","os":"linux",
+            "config":{"Env":["A=\u001b[2J"],"Cmd":["sh","-c"],"WorkingDir":"/w","Labels":{"k":"v"}}}"#;
+        let blob = BlobRef { key: "a/layer.tar".into(), digest: None, size: Some(2048), media_type: None };
+        let image = Image {
+            blobs: Arc::new(Nothing),
+            config: Config::parse(config.as_slice()).unwrap(),
+            manifest_digest: None,
+            index_digest: None,
+            layers: vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }],
+            names: vec!["host/x:1".into()],
+            tags: Vec::new(),
+            manifest: None,
+            warnings: vec!["odd".into()],
+        };
+        let absent = Candidate { names: vec!["y:2".into()], ..Candidate::default() };
+        let other = ImageView::unreadable(&absent, &Error::new(ErrorKind::InvalidImage, "its config is missing"));
+        let source = SourceRecord::of(OsStr::new("x.tar"), None);
+        let first = ImageView { index: Some(0), ..ImageView::of(&image) };
+        Inspection { schema_version: 1, source, images: vec![first, ImageView { index: Some(1), ..other }] }
+    }
+
+    #[test]
+    fn words_are_readable_and_harmless() {
+        let inspection = inspection();
+        let id = inspection.images[0].id.clone().unwrap();
+        let diff_id = Digest::of(b"x");
+        let expected = format!(
+            r#"source         "x.tar" (unknown)
+images         2
+
+image @0
+  names        "host/x:1"
+  id           {id}
+  platform     linux/amd64
+  created      2026-01-02T03:04:05Z
+  cmd          "sh" "-c"
+  workdir      "/w"
+  env          "A=\u{{1b}}[2J"
+  label        "k"="v"
+  layers       1
+    1          "a/layer.tar", 2.0 KiB
+      diff_id  {diff_id}
+  warning      odd
+
+image @1
+  names        "y:2"
+  problem      its config is missing
+"#
+        );
+        assert_eq!(inspection.words(), expected);
+    }
+
+    #[test]
+    fn json_has_every_key() {
+        let json = serde_json::to_value(inspection()).unwrap();
+        let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&json["images"][0]), keys(&json["images"][1]));
+        assert_eq!(json["images"][0]["config"]["env"][0], "A=\u{1b}[2J");
+        assert_eq!(json["images"][1]["problem"], "its config is missing");
+    }
+}

@@ -1,0 +1,246 @@
+//! Images on registries, by the HTTP API of the OCI distribution specification, which is Docker's.
+//!
+//! The idea to hold: a name leads to one digest, once; all else is asked for by digest and checked against it, wherever it
+//! comes from. Four walls: [`http`] sends one request and follows where it leads; [`client`] knows registries, logins and
+//! what is worth another try; [`stream`] makes one stream of bytes of many broken connections; [`fetch`] and [`cache`]
+//! decide when and where to. What a registry, a mirror or a token server may be told, [`http`] and [`client`] decide alone:
+//! credentials go to nobody else. Nothing here reads the environment.
+
+mod cache;
+mod challenge;
+mod client;
+mod credentials;
+mod fetch;
+mod http;
+mod proxy;
+mod retry;
+mod secret;
+mod settings;
+mod stream;
+mod tls;
+mod transfer;
+mod url;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+
+use cache::{Cache, Claim};
+use client::Client;
+use fetch::Fetcher;
+use stream::Blob;
+use url::Url;
+
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::image::{BlobRef, Blobs, Layer};
+use crate::io::{Monitor, Phase, Region};
+use crate::model::{Digest, Manifest, Quoted, Reference, digest_of};
+
+pub use cache::{Pruned, prune};
+pub use proxy::Proxies;
+pub use secret::Secret;
+pub use settings::{Login, Mirror, Settings, is_host};
+
+/// What is done with an image's layers when they come.
+pub(crate) struct Fetching<'a> {
+    /// Whether layers will be read, or documents only.
+    pub(crate) want_layers: bool,
+    /// Where blobs that come ahead of their time are kept, in unnamed files.
+    pub(crate) tmpdir: &'a Path,
+}
+
+/// One image name on a registry, with all that it leads to. Keys are digests.
+pub(crate) struct Registry {
+    name: String,
+    client: Arc<Client>,
+    fetcher: Fetcher,
+    /// Manifests and configs that were read, verified.
+    documents: Mutex<BTreeMap<Digest, Arc<[u8]>>>,
+    /// What manifests list: no manifests, then.
+    blobs: Mutex<BTreeMap<Digest, Blob>>,
+}
+
+impl Registry {
+    /// Asks what the name leads to; its digest.
+    pub(crate) fn open(
+        reference: &Reference,
+        settings: &Settings,
+        fetching: Fetching<'_>,
+        monitor: &Monitor,
+    ) -> Result<(Registry, Digest)> {
+        monitor.begin(Phase::Open, 0);
+        let cache = settings.cache.as_deref().filter(|_| fetching.want_layers).map(Cache::open).transpose()?;
+        let client = Arc::new(Client::new(reference, settings.clone(), monitor.clone()));
+        let registry = Registry {
+            name: format!("registry image {}", Quoted(reference.to_string().as_bytes())),
+            fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.to_path_buf()),
+            client,
+            documents: Mutex::default(),
+            blobs: Mutex::default(),
+        };
+        let digest = registry.root(reference)?;
+        Ok((registry, digest))
+    }
+
+    fn root(&self, reference: &Reference) -> Result<Digest> {
+        let asked = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.clone().unwrap_or_else(|| "latest".to_string()),
+        };
+        let what = format!("image {}:{asked}", reference.repository).replace(":sha256:", "@sha256:");
+        let found =
+            self.client.document(&format!("manifests/{asked}"), &what, reference.digest).map_err(
+                |error| match error.kind() {
+                    ErrorKind::SourceUnavailable => error.hint("check the name and the tag"),
+                    _ => error,
+                },
+            )?;
+        let digest = Digest::of(&found.bytes);
+        if let Some(stated) = found.stated.filter(|&stated| stated != digest) {
+            let message = format!("{what}: digest mismatch: the registry says {stated}, its manifest has {digest}");
+            return Err(
+                Error::new(ErrorKind::Mismatch, message).hint("try again; something changes what the registry says")
+            );
+        }
+        refuse_schema_1(&found.bytes)?;
+        self.keep_manifest(digest, found.bytes);
+        Ok(digest)
+    }
+
+    fn keep_manifest(&self, digest: Digest, bytes: Vec<u8>) {
+        // What is no image manifest lists no blobs; the reader of documents says what is wrong with it.
+        if let Ok(manifest) = Manifest::parse(&bytes) {
+            let mut blobs = lock(&self.blobs);
+            for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                let urls = descriptor.urls().iter().flatten().filter_map(|url| Url::parse(url)).collect();
+                if let Ok(digest) = digest_of(descriptor) {
+                    blobs.entry(digest).or_insert(Blob { digest, size: Some(descriptor.size()), urls });
+                }
+            }
+        }
+        lock(&self.documents).insert(digest, bytes.into());
+    }
+
+    /// A document that was read, or a manifest that is there to be read.
+    fn manifest(&self, digest: Digest) -> Result<Option<Arc<[u8]>>> {
+        if let Some(bytes) = lock(&self.documents).get(&digest) {
+            return Ok(Some(Arc::clone(bytes)));
+        }
+        match self.client.document(&format!("manifests/{digest}"), &format!("manifest {digest}"), Some(digest)) {
+            Ok(found) => self.keep_manifest(digest, found.bytes),
+            Err(error) if error.kind() == ErrorKind::SourceUnavailable => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        Ok(lock(&self.documents).get(&digest).cloned())
+    }
+
+    /// The config, which is a blob like layers are, and small.
+    fn config(&self, blob: &Blob) -> Result<Arc<[u8]>> {
+        let fetch = || {
+            let (path, what) = (format!("blobs/{}", blob.digest), format!("config {}", blob.digest));
+            self.client.document(&path, &what, Some(blob.digest)).map(|found| found.bytes)
+        };
+        let bytes = match self.fetcher.cache() {
+            None => fetch()?,
+            Some(cache) => match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
+                Claim::There(file) => {
+                    let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
+                    let mut bytes = Vec::new();
+                    region.reader().read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
+                    bytes
+                }
+                Claim::Mine(mut writer) => {
+                    let bytes = fetch()?;
+                    writer.write(&bytes)?;
+                    writer.finish(None)?;
+                    bytes
+                }
+            },
+        };
+        let bytes: Arc<[u8]> = bytes.into();
+        lock(&self.documents).insert(blob.digest, Arc::clone(&bytes));
+        Ok(bytes)
+    }
+
+    fn blob(&self, digest: &Digest) -> Option<Blob> {
+        lock(&self.blobs).get(digest).cloned()
+    }
+}
+
+impl Blobs for Registry {
+    fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
+        let digest: Digest = blob.key.parse()?;
+        let blob = self.blob(&digest).unwrap_or(Blob { digest, size: blob.size, urls: Vec::new() });
+        let opened = self.fetcher.open(&blob)?;
+        Ok(opened)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.client.warnings()
+    }
+}
+
+impl Registry {
+    /// How many bytes are stored under `key`, a digest; `None` where there is nothing.
+    pub(crate) fn size(&self, key: &str) -> Result<Option<u64>> {
+        let digest: Digest = key.parse()?;
+        if let Some(Blob { size: Some(size), .. }) = self.blob(&digest) {
+            return Ok(Some(size));
+        }
+        Ok(self.manifest(digest)?.map(|bytes| bytes.len() as u64))
+    }
+
+    /// The bytes stored under `key`, a digest.
+    pub(crate) fn read(&self, key: &str) -> Result<Box<dyn Read + Send + '_>> {
+        let digest: Digest = key.parse()?;
+        let read = lock(&self.documents).get(&digest).cloned();
+        let bytes = match (read, self.blob(&digest)) {
+            (Some(bytes), _) => bytes,
+            (None, Some(blob)) => self.config(&blob)?,
+            (None, None) => self.manifest(digest)?.ok_or_else(|| {
+                Error::new(ErrorKind::SourceUnavailable, format!("{} has no manifest {digest}", self.name))
+            })?,
+        };
+        Ok(Box::new(Cursor::new(bytes)))
+    }
+
+    /// Says which layers will be opened, so that they are fetched ahead.
+    pub(crate) fn will_read(&self, layers: &[Layer]) {
+        let mut order: Vec<&Layer> = layers.iter().collect();
+        // As layers are read: the largest first, of equal ones the uppermost.
+        order.reverse();
+        order.sort_by_key(|layer| Reverse(layer.blob.size));
+        self.fetcher.expect(order.iter().filter_map(|layer| self.blob(&layer.blob.digest?)).collect());
+    }
+}
+
+/// Docker's manifests from before 2015 hold signatures and the configs of all layers, and no digest of any config.
+fn refuse_schema_1(bytes: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        #[serde(rename = "schemaVersion")]
+        schema_version: Option<u32>,
+    }
+    match serde_json::from_slice::<Version>(bytes) {
+        Ok(Version { schema_version: Some(1) }) => {
+            let message = "this is a Docker image manifest of schema 1, which Docker itself reads no more";
+            Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("push the image again with a current Docker or skopeo"))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::new(ErrorKind::InvalidImage, format!("this is no image manifest: {error}"))
+            .doing("reading the manifest")),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,31 @@
+//! All integration tests, as one program: one link, one place for what they share.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs, reason = "these are tests")]
+
+mod support;
+
+mod additional_files;
+mod cli;
+mod crash;
+mod determinism;
+mod docs;
+mod fixtures;
+mod flatten;
+mod hostile;
+mod image_oracles;
+mod images;
+mod medperf;
+mod medperf_apptainer;
+mod oracles;
+mod properties;
+mod registry;
+mod registry_oracles;
+mod scripts;
+mod sif;
+mod sif_apptainer;
+mod sif_images;
+mod sif_oracles;
+mod sources;
+mod squashfs_oracles;
+mod streams;
+mod verify;
+mod walls;

@@ -1,0 +1,21 @@
+//! What integration tests share.
+
+pub mod archives;
+pub mod case;
+pub mod disk;
+pub mod docker;
+pub mod engine;
+pub mod entry;
+pub mod fake;
+pub mod large;
+pub mod layer;
+pub mod layout;
+pub mod listing;
+pub mod pack;
+pub mod random;
+pub mod reference;
+pub mod registry;
+pub mod run;
+pub mod singularity;
+pub mod squashfs;
+pub mod tar;

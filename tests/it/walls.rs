@@ -1,0 +1,158 @@
+//! The walls between the rooms of `src`: what a room may use is what ARCHITECTURE.md's table says, and nothing else.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each room and what it may use, besides itself. Everyone may use `error`.
+const ROOMS: [(&str, &[&str]); 16] = [
+    ("error", &[]),
+    ("model", &[]),
+    ("io", &["model"]),
+    ("tar", &["model", "io"]),
+    ("image", &["model", "io"]),
+    ("registry", &["image", "model", "io"]),
+    ("source", &["image", "registry", "model", "io", "tar"]),
+    ("tree", &["model"]),
+    ("layers", &["tree", "image", "tar", "io", "model"]),
+    ("squashfs", &["model", "io"]),
+    ("sif", &["model", "io"]),
+    ("singularity", &["tree", "model"]),
+    (
+        "output",
+        &["model", "io", "tar", "image", "source", "tree", "layers", "squashfs", "sif", "singularity", "folder"],
+    ),
+    ("medperf", &["model"]),
+    ("folder", &["model", "io", "tar"]),
+    ("cli", &["model", "io", "image", "source", "registry", "sif", "singularity", "folder", "output", "medperf"]),
+];
+
+/// Names of the crate's root that are no rooms: what `error` gives to all.
+const ROOT_NAMES: [&str; 5] = ["Error", "ErrorKind", "Result", "ResultExt", "IoResultExt"];
+
+#[test]
+fn rooms_use_what_the_table_allows() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut trespasses = Vec::new();
+    for (room, allowed) in ROOMS {
+        let files = files_of(&source, room);
+        assert!(!files.is_empty(), "there is no room {room}");
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for (line, used) in uses(&text) {
+                if used != room
+                    && used != "error"
+                    && !allowed.contains(&used.as_str())
+                    && !ROOT_NAMES.contains(&used.as_str())
+                {
+                    let file = file.strip_prefix(&source).unwrap().display();
+                    trespasses.push(format!("src/{file}:{line}: {room} may not use {used}"));
+                }
+            }
+        }
+    }
+    assert!(trespasses.is_empty(), "\n{}", trespasses.join("\n"));
+}
+
+/// What is asynchronous stays in one room.
+#[test]
+fn only_the_engines_room_is_asynchronous() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let inside = |file: &PathBuf| file.strip_prefix(&source).unwrap().starts_with("source/daemon");
+    let asynchronous = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        let mut code = text.lines().map(|line| line.split("//").next().unwrap());
+        code.any(|code| {
+            ["tokio::", "bollard::", "futures_util::", "async ", ".await"].iter().any(|word| code.contains(word))
+        })
+    };
+    let files: Vec<PathBuf> = ROOMS.iter().flat_map(|(room, _)| files_of(&source, room)).collect();
+    let (within, without): (Vec<_>, Vec<_>) = files.into_iter().filter(asynchronous).partition(inside);
+    assert!(!within.is_empty(), "the room is gone, or this test does not see it");
+    assert_eq!(without, Vec::<PathBuf>::new());
+}
+
+/// A new room must be put into the table.
+#[test]
+fn every_room_is_in_the_table() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for each in fs::read_dir(source).unwrap() {
+        let path = each.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let known = ["lib", "main"].contains(&name) || ROOMS.iter().any(|(room, _)| *room == name);
+        assert!(known, "{name} is not in the table of tests/it/walls.rs");
+    }
+}
+
+/// The room's files without its tests.
+fn files_of(source: &Path, room: &str) -> Vec<PathBuf> {
+    let single = source.join(format!("{room}.rs"));
+    let mut files = if single.exists() { vec![single] } else { Vec::new() };
+    let mut directories = vec![source.join(room)];
+    while let Some(directory) = directories.pop() {
+        for each in fs::read_dir(&directory).into_iter().flatten() {
+            let path = each.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && name != "tests" {
+                directories.push(path);
+            } else if name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// Every `crate::NAME` outside of comments, and every name of `crate::{A, B::…}`, with its line. A tests module, which
+/// ends a file, is not looked at.
+fn uses(text: &str) -> Vec<(usize, String)> {
+    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
+    let mut found = Vec::new();
+    let lines: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap()).collect();
+    let joined = lines.join("\n");
+    for (at, _) in joined.match_indices("crate::") {
+        let inside_a_word = joined[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+        if inside_a_word {
+            continue;
+        }
+        let line = joined[..at].matches('\n').count() + 1;
+        let rest = &joined[at + "crate::".len()..];
+        let names =
+            if let Some(group) = rest.strip_prefix('{') { top_level_names(group) } else { vec![first_name(rest)] };
+        found.extend(names.into_iter().filter(|name| !name.is_empty()).map(|name| (line, name)));
+    }
+    found
+}
+
+fn first_name(text: &str) -> String {
+    text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The first name of each item of a group, up to its closing brace.
+fn top_level_names(group: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let (mut depth, mut start) = (0, 0);
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.push(first_name(&group[start..at]));
+                start = at + 1;
+                if character == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+#[test]
+fn uses_are_found() {
+    let text = "use crate::io::Region;\nuse crate::{model::{Digest, Mode},\n  tree::Tree, Error};\n// crate::output\nlet x = crate::sif::y();\n\
+                mycrate::no();\n\n#[cfg(test)]\nmod tests { use crate::cli; }";
+    let found: Vec<(usize, String)> = uses(text);
+    let names: Vec<(usize, &str)> = found.iter().map(|(line, name)| (*line, name.as_str())).collect();
+    assert_eq!(names, [(1, "io"), (2, "model"), (2, "tree"), (2, "Error"), (5, "sif")]);
+}
