@@ -55,7 +55,8 @@ impl Reference {
             self.tree.nodes[root] = node(entry);
             return Ok(());
         };
-        if directory.iter().any(|part| part.starts_with(b".wh.")) {
+        // Neither is applied to anything, so it does not matter where its directory leads.
+        if directory.iter().any(|part| part.starts_with(b".wh.")) || is_leftover(name) {
             return Ok(());
         }
         let parent = self.follow(directory)?;
@@ -139,9 +140,6 @@ impl Reference {
     fn whiteout(&mut self, parent: Path, hidden: &[u8]) -> Result<(), String> {
         let (top, itself) = match hidden {
             b".wh..opq" => (parent, false),
-            // Nothing can have these names, and nothing is there to be removed.
-            b"" | b"." | b".." => return Ok(()),
-            _ if hidden.starts_with(b".wh.") => return Ok(()),
             _ => ([parent, vec![hidden.to_vec()]].concat(), true),
         };
         // Sorted, so that a directory comes before what is in it, and goes with it.
@@ -202,6 +200,15 @@ impl Reference {
             }
         }
         Ok(here)
+    }
+}
+
+/// Whether a name is AUFS's own, or a whiteout of what can have no name.
+fn is_leftover(name: &[u8]) -> bool {
+    match name.strip_prefix(b".wh.") {
+        Some(b"" | b"." | b"..") => true,
+        Some(hidden) => hidden.starts_with(b".wh.") && hidden != b".wh..opq",
+        None => false,
     }
 }
 
