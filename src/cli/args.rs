@@ -236,7 +236,7 @@ pub(super) struct RootOptions {
     /// What the programs inside run on, where the image does not say (sif)
     #[arg(long, value_name = "ARCH")]
     pub(super) arch: Option<String>,
-    /// The image's name as recorded inside [default: its tag or reference, else its ID]
+    /// Record this name in the definition and labels [default: the image ID]
     #[arg(long, value_name = "NAME")]
     pub(super) reference: Option<String>,
 }

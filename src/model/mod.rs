@@ -3,6 +3,10 @@
 //! The idea to hold: values are parsed once, at the door, and are right from then on. Nothing here does I/O, reads a
 //! clock or looks at the environment.
 
+/// The number of the format of `sif` and `sif-rootfs`: it grows with every change of the bytes that are written for some image
+/// and options, and with nothing else. The version of the program plays no part.
+pub const OUTPUT_FORMAT: u32 = 1;
+
 mod bind;
 mod config;
 mod digest;

@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Compressor, Monitor, Phase, Region, StreamCodec, hash_region};
 use crate::layers::{self, Flattened, Forecast, flatten};
-use crate::model::{Digest, Note, Reference, Timestamp};
+use crate::model::{Digest, Note, Timestamp};
 use crate::sif::Architecture;
 use crate::singularity::{self, Additions, Prepared};
 use crate::tree::Tree;
@@ -107,10 +107,10 @@ fn flatten_and_write(
     })
 }
 
-/// The name that an image goes by in what is written: as asked, else its first name, else its ID.
+/// What is recorded of where an image comes from: a name only where one is asked for, else its ID. The same image gives the
+/// same bytes, whatever it was called where it was found.
 pub fn recorded_reference(image: &Image, asked: Option<&str>) -> String {
-    let own = || image.names.first().map(|name| name.parse::<Reference>().map_or(name.clone(), |r| r.familiar()));
-    asked.map(str::to_string).or_else(own).unwrap_or_else(|| image.id().to_string())
+    asked.map_or_else(|| image.id().to_string(), str::to_string)
 }
 
 /// How a tar is compressed: as asked, else as its name says.

@@ -17,6 +17,7 @@ use super::kind::DataType;
 use super::reader::Container;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::{CHUNK_BYTES, Monitor, Region};
+use crate::model::OUTPUT_FORMAT;
 
 /// The object's name.
 pub const SEAL_NAME: &str = "sif-convert.json";
@@ -33,8 +34,10 @@ pub struct Seal {
     checksums: Checksums,
     /// The digest of the image config that the container was made from.
     pub image: String,
-    /// The version of the program that made it.
-    pub version: String,
+    /// The number of the output format that it was written in: [`crate::model::OUTPUT_FORMAT`]. Files of before there was
+    /// one say nothing.
+    #[serde(default)]
+    pub format: u32,
     /// A digest of the choices that decide what is inside, where they are not the usual ones.
     #[serde(default)]
     pub options: Option<String>,
@@ -59,16 +62,16 @@ const PARTITION_DIGITS: usize = HEAD_DIGITS + DIGITS + r#"","partition":"xxh3:"#
 const MARK: &[u8] = br#""tool":"sif-convert""#;
 
 /// The object's bytes, without and with checksums of the same length.
-fn text(image: &str, options: Option<&str>, version: &str, head: u128, partition: u128) -> Vec<u8> {
+fn text(image: &str, options: Option<&str>, format: u32, head: u128, partition: u128) -> Vec<u8> {
     let checksums = format!(r#"{{"head":"xxh3:{head:032x}","partition":"xxh3:{partition:032x}"}}"#);
     let options = options.map(|options| format!(r#""options":"{options}","#)).unwrap_or_default();
-    format!(r#"{{"checksums":{checksums},"image":"{image}",{options}"tool":"sif-convert","version":"{version}"}}"#)
+    format!(r#"{{"checksums":{checksums},"format":{format},"image":"{image}",{options}"tool":"sif-convert"}}"#)
         .into_bytes()
 }
 
 /// The object as it stands until [`seal`] fills it in. `options` is a digest of choices that are not the usual ones.
 pub fn unsealed(image: &str, options: Option<&str>) -> Vec<u8> {
-    text(image, options, env!("CARGO_PKG_VERSION"), 0, 0)
+    text(image, options, OUTPUT_FORMAT, 0, 0)
 }
 
 /// The checksum of a partition that is being written: of its bytes in the order in which an image of a file system is
@@ -111,7 +114,7 @@ pub fn seal(file: &Arc<File>, partition: &PartitionSum) -> Result<()> {
     let bug = || Error::new(ErrorKind::Bug, "the container has no object for its checksums");
     let (seal, at) = read(&container)?.ok_or_else(bug)?;
     let (head, _) = head_checksum(&container, at)?;
-    let bytes = text(&seal.image, seal.options.as_deref(), &seal.version, head, partition.hash.digest128());
+    let bytes = text(&seal.image, seal.options.as_deref(), seal.format, head, partition.hash.digest128());
     file.write_all_at(&bytes, at).or_kind(ErrorKind::Output)
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::{Additions, definition, go_json};
 use crate::error::Result;
-use crate::model::{Config, Timestamp};
+use crate::model::{Config, OUTPUT_FORMAT, Timestamp};
 
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 const MONTHS: [&str; 12] = [
@@ -23,16 +23,19 @@ const MONTHS: [&str; 12] = [
 /// Labels in the order of their names.
 pub(super) type Labels = BTreeMap<String, String>;
 
-/// The image's labels, over them those of `specs/sif.md` section 2.7, over those the ones asked for.
+/// The image's labels, over them those that Apptainer 1.6 makes, over those the ones asked for.
 pub(super) fn merge(config: &Config, additions: &Additions<'_>) -> Labels {
     let made = [
         ("org.label-schema.schema-version", "1.0".to_owned()),
         ("org.label-schema.build-date", build_date(additions.time)),
-        // Our own key: we are neither Apptainer nor Singularity, and claim the version of neither.
-        ("org.label-schema.usage.sif-convert.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("org.opencontainers.image.created", rfc_3339(additions.time)),
+        // Our own key: we are neither Apptainer nor Singularity, and claim the version of neither. The version of this
+        // program is not recorded: another one that writes the same bytes must write the same labels.
+        ("org.label-schema.usage.sif-convert.format", OUTPUT_FORMAT.to_string()),
         ("org.label-schema.usage.singularity.deffile.bootstrap", definition::BOOTSTRAP.to_owned()),
         ("org.label-schema.usage.singularity.deffile.from", additions.reference.to_owned()),
         ("org.label-schema.build-arch", additions.architecture.to_owned()),
+        ("org.opencontainers.image.architecture", additions.architecture.to_owned()),
     ];
     let mut labels = config.labels().clone();
     labels.extend(made.map(|(name, value)| (name.to_owned(), value)));
@@ -54,9 +57,22 @@ fn build_date(time: Timestamp) -> String {
     format!("{weekday}_{day}_{month}_{year}_{hour}:{minute}:{second}_UTC")
 }
 
+/// `2025-12-02T09:05:07Z`.
+fn rfc_3339(time: Timestamp) -> String {
+    let (year, month, day, hour, minute, second) = time.civil();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn created_is_rfc_3339() {
+        for (seconds, want) in [(0, "1970-01-01T00:00:00Z"), (1_764_666_307, "2025-12-02T09:05:07Z")] {
+            assert_eq!(rfc_3339(Timestamp::from_seconds(seconds)), want);
+        }
+    }
 
     #[test]
     fn build_date_is_unpadded_utc() {

@@ -35,7 +35,7 @@ use crate::tree::Tree;
 /// Everything about the additions that the image does not say itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Additions<'a> {
-    /// The image's name, recorded as `bootstrap: docker`, `from: REFERENCE`.
+    /// The image's ID, or a name that was asked for: recorded as `bootstrap: docker`, `from: REFERENCE`.
     pub reference: &'a str,
     /// Modification time of everything that is made, and the build date in the labels.
     pub time: Timestamp,

@@ -473,9 +473,11 @@ fn labels_are_merged_in_order_and_escaped() {
         r#"	"org.label-schema.build-arch": "amd64","#,
         r#"	"org.label-schema.build-date": "Tuesday_2_December_2025_9:5:7_UTC","#,
         r#"	"org.label-schema.schema-version": "1.0","#,
-        concat!("\t\"org.label-schema.usage.sif-convert.version\": \"", env!("CARGO_PKG_VERSION"), "\","),
+        r#"	"org.label-schema.usage.sif-convert.format": "1","#,
         r#"	"org.label-schema.usage.singularity.deffile.bootstrap": "docker","#,
         r#"	"org.label-schema.usage.singularity.deffile.from": "example.org/app:1","#,
+        r#"	"org.opencontainers.image.architecture": "amd64","#,
+        r#"	"org.opencontainers.image.created": "2025-12-02T09:05:07Z","#,
         r#"	"z": "\u003ca\u0026b\u003e\n""#,
         "}",
     ];
@@ -494,14 +496,13 @@ fn inspect_metadata_is_compact_go_json() {
     let config = config(serde_json::json!({ "Env": ["A=<>"], "Entrypoint": ["/e"] }));
     let prepared = prepare(&mut Tree::new(TIME), &config, &plain()).unwrap();
     let text = String::from_utf8(prepared.inspect_metadata).unwrap();
-    let version = env!("CARGO_PKG_VERSION");
     let want = [
         r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\ntest -n \"${A:-}\" || A='\u003c\u003e'\nexport A","##,
         r##""/.singularity.d/env/90-environment.sh":"#!/bin/sh\n# The %environment of a definition file goes here."},"##,
         r#""labels":{"org.label-schema.build-arch":"amd64","org.label-schema.build-date":"Tuesday_2_December_2025_9:5:7_UTC","#,
-        r#""org.label-schema.schema-version":"1.0","org.label-schema.usage.sif-convert.version":""#,
-        version,
-        r#"","org.label-schema.usage.singularity.deffile.bootstrap":"docker","org.label-schema.usage.singularity.deffile.from":"example.org/app:1"},"#,
+        r#""org.label-schema.schema-version":"1.0","org.label-schema.usage.sif-convert.format":"1","#,
+        r#""org.label-schema.usage.singularity.deffile.bootstrap":"docker","org.label-schema.usage.singularity.deffile.from":"example.org/app:1","#,
+        r#""org.opencontainers.image.architecture":"amd64","org.opencontainers.image.created":"2025-12-02T09:05:07Z"},"#,
         r##""runscript":"#!/bin/sh\nif false; then\neval \"set ${SINGULARITY_OCI_RUN}\"\nfi\nOCI_ENTRYPOINT='\"/e\"'\nOCI_CMD=''\nset -- '/e' \"$@\"\nexec \"$@\"","##,
         r##""deffile":"bootstrap: docker\nfrom: example.org/app:1","startscript":"#!/bin/sh\n# An instance of this image starts nothing of its own."}},"type":"container"}"##,
     ];

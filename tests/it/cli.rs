@@ -235,7 +235,7 @@ fn help_is_for_newcomers() {
               What the programs inside run on, where the image does not say (sif)
 
           --reference <NAME>
-              The image's name as recorded inside [default: its tag or reference, else its ID]
+              Record this name in the definition and labels [default: the image ID]
 
     The image (oci, oci-archive and docker-archive):
           --flatten
@@ -387,8 +387,7 @@ fn short_help_fits_a_screen() {
                                    type of every volume
           --label <KEY=VALUE>      Add a label; may be repeated
           --arch <ARCH>            What the programs inside run on, where the image does not say (sif)
-          --reference <NAME>       The image's name as recorded inside [default: its tag or reference,
-                                   else its ID]
+          --reference <NAME>       Record this name in the definition and labels [default: the image ID]
 
     The image (oci, oci-archive and docker-archive):
           --flatten           Make one layer of all

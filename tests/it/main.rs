@@ -15,6 +15,7 @@ mod image_oracles;
 mod images;
 mod medperf;
 mod medperf_apptainer;
+mod one_image;
 mod oracles;
 mod properties;
 mod registry;
