@@ -361,8 +361,9 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// backhand takes targets of 255 bytes at most, where Linux takes 4095; and of tables of more than 8 KiB it reads only the
-/// beginning, because it counts entries where it should count bytes.
-const BACKHAND_CANNOT: [&str; 3] = ["long link", "5000 owners", "4000 small files"];
+/// beginning, because it counts entries where it should count bytes. 0.25.1, the last that builds with the Rust that we
+/// promise, does not know FIFOs and sockets with extended attributes.
+const BACKHAND_CANNOT: [&str; 4] = ["long link", "5000 owners", "4000 small files", "extended attributes"];
 
 #[test]
 fn backhand_reads_them() {
