@@ -3,6 +3,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ureq::http::header::WWW_AUTHENTICATE;
+use url::form_urlencoded::Serializer;
 
 use super::challenge::Challenge;
 use super::credentials::{self, Credentials};
@@ -10,7 +11,7 @@ use super::http::{Answer, Failure, Http, refusal};
 use super::retry::Retry;
 use super::secret::Secret;
 use super::settings::Settings;
-use super::url::{Scheme, Url, is_loopback, percent_encoded};
+use super::url::{Scheme, Url, is_loopback};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::{Expected, Monitor};
 use crate::model::{DOCUMENT_BYTES_MAX, Digest, Reference};
@@ -156,7 +157,9 @@ impl Client {
     pub(super) fn ask(&self, at: usize, path: &str, headers: &[(&str, &str)]) -> Asked<Answer> {
         let Endpoint { authority, repository, .. } = &self.endpoints[at];
         let ask = |scheme| {
-            self.ask_authorized(at, &Url::new(scheme, authority, &format!("/v2/{repository}/{path}")), headers)
+            let url = Url::new(scheme, authority, &format!("/v2/{repository}/{path}"))
+                .ok_or_else(|| Error::new(ErrorKind::Usage, format!("{authority:?} is not a host")))?;
+            self.ask_authorized(at, &url, headers)
         };
         if let Some(scheme) = self.scheme(authority) {
             return ask(scheme);
@@ -244,9 +247,7 @@ impl Client {
                 let mut form = vec![("grant_type", "refresh_token"), ("client_id", "sif-convert")];
                 form.extend(parameters);
                 form.push(("refresh_token", refresh.expose()));
-                let form: Vec<String> =
-                    form.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
-                self.http.post(&realm, &form.join("&"))?
+                self.http.post(&realm, &Serializer::new(String::new()).extend_pairs(form).finish())?
             }
             Some(Credentials::Password(login)) => {
                 self.http.get(&realm.with_query(&parameters), &[], Some(&credentials::basic(&login)))?

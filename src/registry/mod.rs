@@ -29,11 +29,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
+use self::url::Url;
 use cache::{Cache, Claim};
 use client::Client;
 use fetch::Fetcher;
 use stream::Blob;
-use url::Url;
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::{BlobRef, Blobs, Layer};

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use url::Position;
+
 /// How a host is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scheme {
@@ -8,101 +10,80 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// An address. Shown without its query, which in addresses of blobs holds what gives access to them.
+/// A URL without user names. Shown without its query, which in URLs of blobs holds what gives access to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) scheme: Scheme,
     /// `HOST[:PORT]` in lower case.
     pub(super) authority: String,
-    /// From the first slash on.
-    path: String,
+    url: url::Url,
 }
 
 impl Url {
-    pub(super) fn new(scheme: Scheme, authority: &str, path: &str) -> Url {
-        Url { scheme, authority: authority.to_ascii_lowercase(), path: path.to_string() }
+    /// The URL of `path`, which starts with a slash, at `HOST[:PORT]`. The authority stays as it is written, because
+    /// certificates and credentials are found by it: `x:443` and `x` are two names.
+    pub(super) fn new(scheme: Scheme, authority: &str, path: &str) -> Option<Url> {
+        let name = if scheme == Scheme::Http { "http" } else { "https" };
+        let url = Url::parse(&format!("{name}://{authority}"))?.join(path)?;
+        Some(Url { authority: authority.to_ascii_lowercase(), ..url })
     }
 
     /// Parses `http://…` or `https://…` without user names in it.
     pub(super) fn parse(text: &str) -> Option<Url> {
-        let (scheme, rest) = text.split_once("://")?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
+        Url::of(url::Url::parse(text).ok()?)
+    }
+
+    fn of(mut url: url::Url) -> Option<Url> {
+        let scheme = match url.scheme() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
             _ => return None,
         };
-        let rest = rest.split('#').next().unwrap_or_default();
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if !super::settings::is_host(authority) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if url[Position::BeforeUsername..Position::BeforeHost].contains('@') {
             return None;
         }
-        let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
-        Some(Url { scheme, authority: authority.to_ascii_lowercase(), path })
+        url.set_fragment(None);
+        Some(Url { scheme, authority: url[Position::BeforeHost..Position::BeforePath].to_string(), url })
     }
 
-    /// The address that `location` means when this one answers with it.
+    /// The URL that `location` means when this one answers with it (RFC 9110, section 10.2.2).
     pub(super) fn join(&self, location: &str) -> Option<Url> {
-        let location = location.split('#').next().unwrap_or_default();
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        if location.contains("://") && !location.starts_with(['/', '?']) {
-            return Url::parse(location);
-        }
-        if let Some(rest) = location.strip_prefix("//") {
-            return Url::parse(&format!("{scheme}://{rest}"));
-        }
-        let bare = self.path.split('?').next().unwrap_or_default();
-        let path = match location {
-            absolute if absolute.starts_with('/') => absolute.to_string(),
-            query if query.starts_with('?') => format!("{bare}{query}"),
-            relative => format!("{}/{relative}", bare.rsplit_once('/').map_or("", |(directory, _)| directory)),
-        };
-        Url::parse(&format!("{scheme}://{}{path}", self.authority))
+        Url::of(self.url.join(location).ok()?)
     }
 
     /// With these parameters added.
     pub(super) fn with_query(&self, parameters: &[(&str, &str)]) -> Url {
         let mut url = self.clone();
-        for (name, value) in parameters {
-            url.path.push(if url.path.contains('?') { '&' } else { '?' });
-            url.path.push_str(&format!("{name}={}", percent_encoded(value)));
+        if !parameters.is_empty() {
+            url.url.query_pairs_mut().extend_pairs(parameters);
         }
         url
     }
 
     /// The whole of it, for the request.
-    pub(super) fn full(&self) -> String {
-        format!("{}{}", self.root(), self.path)
-    }
-
-    fn root(&self) -> String {
-        let scheme = if self.scheme == Scheme::Http { "http" } else { "https" };
-        format!("{scheme}://{}", self.authority)
+    pub(super) fn full(&self) -> &str {
+        self.url.as_str()
     }
 
     /// Whether credentials for one are meant for the other.
     pub(super) fn is_same_server(&self, other: &Url) -> bool {
-        self.scheme == other.scheme && self.host() == other.host() && self.port() == other.port()
+        self.url.origin() == other.url.origin()
     }
 
     /// The host without port and brackets.
     pub(super) fn host(&self) -> &str {
-        split_port(&self.authority).0
+        let host = self.url.host_str().unwrap_or_default();
+        host.trim_start_matches('[').trim_end_matches(']')
     }
 
     pub(super) fn port(&self) -> u16 {
-        let usual = if self.scheme == Scheme::Http { 80 } else { 443 };
-        split_port(&self.authority).1.unwrap_or(usual)
+        self.url.port_or_known_default().unwrap_or_default()
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = self.path.split('?').next().unwrap_or_default();
-        write!(f, "{}{bare}", self.root())
+        f.write_str(&self.url[..Position::AfterPath])
     }
 }
 
@@ -121,19 +102,6 @@ pub(super) fn is_loopback(authority: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || host.parse::<IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
-/// For values in a query or a form (RFC 3986: all but unreserved characters).
-pub(super) fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,14 +111,18 @@ mod tests {
         let base = Url::parse("https://R.example:5000/v2/x/blobs/sha256:1?a=b").unwrap();
         for (location, want) in [
             ("https://cdn.example/y?sig=1", "https://cdn.example/y?sig=1"),
+            ("https://cdn.example/y?sig=a%2Fb%3D#top", "https://cdn.example/y?sig=a%2Fb%3D"),
             ("//cdn.example/y", "https://cdn.example/y"),
             ("/y/z?k", "https://r.example:5000/y/z?k"),
+            ("?k", "https://r.example:5000/v2/x/blobs/sha256:1?k"),
             ("z", "https://r.example:5000/v2/x/blobs/z"),
+            ("../z", "https://r.example:5000/v2/x/z"),
+            ("/a b", "https://r.example:5000/a%20b"),
             ("/y?next=http://elsewhere/", "https://r.example:5000/y?next=http://elsewhere/"),
         ] {
             assert_eq!(base.join(location).unwrap().full(), want, "{location}");
         }
-        for bad in ["ftp://x/y", "https://user:pass@x/", "https:///y", "/a b"] {
+        for bad in ["ftp://x/y", "https://user:pass@x/", "https://", "https://x:99999/", "mailto:x@y"] {
             assert!(base.join(bad).is_none(), "{bad}");
         }
     }
@@ -163,10 +135,20 @@ mod tests {
         assert!(!url.is_same_server(&Url::parse("http://x/").unwrap()));
         assert!(!url.is_same_server(&Url::parse("https://x:444/").unwrap()));
         assert_eq!(
-            url.with_query(&[("scope", "repository:a/b:pull")]).full().split('&').nth(1).unwrap(),
-            "scope=repository%3Aa%2Fb%3Apull"
+            url.with_query(&[("scope", "repository:a/b:pull")]).full(),
+            "https://x/y?secret=1&scope=repository%3Aa%2Fb%3Apull"
         );
+        assert_eq!(Url::parse("https://x/y").unwrap().with_query(&[]).full(), "https://x/y");
         assert_eq!((Url::parse("http://[::1]:5000/").unwrap().host(), is_loopback("127.3.0.1:80")), ("::1", true));
         assert!(!is_loopback("localhost.example.org"));
+    }
+
+    #[test]
+    fn a_host_keeps_the_port_it_is_named_with() {
+        let url = Url::new(Scheme::Https, "X:443", "/v2/").unwrap();
+        assert_eq!((url.authority.as_str(), url.full(), url.port()), ("x:443", "https://x/v2/", 443));
+        for bad in ["", "x:y", "a:b:c", "u@x", "[::1"] {
+            assert!(Url::new(Scheme::Https, bad, "/v2/").is_none(), "{bad}");
+        }
     }
 }

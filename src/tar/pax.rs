@@ -1,6 +1,10 @@
 //! PAX records (POSIX.1-2017, pax interchange format): `LENGTH KEY=VALUE\n`, where VALUE may be any bytes, newlines and
 //! NULs included, so that only LENGTH says where a record ends.
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
+use percent_encoding::percent_decode;
+
 use super::number::parse_decimal;
 use crate::model::{Timestamp, Xattrs};
 
@@ -79,7 +83,8 @@ impl Lookup<'_> {
         let records = || self.global.iter().chain(self.local.iter());
         for (key, value) in records() {
             if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                xattrs.insert(percent_decode(name).into(), base64_decode(value)?.into());
+                let name: Vec<u8> = percent_decode(name).collect();
+                xattrs.insert(name.into(), base64_decode(value)?.into());
             }
         }
         for (key, value) in records() {
@@ -128,53 +133,17 @@ fn decode_gnu_name(name: &[u8]) -> Vec<u8> {
     out
 }
 
-fn percent_decode(text: &[u8]) -> Vec<u8> {
-    let hex = |digit: u8| (digit as char).to_digit(16);
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while at < text.len() {
-        let escape = match text.get(at..at + 3) {
-            Some(&[b'%', high, low]) => hex(high).zip(hex(low)),
-            _ => None,
-        };
-        match escape {
-            Some((high, low)) => {
-                out.push((high << 4 | low) as u8);
-                at += 3;
-            }
-            None => {
-                out.push(text[at]);
-                at += 1;
-            }
-        }
-    }
-    out
-}
+/// RFC 4648, section 4, padded or not: libarchive leaves the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
-/// RFC 4648 base64, padded or not; libarchive leaves the padding out.
 fn base64_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let text: Vec<u8> = text.iter().copied().filter(|byte| !matches!(byte, b'=' | b'\n')).collect();
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    for group in text.chunks(4) {
-        let mut bits = 0u32;
-        for &character in group {
-            let six = match character {
-                b'A'..=b'Z' => character - b'A',
-                b'a'..=b'z' => character - b'a' + 26,
-                b'0'..=b'9' => character - b'0' + 52,
-                b'+' | b'-' => 62,
-                b'/' | b'_' => 63,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(six);
-        }
-        bits <<= 6 * (4 - group.len());
-        if group.len() == 1 {
-            return None;
-        }
-        out.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
-    }
-    Some(out)
+    let text: Vec<u8> = text.iter().copied().filter(|&byte| byte != b'\n').collect();
+    BASE64.decode(text).ok()
 }
 
 #[cfg(test)]
@@ -219,5 +188,17 @@ mod tests {
         let local = Records::parse(b"38 LIBARCHIVE.xattr.user.a%20b=AAH/gA\n").unwrap();
         let xattrs = Lookup { local: &local, global: &Records::default() }.xattrs().unwrap().unwrap();
         assert_eq!(xattrs.into_iter().next().unwrap(), (b"user.a b"[..].into(), [0, 1, 0xff, 0x80][..].into()));
+        for (text, bytes) in [
+            ("", Some(&b""[..])),
+            ("Zg==", Some(b"f")),
+            ("Zm8", Some(b"fo")),
+            ("Zm9v\nYmFy", Some(b"foobar")),
+            ("Zh", Some(b"f")),
+            ("Z", None),
+            ("Zm9v!", None),
+            ("Zg==Zg==", None),
+        ] {
+            assert_eq!(base64_decode(text.as_bytes()).as_deref(), bytes, "{text}");
+        }
     }
 }

@@ -400,7 +400,7 @@ fn with_tokens() -> (Arc<Fake>, Fake) {
         let login = request.header("authorization") == Some("Basic dXNlcjpodW50ZXIy");
         let refresh = request.method == "POST" && request.body.contains("refresh_token=again");
         let path = if request.method == "POST" { &request.body } else { &request.path };
-        assert!(path.contains("service=the%20service") && path.contains("scope=repository%3Ax%3Apull"), "{path}");
+        assert!(path.contains("service=the+service") && path.contains("scope=repository%3Ax%3Apull"), "{path}");
         if login || refresh {
             Answer::json(200, json!({ "access_token": "t0ken", "expires_in": 60 }))
         } else if request.header("authorization").is_some() || request.method == "POST" {

@@ -6,6 +6,7 @@ use bollard::errors::Error as EngineError;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::ListImagesOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
+use url::form_urlencoded::byte_serialize;
 
 use super::endpoint::{Endpoint, Place, Tls};
 use super::near::near;
@@ -80,7 +81,8 @@ impl Engine {
         let docker = self.docker.clone().with_timeout(Duration::from_secs(EXPORT_SECONDS));
         match platform {
             Some(platform) if docker.client_version() >= PLATFORM_SINCE => {
-                let asked = format!("&platform={}", percent_encoded(&platform_json(platform)));
+                let asked: String = byte_serialize(platform_json(platform).as_bytes()).collect();
+                let asked = format!("&platform={asked}");
                 docker.with_request_modifier(move |mut request| {
                     // What is made of an address and escaped text is an address; the choice is checked later in any case.
                     if let Ok(address) = format!("{}{asked}", request.uri()).parse() {
@@ -184,17 +186,6 @@ fn platform_json(platform: &Platform) -> String {
         json["variant"] = variant.as_str().into();
     }
     json.to_string()
-}
-
-fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
 }
 
 /// Whether there is no engine at all.
@@ -314,12 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn platforms_are_escaped() {
+    fn platforms_are_json() {
         let platform: Platform = "linux/arm/v7".parse().unwrap();
         let json = platform_json(&platform);
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read, serde_json::json!({ "os": "linux", "architecture": "arm", "variant": "v7" }));
-        assert!(percent_encoded(&json).bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'%'));
-        assert_eq!(percent_encoded("{\"é"), "%7B%22%C3%A9");
     }
 }
