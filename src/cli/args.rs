@@ -12,8 +12,8 @@ use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::verify::Verify;
 use super::exit::TABLE;
-use super::pack;
 use super::registry::RegistryOptions;
+use super::{imagemagick, pack};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::output::Format;
 
@@ -36,18 +36,18 @@ A file that is named like one of the commands below is written ./inspect or dock
 const EXAMPLES: &str = "\
 Examples:
   docker save ubuntu:24.04 -o ubuntu.tar
-  convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
-  convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
-  convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
-  convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
-  convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
-  convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
-  gpg -d app.tar.gpg | convert - --to sif -o app.sif
-  convert build app.sif docker-archive:app.tar     as singularity build is called
-  convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
-  convert weights --to additional-files            packs a folder, prints its SHA-256
-  convert inspect ubuntu.tar                       shows what an image holds
-  convert verify app.sif                           tells whether it is whole";
+  sif-convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
+  sif-convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
+  sif-convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
+  sif-convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+  sif-convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
+  sif-convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+  gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
+  sif-convert build app.sif docker-archive:app.tar     as singularity build is called
+  sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+  sif-convert weights --to additional-files            packs a folder, prints its SHA-256
+  sif-convert inspect ubuntu.tar                       shows what an image holds
+  sif-convert verify app.sif                           tells whether it is whole";
 
 const VARIABLES: &str = "\
 Environment:
@@ -68,7 +68,8 @@ Environment:
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
-    name = "convert",
+    name = "sif-convert",
+    bin_name = "sif-convert",
     version,
     about = "Converts Docker and OCI images for Singularity and Apptainer",
     long_about = LONG_ABOUT,
@@ -344,7 +345,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed> {
         Ok(CommandLine { word: None, convert }) => Ok(Parsed::Convert(Box::new(convert))),
         Err(error) => match error.kind() {
             ClapKind::DisplayHelp | ClapKind::DisplayVersion => Ok(Parsed::Text(error.render().to_string())),
-            _ => Err(misuse(&error)),
+            _ => Err(imagemagick::call(arguments).unwrap_or_else(|| misuse(&error))),
         },
     }
 }
@@ -359,7 +360,7 @@ fn misuse(error: &clap::Error) -> Error {
     // "to pass '--x' as a value, use '-- --x'" is true and never what was meant.
     let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
     let tips: Vec<&str> = tips.filter(|tip| !tip.starts_with("to pass ")).collect();
-    let usage = "write \"convert SOURCE --to sif\"; \"convert --help\" explains all options";
+    let usage = "write \"sif-convert SOURCE --to sif\"; \"sif-convert --help\" explains all options";
     let hint = if tips.is_empty() { usage.to_string() } else { tips.join("; ") };
     Error::new(ErrorKind::Usage, message).hint(hint)
 }
@@ -382,7 +383,7 @@ pub(super) fn report_in(arguments: &[OsString]) -> Option<OsString> {
 /// The completion script for `shell`.
 pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "convert", &mut script);
+    clap_complete::generate(shell, &mut CommandLine::command(), "sif-convert", &mut script);
     script
 }
 

@@ -9,6 +9,7 @@ mod commands;
 mod environment;
 mod exit;
 mod hashing;
+mod imagemagick;
 mod job;
 mod names;
 mod open;

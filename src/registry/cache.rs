@@ -18,7 +18,7 @@ use crate::model::{Digest, Quoted};
 /// What says that a directory is a cache, to backup programs (bford.info/cachedir) and to [`prune`].
 const TAG: (&str, &str) = (
     "CACHEDIR.TAG",
-    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: convert cache prune empties it.\n",
+    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: sif-convert cache prune empties it.\n",
 );
 
 /// How often a waiting process looks.
@@ -224,7 +224,7 @@ fn doing(path: &Path) -> String {
 }
 
 fn full(error: Error) -> Error {
-    error.hint("free some space, for example with convert cache prune, or leave --cache out")
+    error.hint("free some space, for example with sif-convert cache prune, or leave --cache out")
 }
 
 fn unnamed(directory: &Path) -> Option<File> {

@@ -37,7 +37,7 @@ impl Place {
     }
 
     fn command(&self, line: &str) -> assert_cmd::Command {
-        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_convert"));
+        let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_sif-convert"));
         command.args(words(line)).current_dir(self.0.path()).env_clear();
         command
     }
@@ -50,7 +50,7 @@ impl Place {
     fn spawn(&self, line: &str) -> Child {
         // A test that runs in the background of a script has SIGINT ignored, and what is ignored is inherited.
         let mut command = std::process::Command::new("/usr/bin/env");
-        command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_convert")]);
+        command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_sif-convert")]);
         command.args(words(line)).current_dir(self.0.path()).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program")
     }
@@ -98,8 +98,8 @@ fn help_is_for_newcomers() {
 
     A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.
 
-    Usage: convert [OPTIONS] --to <FORMAT> <SOURCE>
-           convert <COMMAND>
+    Usage: sif-convert [OPTIONS] --to <FORMAT> <SOURCE>
+           sif-convert <COMMAND>
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
@@ -262,18 +262,18 @@ fn help_is_for_newcomers() {
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
-      convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
-      convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
-      convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
-      convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
-      convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
-      convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
-      gpg -d app.tar.gpg | convert - --to sif -o app.sif
-      convert build app.sif docker-archive:app.tar     as singularity build is called
-      convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
-      convert weights --to additional-files            packs a folder, prints its SHA-256
-      convert inspect ubuntu.tar                       shows what an image holds
-      convert verify app.sif                           tells whether it is whole
+      sif-convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
+      sif-convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
+      sif-convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
+      sif-convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      sif-convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
+      sif-convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+      gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
+      sif-convert build app.sif docker-archive:app.tar     as singularity build is called
+      sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+      sif-convert weights --to additional-files            packs a folder, prints its SHA-256
+      sif-convert inspect ubuntu.tar                       shows what an image holds
+      sif-convert verify app.sif                           tells whether it is whole
 
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
@@ -312,8 +312,8 @@ fn short_help_fits_a_screen() {
     -- stdout
     Converts Docker and OCI images for Singularity and Apptainer
 
-    Usage: convert [OPTIONS] --to <FORMAT> <SOURCE>
-           convert <COMMAND>
+    Usage: sif-convert [OPTIONS] --to <FORMAT> <SOURCE>
+           sif-convert <COMMAND>
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
@@ -402,18 +402,18 @@ fn short_help_fits_a_screen() {
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
-      convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
-      convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
-      convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
-      convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
-      convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
-      convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
-      gpg -d app.tar.gpg | convert - --to sif -o app.sif
-      convert build app.sif docker-archive:app.tar     as singularity build is called
-      convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
-      convert weights --to additional-files            packs a folder, prints its SHA-256
-      convert inspect ubuntu.tar                       shows what an image holds
-      convert verify app.sif                           tells whether it is whole
+      sif-convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
+      sif-convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
+      sif-convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
+      sif-convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
+      sif-convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
+      sif-convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
+      gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
+      sif-convert build app.sif docker-archive:app.tar     as singularity build is called
+      sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+      sif-convert weights --to additional-files            packs a folder, prints its SHA-256
+      sif-convert inspect ubuntu.tar                       shows what an image holds
+      sif-convert verify app.sif                           tells whether it is whole
 
     More with --help: sources, exit codes, environment.
     "#);
@@ -426,7 +426,7 @@ fn inspect_has_help() {
     -- stdout
     Show what a source holds: images, tags, platform, config, layers, warnings
 
-    Usage: convert inspect [OPTIONS] <SOURCE>
+    Usage: sif-convert inspect [OPTIONS] <SOURCE>
 
     Arguments:
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
@@ -462,7 +462,7 @@ fn inspect_has_help() {
 
 #[test]
 fn version() {
-    let expected = format!("exit 0\n-- stdout\nconvert {}\n", env!("CARGO_PKG_VERSION"));
+    let expected = format!("exit 0\n-- stdout\nsif-convert {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(Place::new().transcript("--version"), expected);
 }
 
@@ -470,10 +470,10 @@ fn version() {
 fn completions_and_manual_are_generated() {
     let place = Place::new();
     for (line, sign) in [
-        ("completions bash", "complete -F _convert"),
-        ("completions zsh", "#compdef convert"),
-        ("completions fish", "complete -c convert"),
-        ("man", ".TH convert 1"),
+        ("completions bash", "complete -F _sif__convert"),
+        ("completions zsh", "#compdef sif-convert"),
+        ("completions fish", "complete -c sif-convert"),
+        ("man", ".TH sif-convert 1"),
     ] {
         let said = place.transcript(line);
         assert!(said.starts_with("exit 0\n-- stdout\n") && said.contains(sign), "{line}: {said}");
@@ -489,19 +489,19 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: the following required arguments were not provided: --to <FORMAT> <SOURCE>
-    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
+    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar"), @r#"
     exit 2
     -- stderr
     error: the following required arguments were not provided: --to <FORMAT>
-    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
+    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
     error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]
-    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
+    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"
     exit 2
@@ -513,7 +513,7 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: unexpected argument '--bad' found
-    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
+    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --workdir"), @r"
     exit 2
@@ -531,7 +531,7 @@ fn wrong_use_says_what_is_right() {
     exit 2
     -- stderr
     error: the argument '--quiet' cannot be used with '--verbose'
-    hint: write "convert SOURCE --to sif"; "convert --help" explains all options
+    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
 }
 

@@ -67,7 +67,9 @@ fn prepare(place: &Path) {
     fs::write(place.join("weights/model.bin"), [7; 5000]).unwrap();
     fs::write(place.join("passphrase"), "secret\n").unwrap();
     let bin = place.join("bin");
-    symlink(env!("CARGO_BIN_EXE_convert"), bin.join("convert")).unwrap();
+    for name in ["convert", "sif-convert"] {
+        symlink(env!("CARGO_BIN_EXE_sif-convert"), bin.join(name)).unwrap();
+    }
     put_program(&bin, "cargo", CARGO);
     put_program(&bin, "singularity", SINGULARITY);
 }

@@ -17,6 +17,7 @@ mod medperf;
 mod medperf_apptainer;
 mod one_image;
 mod oracles;
+mod packaging;
 mod properties;
 mod registry;
 mod registry_oracles;

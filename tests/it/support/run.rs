@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 /// The program, in an environment of which nothing is inherited but what it needs to find its temporary files.
 pub fn program() -> Command {
-    let mut command = listening(env!("CARGO_BIN_EXE_convert"));
+    let mut command = listening(env!("CARGO_BIN_EXE_sif-convert"));
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").stdin(Stdio::null());
     command
 }
