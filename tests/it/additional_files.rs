@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::run::{Run, host_has, is_root, program, run, scratch, skip};
+use crate::support::run::{Run, host_has, is_root, leave_out, program, run, scratch, skip};
 use serde_json::Value;
 
 /// A folder, and a place for outputs beside it.
@@ -75,9 +75,14 @@ fn gnu_tar_and_python_unpack_it_whole() {
         return skip("python3 is missing");
     }
     // As the client unpacks it, as a stream, and as newer Pythons do by default.
+    let has_filters = place.shell("python3 -c 'import tarfile; print(hasattr(tarfile, \"data_filter\"))'") == "True\n";
     for (name, mode, filter) in [("plain", "r:gz", ""), ("stream", "r|gz", ""), ("data", "r:gz", ", filter='data'")] {
+        if !filter.is_empty() && !has_filters {
+            leave_out("python3 is older than 3.11.4: its tarfile has no data filter");
+            continue;
+        }
         let script = format!(
-            "import sys, tarfile\nif {filter:?} and not hasattr(tarfile, 'data_filter'): sys.exit()\n\
+            "import tarfile\n\
              with tarfile.open('additional_files.tar.gz', '{mode}') as t: t.extractall('{name}'{filter})"
         );
         fs::write(place.path("unpack.py"), script).unwrap();

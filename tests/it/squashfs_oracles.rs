@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use crate::support::run::skip;
 use sif_convert::Result;
 use sif_convert::io::{Monitor, Region};
 use sif_convert::model::{Mode, Timestamp, Xattrs};
@@ -346,11 +347,7 @@ fn available(programs: &[&str], needs_root: bool) -> bool {
         return true;
     }
     let reason = if not_root { "it needs root".to_string() } else { format!("not on PATH: {missing:?}") };
-    assert!(
-        std::env::var_os("ORACLES").is_none_or(|value| value != "require"),
-        "oracle {programs:?} is required: {reason}"
-    );
-    eprintln!("skipped oracle {programs:?}: {reason}");
+    skip(&format!("{}: {reason}", programs.join(", ")));
     false
 }
 

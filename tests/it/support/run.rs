@@ -1,6 +1,8 @@
 //! Runs the program under test, and other people's programs.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -64,10 +66,20 @@ pub fn is_root() -> bool {
 }
 
 /// Says why a test is skipped, unless oracles are required: then it fails.
-#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
 pub fn skip(reason: &str) {
     assert_ne!(std::env::var("ORACLES").as_deref(), Ok("require"), "ORACLES=require, but {reason}");
+    leave_out(reason);
+}
+
+/// Says why a part of a test is left out that no machine is asked to have. `scripts/test` lists it at its end: cargo hides
+/// what a test prints.
+pub fn leave_out(reason: &str) {
     eprintln!("skipped: {reason}");
+    let Some(list) = std::env::var_os("SKIPPED_LIST") else { return };
+    let thread = std::thread::current();
+    let line = format!("{reason}\t{}\n", thread.name().unwrap_or_default());
+    let mut list = File::options().append(true).create(true).open(list).unwrap();
+    list.write_all(line.as_bytes()).unwrap();
 }
 
 /// `scripts/oracles`, where the root that it needs is there (it is made by `scripts/oracles setup`).
