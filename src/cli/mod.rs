@@ -1,7 +1,7 @@
 //! The program around the library: words, exit codes, progress.
 //!
-//! The idea to hold: [`args`] is text, [`job`] is what the text means, and only one place each prints ([`printer`]), maps
-//! errors to exit codes ([`exit`]) and reads the clock ([`report`]). stdout carries data only. Nothing here may hold logic
+//! The idea to hold: `args` is text, `job` is what the text means, and only one place each prints (`printer`), maps
+//! errors to exit codes (`exit`) and reads the clock (`report`). stdout carries data only. Nothing here may hold logic
 //! that a user of the library would miss.
 
 mod args;

@@ -1,9 +1,9 @@
 //! Images on registries, by the HTTP API of the OCI distribution specification, which is Docker's.
 //!
 //! The idea to hold: a name leads to one digest, once; all else is asked for by digest and checked against it, wherever it
-//! comes from. Four walls: [`http`] sends one request and follows where it leads; [`client`] knows registries, logins and
-//! what is worth another try; [`stream`] makes one stream of bytes of many broken connections; [`fetch`] and [`cache`]
-//! decide when and where to. What a registry, a mirror or a token server may be told, [`http`] and [`client`] decide alone:
+//! comes from. Four walls: `http` sends one request and follows where it leads; `client` knows registries, logins and
+//! what is worth another try; `stream` makes one stream of bytes of many broken connections; `fetch` and `cache`
+//! decide when and where to. What a registry, a mirror or a token server may be told, `http` and `client` decide alone:
 //! credentials go to nobody else. Nothing here reads the environment.
 
 mod cache;

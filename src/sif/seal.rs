@@ -75,7 +75,7 @@ pub fn unsealed(image: &str, options: Option<&str>) -> Vec<u8> {
 }
 
 /// The checksum of a partition that is being written: of its bytes in the order in which an image of a file system is
-/// written, from byte [`START_BYTES`] on and the start at the very end. So the file need not be read once more.
+/// written, from byte `START_BYTES` on and the start at the very end. So the file need not be read once more.
 pub struct PartitionSum {
     hash: Xxh3,
     next: u64,
