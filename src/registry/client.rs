@@ -2,14 +2,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ureq::http::header::WWW_AUTHENTICATE;
-use url::form_urlencoded::Serializer;
+use ureq::http::Method;
 
-use super::challenge::Challenge;
-use super::credentials::{self, Credentials};
-use super::http::{Answer, Failure, Http, refusal};
+use super::auth::{Access, Auth, Door};
+use super::http::{Answer, Failure, Http, Request, refusal};
 use super::retry::Retry;
-use super::secret::Secret;
 use super::settings::Settings;
 use super::url::{Scheme, Url, is_loopback};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
@@ -24,20 +21,17 @@ pub(super) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// The longest answer of a token server that is read, in bytes.
-const TOKEN_BYTES_MAX: u64 = 1 << 20;
-
 type Asked<T> = std::result::Result<T, Failure>;
 
 /// A repository on a registry: the one that the reference names, or a mirror's.
 pub(super) struct Endpoint {
     /// What people call the registry, and what logins are filed under.
-    host: String,
+    pub(super) host: String,
     /// What is connected to.
     pub(super) authority: String,
-    repository: String,
+    pub(super) repository: String,
     /// Whether it is the one that the reference names.
-    named: bool,
+    pub(super) is_named: bool,
 }
 
 /// A document as it came.
@@ -55,8 +49,7 @@ pub(super) struct Client {
     pub(super) endpoints: Vec<Endpoint>,
     /// How a server is spoken to, once that is known.
     schemes: Mutex<BTreeMap<String, Scheme>>,
-    /// What each endpoint is shown, once it asked.
-    authorizations: Mutex<BTreeMap<usize, Secret>>,
+    auth: Auth,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -66,31 +59,34 @@ impl Client {
             host: mirror.host.clone(),
             authority: authority_of(&mirror.host),
             repository: [mirror.prefix.as_str(), &reference.repository].join("/").trim_start_matches('/').to_string(),
-            named: false,
+            is_named: false,
         };
         let named = Endpoint {
             host: reference.host.clone(),
             authority: authority_of(&reference.host),
             repository: reference.repository.clone(),
-            named: true,
+            is_named: true,
         };
         let mirrors = settings.mirrors.iter().filter(|mirror| mirror.of == reference.host).map(of_mirror);
+        let authority = named.authority.clone();
         let endpoints = mirrors.chain([named]).collect();
         let settings = Arc::new(settings);
         Client {
-            http: Http::new(Arc::clone(&settings)),
-            settings,
+            http: Http::new(Arc::clone(&settings), &authority),
             monitor,
             endpoints,
             schemes: Mutex::default(),
-            authorizations: Mutex::default(),
+            auth: Auth::new(Arc::clone(&settings), Access::Pull),
+            settings,
             warnings: Mutex::default(),
         }
     }
 
     /// What went otherwise than was asked for.
     pub(super) fn warnings(&self) -> Vec<String> {
-        lock(&self.warnings).clone()
+        let mut warnings = lock(&self.warnings).clone();
+        warnings.extend(self.auth.warnings());
+        warnings
     }
 
     /// Fetches a manifest, config or the like from the first endpoint that has it. `path` is what comes after the
@@ -110,7 +106,7 @@ impl Client {
         let stopped = matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated);
         if !stopped {
             let (mirror, origin) = (&self.endpoints[at].host, &self.endpoints[at + 1].host);
-            let warning = format!("{origin} was asked because mirror {mirror} failed: {error}");
+            let warning = format!("mirror {mirror} failed; used {origin} instead: {error}");
             let mut warnings = lock(&self.warnings);
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -139,9 +135,12 @@ impl Client {
         if answer.status != 200 {
             return Err(refusal(answer, what));
         }
-        refuse_web_page(&answer, what)?;
         let from = answer.url.authority.clone();
         let bytes = answer.start(DOCUMENT_BYTES_MAX + 1).map_err(|error| broken(&from, &error))?;
+        let is_expected = digest.is_some_and(|digest| Digest::of(&bytes) == digest);
+        if answer.is_web_page() && !is_expected && !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(web_page(&answer, what));
+        }
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             let message = format!("{what} of {from} has more than {DOCUMENT_BYTES_MAX} bytes");
             return Err(Error::new(ErrorKind::InvalidImage, message).into());
@@ -159,7 +158,7 @@ impl Client {
         let ask = |scheme| {
             let url = Url::new(scheme, authority, &format!("/v2/{repository}/{path}"))
                 .ok_or_else(|| Error::new(ErrorKind::Usage, format!("{authority:?} is not a host")))?;
-            self.ask_authorized(at, &url, headers)
+            self.send(&Request { headers, ..Request::new(Method::GET, &url) })
         };
         if let Some(scheme) = self.scheme(authority) {
             return ask(scheme);
@@ -178,97 +177,17 @@ impl Client {
         answer
     }
 
+    /// Sends a request with what it takes to be let in.
+    fn send(&self, request: &Request<'_>) -> Asked<Answer> {
+        let Client { auth, http, endpoints, monitor, .. } = self;
+        Door { auth, http, endpoints, monitor }.send(request)
+    }
+
     fn scheme(&self, authority: &str) -> Option<Scheme> {
         if self.settings.insecure.iter().any(|host| host.eq_ignore_ascii_case(authority)) {
             return Some(Scheme::Http);
         }
         lock(&self.schemes).get(authority).copied()
-    }
-
-    /// Asks without credentials until the server wants some.
-    fn ask_authorized(&self, at: usize, url: &Url, headers: &[(&str, &str)]) -> Asked<Answer> {
-        let shown = lock(&self.authorizations).get(&at).cloned();
-        let answer = self.http.get(url, headers, shown.as_ref())?;
-        if answer.status != 401 || !answer.is_from_asked {
-            return Ok(answer);
-        }
-        let challenges = answer.headers.get_all(WWW_AUTHENTICATE);
-        let Some(challenge) = Challenge::of(challenges.iter().filter_map(|value| value.to_str().ok())) else {
-            return Ok(answer);
-        };
-        let authorization = self.authorize(at, url, &challenge, shown.as_ref())?;
-        self.http.get(url, headers, Some(&authorization))
-    }
-
-    /// What is to be shown to an endpoint that was not content with what was `shown`. Several threads may need it at once:
-    /// one gets it.
-    fn authorize(&self, at: usize, url: &Url, challenge: &Challenge, shown: Option<&Secret>) -> Asked<Secret> {
-        let mut authorizations = lock(&self.authorizations);
-        if let Some(current) = authorizations.get(&at).filter(|&current| Some(current) != shown) {
-            return Ok(current.clone());
-        }
-        let endpoint = &self.endpoints[at];
-        let found = credentials::find(&self.settings, &endpoint.host, &endpoint.repository, endpoint.named)?;
-        let secret = match (challenge, found) {
-            (Challenge::Bearer { realm, service, scope }, found) => {
-                let usual = format!("repository:{}:pull", endpoint.repository);
-                let scope = scope.as_deref().unwrap_or(&usual);
-                self.token(url, realm, service.as_deref().unwrap_or_default(), scope, found)?
-            }
-            (Challenge::Basic, Some(Credentials::Password(login))) => credentials::basic(&login),
-            (Challenge::Basic, _) => {
-                let host = &endpoint.host;
-                let error = Error::new(ErrorKind::Network, format!("{host} wants a login, and none is known for it"));
-                return Err(error.hint(format!("log in with docker login {host} or podman login {host}")).into());
-            }
-        };
-        authorizations.insert(at, secret.clone());
-        Ok(secret)
-    }
-
-    /// Has a token made (distribution/spec, auth/token and auth/oauth).
-    fn token(&self, asked: &Url, realm: &str, service: &str, scope: &str, found: Option<Credentials>) -> Asked<Secret> {
-        let lasting = |why: String| Failure::Lasting(Error::new(ErrorKind::Network, why));
-        let realm = Url::parse(realm)
-            .ok_or_else(|| lasting(format!("{} wants a token from something that is no address", asked.authority)))?;
-        let may_be_plain = is_loopback(&realm.authority) || self.settings.insecure.contains(&realm.authority);
-        if asked.scheme == Scheme::Https && realm.scheme == Scheme::Http && !may_be_plain {
-            return Err(lasting(format!("{} wants a token from {realm}, which is not encrypted", asked.authority)));
-        }
-        let parameters: Vec<(&str, &str)> =
-            [("service", service), ("scope", scope)].into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        let user = match &found {
-            Some(Credentials::Password(login)) => format!(" the login of {:?}", login.username),
-            Some(Credentials::IdentityToken(_)) => " the login on file".to_string(),
-            None => " us without a login".to_string(),
-        };
-        let mut answer = match found {
-            Some(Credentials::IdentityToken(refresh)) => {
-                let mut form = vec![("grant_type", "refresh_token"), ("client_id", "sif-convert")];
-                form.extend(parameters);
-                form.push(("refresh_token", refresh.expose()));
-                self.http.post(&realm, &Serializer::new(String::new()).extend_pairs(form).finish())?
-            }
-            Some(Credentials::Password(login)) => {
-                self.http.get(&realm.with_query(&parameters), &[], Some(&credentials::basic(&login)))?
-            }
-            None => self.http.get(&realm.with_query(&parameters), &[], None)?,
-        };
-        match answer.status {
-            200 => {}
-            401 | 403 => {
-                let error = Error::new(ErrorKind::Network, format!("token server {realm} does not accept{user}"));
-                let hint = format!("log in (again) with docker login or podman login to {}", asked.authority);
-                return Err(error.hint(hint).into());
-            }
-            _ => return Err(refusal(answer, "token").or_lasting()),
-        }
-        let body = answer.start(TOKEN_BYTES_MAX).map_err(|error| broken(&realm.authority, &error))?;
-        let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let token = ["token", "access_token"].iter().find_map(|key| document.get(key)?.as_str());
-        let token = token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
-        let token = token.ok_or_else(|| lasting(format!("token server {realm} answers without a token")))?;
-        Ok(Secret::new(format!("Bearer {token}")))
     }
 
     /// Opens the bytes of a blob from `position` on, as an endpoint gives them.
@@ -295,7 +214,8 @@ impl Client {
     ) -> Asked<Box<dyn Read + Send>> {
         let range = format!("bytes={position}-");
         let headers: &[(&str, &str)] = if position > 0 { &[("range", &range)] } else { &[] };
-        self.body(self.http.get(url, headers, None)?, digest, size, position)
+        let request = Request { headers, is_guarded: true, ..Request::new(Method::GET, url) };
+        self.body(self.http.send(&request, &|_| None)?, digest, size, position)
     }
 
     fn body(&self, answer: Answer, digest: Digest, size: Option<u64>, position: u64) -> Asked<Box<dyn Read + Send>> {
@@ -304,10 +224,12 @@ impl Client {
         let lasting = |kind, message: String| Failure::Lasting(Error::new(kind, message));
         match answer.status {
             200 => {
-                refuse_web_page(&answer, &what)?;
                 if let (Some(expected), Some(got)) = (size, answer.length())
                     && expected != got
                 {
+                    if answer.is_web_page() {
+                        return Err(web_page(&answer, &what));
+                    }
                     let message = format!("{what} of {from}: size mismatch: expected {expected} bytes, got {got}");
                     return Err(lasting(ErrorKind::Mismatch, message));
                 }
@@ -324,7 +246,7 @@ impl Client {
                 if start != Some(position) {
                     return Err(lasting(
                         ErrorKind::Network,
-                        format!("{from} gives another part of {what} than was asked for"),
+                        format!("{from} sent another part of {what} than was requested"),
                     ));
                 }
                 Ok(Box::new(answer.body.into_reader()))
@@ -335,29 +257,16 @@ impl Client {
     }
 }
 
-impl Failure {
-    /// A token server that has no token is no image that is missing.
-    fn or_lasting(self) -> Failure {
-        match self {
-            Failure::Missing(error) => Failure::Lasting(Error::new(ErrorKind::Network, error)),
-            other => other,
-        }
-    }
-}
-
 /// A connection that broke in the middle of an answer.
 pub(super) fn broken(from: &str, error: &std::io::Error) -> Failure {
     let error = Error::new(ErrorKind::Network, format!("the answer of {from} broke off: {error}"));
     Failure::Passing { error: error.hint("check the network, then try again"), wait: None }
 }
 
-fn refuse_web_page(answer: &Answer, what: &str) -> Asked<()> {
-    if !answer.is_web_page() {
-        return Ok(());
-    }
-    let message = format!("{} answers with a web page when asked for {what}", answer.url);
+fn web_page(answer: &Answer, what: &str) -> Failure {
+    let message = format!("{} answered a request for {what} with a web page", answer.url);
     let hint = "check the name of the registry; if a proxy or a login page is in between, see NO_PROXY";
-    Err(Error::new(ErrorKind::Network, message).hint(hint).into())
+    Error::new(ErrorKind::Network, message).hint(hint).into()
 }
 
 /// What is connected to for a host as references name it.

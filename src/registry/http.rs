@@ -3,9 +3,11 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ureq::http::{HeaderMap, header};
+use ureq::http::{HeaderMap, Method, header};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 
+use super::guard::{self, Guard};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::tls;
@@ -27,6 +29,8 @@ pub(super) enum Failure {
     NoTls(Error),
     /// What was asked for is not there.
     Missing(Error),
+    /// A login is not accepted.
+    Denied(Error),
     /// It will not get better.
     Lasting(Error),
 }
@@ -38,6 +42,7 @@ impl Failure {
             | Failure::Nobody(error)
             | Failure::NoTls(error)
             | Failure::Missing(error)
+            | Failure::Denied(error)
             | Failure::Lasting(error) => error,
         }
     }
@@ -84,17 +89,39 @@ impl Answer {
     }
 }
 
+/// What is sent.
+#[derive(Clone)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) body: &'a [u8],
+    /// Whether it is somebody's choice whom we do not trust: see [`guard`].
+    pub(super) is_guarded: bool,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(method: Method, url: &'a Url) -> Self {
+        Request { method, url, headers: &[], body: &[], is_guarded: false }
+    }
+}
+
+type Sent = std::result::Result<Answer, Failure>;
+
 /// Sends requests: one agent for each server, because each has its own certificates and its own proxy.
 pub(super) struct Http {
     settings: Arc<Settings>,
-    agents: Mutex<BTreeMap<(Scheme, String), Agent>>,
+    agents: Mutex<BTreeMap<(Scheme, String, bool), Agent>>,
+    /// Whom guarded requests may reach.
+    guard: Guard,
     /// Servers that have answered.
     known: Mutex<BTreeSet<String>>,
 }
 
 impl Http {
-    pub(super) fn new(settings: Arc<Settings>) -> Self {
-        Http { settings, agents: Mutex::default(), known: Mutex::default() }
+    /// `authority` is the registry's own: where it is, guarded requests may go too.
+    pub(super) fn new(settings: Arc<Settings>, authority: &str) -> Self {
+        Http { settings, agents: Mutex::default(), guard: Guard::of_registry(authority), known: Mutex::default() }
     }
 
     /// Whether this server has answered before.
@@ -102,38 +129,46 @@ impl Http {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(authority)
     }
 
-    /// Asks for `url` and follows where the answer leads. `authorization` goes to the server of `url` and to no other.
-    pub(super) fn get(
-        &self,
-        url: &Url,
-        headers: &[(&str, &str)],
-        authorization: Option<&Secret>,
-    ) -> std::result::Result<Answer, Failure> {
-        let mut at = url.clone();
+    /// Sends a request and follows where the answer leads, with the same method and body. `shown` says what each server
+    /// may see as `Authorization`: it is asked for every server that the request comes to.
+    pub(super) fn send(&self, request: &Request<'_>, shown: &dyn Fn(&Url) -> Option<Secret>) -> Sent {
+        let mut at = request.url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            let authorization = authorization.filter(|_| at.is_same_server(url));
-            let agent = self.agent(&at)?;
-            let mut request = agent.get(at.full());
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            if let Some(secret) = authorization {
-                request = request.header(header::AUTHORIZATION, secret.expose());
-            }
-            let response = request.call().map_err(|error| self.failure(&at, &error))?;
-            let answer = self.answer(url, &at, response);
+            let answer = self.send_once(request, &at, shown(&at).as_ref())?;
             let Some(location) = redirection(&answer) else { return Ok(answer) };
             at = self.follow(&at, location)?;
         }
-        let message = format!("{url} leads on more than {REDIRECTS_MAX} times");
+        let message = format!("{}: too many redirects (limit {REDIRECTS_MAX})", request.url);
         Err(Failure::Lasting(Error::new(ErrorKind::Network, message)))
     }
 
-    /// Sends a form. Nothing is followed: what forms hold is for the server of `url` alone.
-    pub(super) fn post(&self, url: &Url, form: &str) -> std::result::Result<Answer, Failure> {
-        let request = self.agent(url)?.post(url.full()).header("content-type", "application/x-www-form-urlencoded");
-        let response = request.send(form).map_err(|error| self.failure(url, &error))?;
-        Ok(self.answer(url, url, response))
+    /// Sends a form. No redirect is followed: what forms hold is for the server of `url` alone.
+    pub(super) fn post_form(&self, url: &Url, form: &str) -> Sent {
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let request = Request { headers: &headers, body: form.as_bytes(), ..Request::new(Method::POST, url) };
+        self.send_once(&request, url, None)
+    }
+
+    fn send_once(&self, request: &Request<'_>, at: &Url, authorization: Option<&Secret>) -> Sent {
+        let agent = self.agent(at, request.is_guarded)?;
+        let mut built = ureq::http::Request::builder().method(request.method.clone()).uri(at.full());
+        // A body that was compressed on its way has other bytes than its digest says.
+        built = built.header(header::ACCEPT_ENCODING, "identity");
+        for (name, value) in request.headers {
+            built = built.header(*name, *value);
+        }
+        if let Some(secret) = authorization {
+            built = built.header(header::AUTHORIZATION, secret.expose());
+        }
+        let malformed = |error: ureq::http::Error| {
+            Failure::Lasting(Error::new(ErrorKind::Network, format!("cannot build a request to {at}: {error}")))
+        };
+        let response = if matches!(request.method, Method::GET | Method::HEAD) {
+            agent.run(built.body(()).map_err(malformed)?)
+        } else {
+            agent.run(built.body(request.body).map_err(malformed)?)
+        };
+        Ok(self.answer(request.url, at, response.map_err(|error| self.failure(at, &error))?))
     }
 
     fn answer(&self, asked: &Url, at: &Url, response: ureq::http::Response<Body>) -> Answer {
@@ -149,8 +184,8 @@ impl Http {
     }
 
     fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
-        let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} leads to {why}")));
-        let to = at.join(location).ok_or_else(|| lasting("something that is no address"))?;
+        let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} redirects to {why}")));
+        let to = at.join(location).ok_or_else(|| lasting("something that is not an HTTP address"))?;
         let may_be_plain = is_loopback(&to.authority) || self.settings.insecure.contains(&to.authority);
         if at.scheme == Scheme::Https && to.scheme == Scheme::Http && !may_be_plain {
             return Err(lasting(&format!("{to}, which is not encrypted")));
@@ -158,8 +193,8 @@ impl Http {
         Ok(to)
     }
 
-    fn agent(&self, url: &Url) -> Result<Agent> {
-        let key = (url.scheme, url.authority.clone());
+    fn agent(&self, url: &Url, is_guarded: bool) -> Result<Agent> {
+        let key = (url.scheme, url.authority.clone(), is_guarded);
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&key) {
             return Ok(agent.clone());
@@ -184,7 +219,15 @@ impl Http {
         if url.scheme == Scheme::Https {
             config = config.tls_config(tls::config(&self.settings, &url.authority)?);
         }
-        let agent = config.build().new_agent();
+        if is_guarded {
+            self.guard.check(url)?;
+        }
+        // Through a proxy it is the proxy's address that is looked up, and the proxy that connects.
+        let agent = if is_guarded && self.settings.proxies.serving(url).is_none() {
+            Agent::with_parts(config.build(), DefaultConnector::default(), self.guard.clone())
+        } else {
+            config.build().new_agent()
+        };
         agents.insert(key, agent.clone());
         Ok(agent)
     }
@@ -196,17 +239,18 @@ impl Http {
         let network = |what: String| Error::new(ErrorKind::Network, what);
         match error {
             E::HostNotFound => no_host(host),
+            E::Other(inner) if inner.is::<guard::Refused>() => Failure::Lasting(
+                network(format!("{url}: {inner}"))
+                    .hint("download the layer yourself, or push the image with all its layers"),
+            ),
             E::Io(error) if is_lookup(error) && !error.to_string().contains("emporary") => no_host(host),
             E::Timeout(_) => {
                 let seconds = self.settings.timeout.as_secs_f64();
-                let error = network(format!("{host}{via} was silent for {seconds} s"));
-                Failure::Passing {
-                    error: error.hint("try again, or be more patient with --timeout SECONDS"),
-                    wait: None,
-                }
+                let error = network(format!("{host}{via} sent nothing for {seconds} s"));
+                Failure::Passing { error: error.hint("try again, or raise --timeout SECONDS"), wait: None }
             }
             E::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Nobody(
-                network(format!("nobody answers at {host}{via}: {error}"))
+                network(format!("cannot connect to {host}{via}: {error}"))
                     .hint("check the name and the port of the registry, and that it runs"),
             ),
             E::Io(inner) => tls_trouble(url, &inner.to_string()).unwrap_or_else(|| {
@@ -221,7 +265,7 @@ impl Http {
                 wait: None,
             },
             E::ConnectionFailed | E::Protocol(_) => Failure::Passing {
-                error: network(format!("{host}{via} does not speak HTTP as it should: {error}")),
+                error: network(format!("{host}{via} sent an invalid HTTP response: {error}")),
                 wait: None,
             },
             other => Failure::Lasting(network(format!("asking {host}{via}: {other}"))),
@@ -274,16 +318,16 @@ pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
             format!("{} has no {what}{words}", url.authority),
         )),
         401 | 403 => {
-            Failure::Lasting(error(format!("{} does not give {what} to us ({status}){words}", url.authority)).hint(
+            Failure::Lasting(error(format!("{} denied access to {what} ({status}){words}", url.authority)).hint(
                 "check the name; if it is right, log in with docker login or podman login as someone who may read it",
             ))
         }
         408 | 425 | 429 | 500..=599 => Failure::Passing {
-            error: error(format!("{} answers {status} when asked for {what}{words}", url.authority))
+            error: error(format!("{} answered {status} to a request for {what}{words}", url.authority))
                 .hint("try again later"),
             wait: answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
         },
-        _ => Failure::Lasting(error(format!("{} answers {status} when asked for {what}{words}", url.authority))),
+        _ => Failure::Lasting(error(format!("{} answered {status} to a request for {what}{words}", url.authority))),
     }
 }
 

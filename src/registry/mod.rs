@@ -6,18 +6,23 @@
 //! decide when and where to. What a registry, a mirror or a token server may be told, `http` and `client` decide alone:
 //! credentials go to nobody else. Nothing here reads the environment.
 
+mod auth;
 mod cache;
 mod challenge;
 mod client;
 mod credentials;
 mod fetch;
+mod guard;
+mod helper;
 mod http;
 mod proxy;
 mod retry;
 mod secret;
 mod settings;
+mod settings_file;
 mod stream;
 mod tls;
+mod token;
 mod transfer;
 mod url;
 
@@ -27,6 +32,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use oci_spec::image::MediaType;
 use serde::Deserialize;
 
 use self::url::Url;
@@ -35,15 +41,19 @@ use client::Client;
 use fetch::Fetcher;
 use stream::Blob;
 
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs, Layer};
-use crate::io::{Monitor, Phase, Region};
+use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference, digest_of};
 
 pub use cache::{Pruned, prune};
 pub use proxy::Proxies;
 pub use secret::Secret;
 pub use settings::{Login, Mirror, Settings, is_host};
+pub(crate) use settings_file::read_settings_file;
+
+/// How many addresses of one layer are tried.
+const URLS_MAX: usize = 8;
 
 /// What is done with an image's layers when they come.
 pub(crate) struct Fetching<'a> {
@@ -116,7 +126,8 @@ impl Registry {
         if let Ok(manifest) = Manifest::parse(&bytes) {
             let mut blobs = lock(&self.blobs);
             for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
-                let urls = descriptor.urls().iter().flatten().filter_map(|url| Url::parse(url)).collect();
+                let listed = descriptor.urls().iter().flatten().filter(|_| is_foreign(descriptor.media_type()));
+                let urls = listed.filter_map(|url| Url::parse(url)).take(URLS_MAX).collect();
                 if let Ok(digest) = digest_of(descriptor) {
                     blobs.entry(digest).or_insert(Blob { digest, size: Some(descriptor.size()), urls });
                 }
@@ -151,6 +162,8 @@ impl Registry {
                     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
                     let mut bytes = Vec::new();
                     region.reader().read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
+                    // Whoever shares the cache may have changed the file since it was hashed.
+                    Expected::digest(blob.digest).check_bytes(&bytes).doing(|| "reading a config from the cache")?;
                     bytes
                 }
                 Claim::Mine(mut writer) => {
@@ -220,6 +233,13 @@ impl Registry {
         order.sort_by_key(|layer| Reverse(layer.blob.size));
         self.fetcher.expect(order.iter().filter_map(|layer| self.blob(&layer.blob.digest?)).collect());
     }
+}
+
+/// Whether a layer is of a kind that registries need not have (image-spec, layer.md, non-distributable layers; Docker's image
+/// manifest schema 2): only for these do the addresses in a document count.
+fn is_foreign(media_type: &MediaType) -> bool {
+    let media_type = media_type.to_string();
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
 }
 
 /// Docker's manifests from before 2015 hold signatures and the configs of all layers, and no digest of any config.

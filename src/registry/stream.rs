@@ -17,7 +17,7 @@ const GOOD_BYTES: u64 = 8 << 20;
 pub(super) struct Blob {
     pub(super) digest: Digest,
     pub(super) size: Option<u64>,
-    /// Where it may be besides the registry: layers that their makers do not let others distribute.
+    /// Where it may be if the registry does not have it: a layer that its makers do not let others distribute.
     pub(super) urls: Vec<Url>,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Blob {
 pub(super) struct BlobStream {
     client: Arc<Client>,
     blob: Blob,
-    /// Which of the URLs and then of the endpoints is read from.
+    /// Which of the endpoints and then of the URLs is read from.
     place: usize,
     body: Option<Box<dyn Read + Send>>,
     position: u64,
@@ -64,28 +64,40 @@ impl BlobStream {
     }
 
     fn try_connect(&self) -> std::result::Result<Box<dyn Read + Send>, Failure> {
-        let Blob { digest, size, urls } = &self.blob;
-        match urls.get(self.place) {
+        let Blob { digest, size, .. } = &self.blob;
+        match self.url() {
             Some(url) => self.client.foreign_blob(url, *digest, *size, self.position),
-            None => self.client.blob(self.place - urls.len(), *digest, *size, self.position),
+            None => self.client.blob(self.place, *digest, *size, self.position),
         }
+    }
+
+    /// The URL that is read from, where it is not an endpoint.
+    fn url(&self) -> Option<&Url> {
+        self.blob.urls.get(self.place.checked_sub(self.client.endpoints.len())?)
     }
 
     /// Waits after a failure, or turns to the next place.
     fn recover(&mut self, failure: Failure) -> Result<()> {
         self.body = None;
         self.good_bytes = 0;
-        let urls = self.blob.urls.len();
         let client = Arc::clone(&self.client);
-        let waited = match self.blob.urls.get(self.place) {
-            Some(url) => self.retry.wait(failure, &url.authority, &client.http, &client.monitor),
-            None => client.wait(&mut self.retry, failure, self.place - urls),
+        let authority = self.url().map(|url| url.authority.clone());
+        let waited = match &authority {
+            Some(authority) => self.retry.wait(failure, authority, &client.http, &client.monitor),
+            None => client.wait(&mut self.retry, failure, self.place),
         };
         let Err(failure) = waited else { return Ok(()) };
+        let is_missing = matches!(failure, Failure::Missing(_));
         let error = failure.into_error();
         client.monitor.check()?;
-        let is_last = self.place + 1 == urls + client.endpoints.len();
-        if is_last || (self.place >= urls && !client.pass_over(self.place - urls, &error)) {
+        let endpoints = client.endpoints.len();
+        let goes_on = if self.place + 1 < endpoints {
+            client.pass_over(self.place, &error)
+        } else {
+            // Only a registry that has no such blob sends us elsewhere.
+            (self.place >= endpoints || is_missing) && self.place + 1 < endpoints + self.blob.urls.len()
+        };
+        if !goes_on {
             return Err(error).doing(|| format!("downloading blob {}", self.blob.digest));
         }
         self.place += 1;
@@ -94,11 +106,7 @@ impl BlobStream {
     }
 
     fn from(&self) -> String {
-        let urls = &self.blob.urls;
-        urls.get(self.place).map_or_else(
-            || self.client.endpoints[self.place - urls.len()].authority.clone(),
-            |url| url.authority.clone(),
-        )
+        self.url().map_or_else(|| self.client.endpoints[self.place].authority.clone(), |url| url.authority.clone())
     }
 
     fn advance(&mut self, count: usize) {

@@ -5,6 +5,7 @@ use rustls_native_certs::load_certs_from_paths;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, TlsConfig, parse_pem};
 
 use super::settings::Settings;
+use super::settings_file::read_settings_file;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::model::Quoted;
 
@@ -17,6 +18,9 @@ const ROOTS_FILES: [&str; 6] = [
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// How much of a file with certificates is read, in bytes.
+const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
 /// How a host is trusted, and how we show who we are: the system's roots, and what `certs.d` holds for that host.
 pub(super) fn config(settings: &Settings, authority: &str) -> Result<TlsConfig> {
@@ -79,7 +83,9 @@ fn client_certificate(path: &Path) -> Result<ClientCert> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).or_kind(ErrorKind::Network).doing(|| Quoted(path.as_os_str().as_encoded_bytes()).to_string())
+    read_settings_file(path, CERTIFICATES_BYTES_MAX)
+        .or_kind(ErrorKind::Network)
+        .doing(|| Quoted(path.as_os_str().as_encoded_bytes()).to_string())
 }
 
 fn malformed(path: &Path, why: &str) -> Error {

@@ -65,6 +65,15 @@ impl Url {
         self.url.as_str()
     }
 
+    /// The repository that an address of a registry's interface (distribution/spec) is about; `None` where it is not such
+    /// an address.
+    pub(super) fn repository(&self) -> Option<&str> {
+        let (_, rest) = self.url.path().split_once("/v2/")?;
+        let parts = ["/manifests/", "/blobs/", "/referrers/", "/tags/"];
+        let end = parts.iter().filter_map(|part| rest.rfind(part)).max()?;
+        Some(&rest[..end]).filter(|repository| !repository.is_empty())
+    }
+
     /// Whether credentials for one are meant for the other.
     pub(super) fn is_same_server(&self, other: &Url) -> bool {
         self.url.origin() == other.url.origin()
@@ -124,6 +133,18 @@ mod tests {
         }
         for bad in ["ftp://x/y", "https://user:pass@x/", "https://", "https://x:99999/", "mailto:x@y"] {
             assert!(base.join(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn repositories_are_told_from_other_addresses() {
+        let of = |url: &str| Url::parse(url).unwrap().repository().map(str::to_string);
+        assert_eq!(of("https://x/v2/a/b/manifests/1").as_deref(), Some("a/b"));
+        assert_eq!(of("https://x/v2/a/blobs/uploads/?mount=1&from=c/blobs/d").as_deref(), Some("a"));
+        assert_eq!(of("https://x/v2/blobs/manifests/blobs/1").as_deref(), Some("blobs/manifests"));
+        assert_eq!(of("https://x/api/v2/a/referrers/sha256:1").as_deref(), Some("a"));
+        for other in ["https://x/v2/", "https://x/a/blobs/1", "https://x/v2/manifests/1", "https://x/y?/v2/a/blobs/1"] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 

@@ -20,6 +20,8 @@ mod oracles;
 mod packaging;
 mod properties;
 mod registry;
+mod registry_foreign;
+mod registry_logins;
 mod registry_oracles;
 mod scripts;
 mod sif;

@@ -156,7 +156,7 @@ fn passwords_are_shown_to_a_registry_that_asks() {
     });
     let mut anonymous = place.command(&format!("docker://{}/org/x:1", registry.host), "none.sif");
     let done = run::run(&mut anonymous);
-    assert!(done.code == 6 && done.stderr.contains("wants a login"), "{}", done.stderr);
+    assert!(done.code == 6 && done.stderr.contains("requires a login"), "{}", done.stderr);
     assert!(!place.path("none.sif").exists());
 }
 

@@ -1,4 +1,3 @@
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -7,6 +6,10 @@ use serde::Deserialize;
 use super::endpoint::{Endpoint, Tls, parse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Digest, Quoted};
+use crate::registry::read_settings_file;
+
+/// How much of a file of Docker's is read, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What `config.json` says about contexts.
 #[derive(Debug, Deserialize)]
@@ -67,9 +70,9 @@ pub(super) fn endpoint(directory: Option<&Path>, name: &str) -> Result<Endpoint>
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match read_settings_file(path, FILE_BYTES_MAX) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(path, &error)),
     }
 }
@@ -82,6 +85,8 @@ fn unreadable(path: &Path, error: &dyn std::error::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A configuration directory as `docker context create` fills it.
