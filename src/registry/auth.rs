@@ -56,9 +56,11 @@ struct Grant {
     challenge: Challenge,
     /// When it is to be renewed.
     renewal: Option<Instant>,
-    /// The login that was not accepted, where it was then tried without.
-    refused: Option<Arc<(String, String)>>,
+    refused: Option<RefusedLogin>,
 }
+
+/// The message and the hint for a login that was not accepted, after which it was tried without.
+type RefusedLogin = Arc<(String, String)>;
 
 /// Answers what servers want to see.
 pub(super) struct Auth {
@@ -240,7 +242,7 @@ impl Door<'_> {
 
     /// A token, with the login where there is one. A login out of a file that is not accepted is no obstacle to what
     /// everyone may have: then the token is asked for without it.
-    fn token(&self, ask: &TokenRequest<'_>, found: &Found) -> Asked<(Token, Option<Arc<(String, String)>>)> {
+    fn token(&self, ask: &TokenRequest<'_>, found: &Found) -> Asked<(Token, Option<RefusedLogin>)> {
         let Some(credentials) = &found.credentials else {
             return self.ask_token(ask, None).map(|token| (token, None)).map_err(|failure| match failure {
                 Failure::Lasting(error) => Failure::Lasting(because_of(error, found)),

@@ -99,9 +99,9 @@ impl LoginFile<'_> {
             return self.trouble("the file is not JSON");
         };
         let keys = keys_of(self.asker);
-        self.from_helpers(&document, &keys).or_else(|| {
+        self.ask_helper(&document, &keys).or_else(|| {
             let entry = |key: &String| document.get("auths")?.get(key);
-            keys.iter().filter_map(entry).find_map(|entry| self.from_entry(entry))
+            keys.iter().filter_map(entry).find_map(|entry| self.read_entry(entry))
         })
     }
 
@@ -111,7 +111,7 @@ impl LoginFile<'_> {
     }
 
     /// The helper for this registry, and then the one for all, as Docker has it.
-    fn from_helpers(&mut self, document: &Value, keys: &[String]) -> Option<Credentials> {
+    fn ask_helper(&mut self, document: &Value, keys: &[String]) -> Option<Credentials> {
         let named = |value: Option<&Value>| value?.as_str().filter(|name| !name.is_empty()).map(str::to_string);
         let special = keys.iter().find_map(|key| {
             Some((named(document.get("credHelpers").and_then(|helpers| helpers.get(key)))?, key.clone()))
@@ -129,7 +129,7 @@ impl LoginFile<'_> {
         }
     }
 
-    fn from_entry(&mut self, entry: &Value) -> Option<Credentials> {
+    fn read_entry(&mut self, entry: &Value) -> Option<Credentials> {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
         if !text("identitytoken").is_empty() {
             return Some(Credentials::IdentityToken(Secret::new(text("identitytoken"))));

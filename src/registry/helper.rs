@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
@@ -47,8 +48,7 @@ pub(super) fn ask(
     let (status, stdout, stderr) = talk(child, server, limit, is_over).map_err(|why| format!("{program} {why}"))?;
     if !status.success() {
         // One that does not know the registry fails like one that is broken, but for its words.
-        let said = [stdout, stderr].concat();
-        let is_unknown = String::from_utf8_lossy(&said).contains("credentials not found");
+        let is_unknown = [stdout, stderr].iter().any(|said| memmem::find(said, b"credentials not found").is_some());
         return if is_unknown { Ok(None) } else { Err(format!("{program} failed ({status})")) };
     }
     serde_json::from_slice(&stdout).map(Some).map_err(|_| format!("{program} did not answer with credentials"))
