@@ -71,7 +71,8 @@ impl Guard {
     fn judge(&self, address: IpAddr) -> std::result::Result<(), Refused> {
         let network = network_of(address);
         let is_allowed = || {
-            let of_registry = || Url::new(Scheme::Https, &self.registry, "/").map(|url| addresses(&url)).into_iter().flatten();
+            let of_registry =
+                || Url::new(Scheme::Https, &self.registry, "/").map(|url| addresses(&url)).into_iter().flatten();
             network != Network::Nowhere
                 && self.allowed.get_or_init(|| of_registry().map(network_of).collect()).contains(&network)
         };

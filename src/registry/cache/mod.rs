@@ -1,0 +1,154 @@
+//! Blobs under their digests, in a directory that many processes, users and machines may use at once.
+//!
+//! The idea to hold: a blob appears whole, by link or rename, and is hashed before it is used; what is read from it is
+//! verified once more as it is used. That is all that must hold, and no lock is needed for it. Locks only keep two processes
+//! from fetching the same blob at the same time. [`folder`] is the only way to the directory: others may write there, too.
+
+mod folder;
+mod prune;
+mod writer;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, Timestamps, UTIME_NOW, flock, futimens};
+
+use folder::{Folder, has_one_name, make_root};
+
+use super::retry::sleep;
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::io::{Monitor, Region, hash_region};
+use crate::model::{Digest, Quoted};
+
+pub use prune::{Pruned, prune};
+pub(super) use writer::Writer;
+
+/// What says that a directory is a cache, to backup programs (bford.info/cachedir) and to [`prune`].
+const TAG: (&str, &str) = (
+    "CACHEDIR.TAG",
+    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: convert cache prune empties it.\n",
+);
+
+/// Where blobs and locks are.
+const BLOBS: [&str; 2] = ["blobs", "sha256"];
+const LOCKS: &str = "locks";
+const UNFINISHED_SUFFIX: &str = ".unfinished";
+
+/// How often a waiting process looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// After so long without a sign of life, a writer is waited for no longer. Its retries and timeouts fit into it.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A cache that is open.
+#[derive(Debug)]
+pub(super) struct Cache {
+    blobs: Arc<Folder>,
+    locks: Arc<Folder>,
+}
+
+/// What a process that wants a blob gets.
+pub(super) enum Claim {
+    /// The blob.
+    There(Arc<File>),
+    /// The task to fetch it.
+    Mine(Box<Writer>),
+}
+
+impl Cache {
+    /// Uses `directory`, made where it is not there.
+    pub(super) fn open(directory: &Path) -> Result<Cache> {
+        let make = || -> std::io::Result<Cache> {
+            let root = make_root(directory)?;
+            let blobs = root.make(BLOBS[0])?.make(BLOBS[1])?;
+            let locks = root.make(LOCKS)?;
+            // Whatever has that name already stays as it is: only `prune` asks what it says.
+            if let Ok(mut tag) = root.file(TAG.0, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY) {
+                tag.write_all(TAG.1.as_bytes())?;
+            }
+            Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks) })
+        };
+        let hint = |error: Error| error.hint("name another directory with --cache, or leave it out");
+        let doing = || format!("opening cache {}", Quoted(directory.as_os_str().as_encoded_bytes()));
+        make().or_kind(ErrorKind::Output).map_err(hint).doing(doing)
+    }
+
+    /// Finds the blob, or gives the task to fetch it. Waits for a process that is fetching it, as long as that lives.
+    pub(super) fn claim(&self, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<Claim> {
+        if let Some(file) = self.find(digest, size, monitor)? {
+            return Ok(Claim::There(file));
+        }
+        // Where there can be no lock, the blob may be fetched twice.
+        let lock = self.locks.file(&digest.hex(), OFlags::CREATE | OFlags::WRONLY).ok();
+        if let Some(lock) = &lock {
+            self.wait_for(lock, digest, monitor)?;
+        }
+        // Whoever had the lock may have done it all.
+        match self.find(digest, size, monitor)? {
+            Some(file) => Ok(Claim::There(file)),
+            None => {
+                let lock = lock.map(|lock| (lock, Arc::clone(&self.locks)));
+                Writer::create(&self.blobs, digest, lock).map(|writer| Claim::Mine(Box::new(writer)))
+            }
+        }
+    }
+
+    /// Waits until the lock is ours, the blob is there, or nobody seems to be at work.
+    fn wait_for(&self, lock: &File, digest: Digest, monitor: &Monitor) -> Result<()> {
+        let mut since = Instant::now();
+        let mut seen = None;
+        while flock(lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            let sign = lock.metadata().and_then(|data| data.modified()).ok();
+            if sign != seen {
+                (seen, since) = (sign, Instant::now());
+            }
+            if since.elapsed() > PATIENCE || self.blobs.has(&digest.hex()) {
+                return Ok(());
+            }
+            sleep(LOOK, monitor)?;
+        }
+        Ok(())
+    }
+
+    /// The blob, whole. What is damaged, or is not a file at all, is removed where that is possible; where it is not, the blob
+    /// is fetched and not kept.
+    fn find(&self, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<Option<Arc<File>>> {
+        let name = digest.hex();
+        if let Ok(file) = self.blobs.file(&name, OFlags::RDONLY) {
+            let file = Arc::new(file);
+            if is_whole(&file, digest, size, monitor)? {
+                // When it was used last; of a file that only others may write, prune does not learn it.
+                if has_one_name(&file) {
+                    let _ = touch(&file);
+                }
+                return Ok(Some(file));
+            }
+        }
+        let _ = self.blobs.remove(&name);
+        Ok(None)
+    }
+}
+
+fn is_whole(file: &Arc<File>, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<bool> {
+    let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::SourceUnavailable)?;
+    if size.is_some_and(|size| size != region.len) {
+        return Ok(false);
+    }
+    let failed = |error| Error::io(ErrorKind::SourceUnavailable, error);
+    match hash_region(&region, failed, |_| monitor.check()) {
+        Ok((found, _)) => Ok(found == digest),
+        // A disk that cannot read it holds it no more.
+        Err(error) if error.kind() == ErrorKind::SourceUnavailable => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn touch(file: &File) -> rustix::io::Result<()> {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ };
+    futimens(file, &Timestamps { last_access: now, last_modification: now })
+}
+
+#[cfg(test)]
+mod tests;
