@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive};
+use crate::support::random::Numbers;
 use crate::support::run::{program, scratch};
 
 /// Long enough on any machine, and an end to a test that hangs.
@@ -21,15 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// 40 MB in 400 files that compress to a third: some hundred milliseconds of work.
 fn image() -> Vec<u8> {
-    let mut state = 1_u32;
-    let mut file = |number: u32| {
-        let mut noise = vec![0; 100_000];
-        for byte in noise.iter_mut().step_by(3) {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *byte = (state >> 24) as u8;
-        }
-        Entry::new(format!("file-{number:04}"), Kind::File(Content::data(noise)))
-    };
+    let mut numbers = Numbers::new(1);
+    let mut file =
+        |number: u32| Entry::new(format!("file-{number:04}"), Kind::File(Content::data(numbers.thin_noise(100_000))));
     let lower: Vec<Entry> = (0..200).map(&mut file).collect();
     let upper: Vec<Entry> = (100..300).map(&mut file).collect();
     docker_archive(&[layer::tar_of(&lower), layer::tar_of(&upper)], Squeeze::Gzip)

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use sif_convert::image::{BlobRef, Blobs};
 use sif_convert::output::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
 
-use crate::support::archives::{self, Described, Members, PRODUCERS, Storage, sha256};
+use crate::support::archives::{self, Described, Members, PRODUCERS, Squeeze, sha256};
 use crate::support::layout::{self, Files, Found, files_below, files_of};
+use crate::support::random::noise;
 use crate::support::run::{Run, is_root, program, run, scratch, skip};
 use crate::support::tar::Tar;
 
@@ -126,7 +127,7 @@ fn every_producer_becomes_every_kind_of_image() {
 #[test]
 fn manifests_are_kept_where_they_describe_the_blobs_and_only_there() {
     let described = [image()];
-    for storage in [Storage::Plain, Storage::Gzip, Storage::Zstd] {
+    for storage in [Squeeze::Not, Squeeze::Gzip, Squeeze::Zstd] {
         let place = Place::new();
         let members = archives::layout(&described, storage);
         members.write_below(&place.path("in"));
@@ -140,7 +141,7 @@ fn manifests_are_kept_where_they_describe_the_blobs_and_only_there() {
         place.done("in --to oci -o gzip --compression gzip");
         let recompressed = place.images("gzip").pop().unwrap();
         match storage {
-            Storage::Plain => assert_eq!(recompressed.layer_types(), ["tar+gzip"; 3]),
+            Squeeze::Not => assert_eq!(recompressed.layer_types(), ["tar+gzip"; 3]),
             _ => assert_eq!(recompressed.manifest, found.manifest, "what is compressed stays as it is"),
         }
     }
@@ -176,7 +177,7 @@ fn other_compressions_are_undone() {
 
 #[test]
 fn bytes_do_not_depend_on_threads_or_on_the_kind_of_output() {
-    for storage in [Storage::Plain, Storage::Gzip] {
+    for storage in [Squeeze::Not, Squeeze::Gzip] {
         let place = Place::new();
         archives::layout(&[image()], storage).write_below(&place.path("in"));
         for options in
@@ -511,12 +512,7 @@ fn request(format: Format, compression: Option<Compression>, output: PathBuf, tm
 
 /// An archive of noise that takes a while to copy.
 fn large() -> Vec<u8> {
-    let mut state = 1_u32;
-    let mut noise = vec![0; 24 << 20];
-    for byte in &mut noise {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *byte = (state >> 24) as u8;
-    }
+    let noise = noise(24 << 20, 1);
     let layers = noise.chunks(6 << 20).enumerate().map(|(at, chunk)| Tar::new().file(format!("f{at}"), chunk).finish());
     archives::docker_24(&[Described::new(layers.collect()).tagged("large:1")]).bytes
 }

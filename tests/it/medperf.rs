@@ -10,25 +10,15 @@ use std::time::{Duration, Instant};
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer::tar_of;
 use crate::support::pack::{Squeeze, config, docker_archive, docker_archive_of, sha256};
+use crate::support::random::Numbers;
 use crate::support::run::{Run, program, run, scratch, skip};
 use serde_json::{Value, json};
-
-/// Bytes of which a third is noise.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 1_u32;
-    let mut noise = vec![0; bytes];
-    for byte in noise.iter_mut().step_by(3) {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        *byte = (state >> 24) as u8;
-    }
-    noise
-}
 
 /// One file that is far larger than the rest, as weights are.
 fn image(bytes: usize) -> Vec<u8> {
     let entries = [
         Entry::new("app", Kind::Dir),
-        Entry::new("app/weights", Kind::File(Content::data(noise(bytes)))),
+        Entry::new("app/weights", Kind::File(Content::data(Numbers::new(1).thin_noise(bytes)))),
         Entry::new("mlcommons", Kind::Dir),
         Entry::new("mlcommons/file", Kind::File(Content::data("x"))),
         Entry::new("mlcommons/link", Kind::Symlink(b"/elsewhere/deep".to_vec())),
@@ -122,7 +112,7 @@ fn the_client_is_served_through_its_terminal() {
     succeeded(place.convert(&["other.tar", "--to", "sif"]));
     for folder in ["folder", "pipes"] {
         fs::create_dir(place.path(folder)).unwrap();
-        place.put(&format!("{folder}/weights"), noise(100_000));
+        place.put(&format!("{folder}/weights"), Numbers::new(1).thin_noise(100_000));
     }
     rustix::fs::mkfifoat(rustix::fs::CWD, place.path("pipes/pipe"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/medperf_client.py");
@@ -146,11 +136,10 @@ fn killed_and_called_again_always_ends_with_a_valid_sif() {
     succeeded(place.convert(&arguments));
     let took = begun.elapsed();
     let expected = fs::read(place.path("out.sif")).unwrap();
-    let mut state = std::process::id();
+    let mut numbers = Numbers::new(std::process::id().into());
     for _ in 0..10 {
         fs::remove_file(place.path("out.sif")).unwrap();
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let moment = took * (state >> 16) / 0xffff;
+        let moment = took * numbers.below(1 << 16) as u32 / 0xffff;
         let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(moment);
         kill(&mut child);

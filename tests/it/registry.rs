@@ -11,17 +11,8 @@ use serde_json::{Value, json};
 use crate::support::fake::{Answer, Body, Fake, OCI_INDEX, Repository, Request};
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive, sha256};
+use crate::support::random::noise;
 use crate::support::run::{Run, program, run, scratch};
-
-/// Bytes that no compressor makes small.
-fn noise(count: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 fn layer_of(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut tar = Vec::new();

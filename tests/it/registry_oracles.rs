@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use crate::support::docker::DockerImage;
@@ -223,27 +225,15 @@ fn a_private_authority_is_trusted_where_docker_would_look() {
     assert!(!place.path("none.sif").exists());
 }
 
-fn base64url(bytes: &[u8]) -> String {
-    base64(bytes).replace('+', "-").replace('/', "_").trim_end_matches('=').to_string()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let value = group.iter().fold(0u32, |value, &byte| value << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-        let all: Vec<char> = (0..4).map(|at| char::from(digits[(value >> (18 - 6 * at) & 63) as usize])).collect();
-        text.extend(&all[..=group.len()]);
-        text.extend(std::iter::repeat_n('=', 3 - group.len()));
-    }
-    text
+fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A token for `actions` on org/x, as the registry checks it: signed with the authority's key (RS256), the certificate in
 /// its header.
 fn token(directory: &Path, actions: &[&str]) -> String {
     let der = openssl(directory, &["x509", "-in", "token.crt", "-outform", "DER"]).unwrap();
-    let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [base64(&der)] });
+    let header = json!({ "typ": "JWT", "alg": "RS256", "x5c": [BASE64_STANDARD.encode(&der)] });
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let access = [json!({ "type": "repository", "name": "org/x", "actions": actions })];
     let claims = json!({ "iss": "test issuer", "sub": "user", "aud": "test registry", "exp": now + 300, "nbf": now - 60,

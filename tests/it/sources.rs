@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::support::archives::{self, Described, Members, PRODUCERS, Packed, Storage, WRAPPERS, descriptor, sha256};
+use crate::support::archives::{self, Described, Members, PRODUCERS, Packed, Squeeze, WRAPPERS, descriptor, sha256};
 use crate::support::tar::{self, Tar};
 use serde_json::{Value, json};
 use sif_convert::image::Image;
@@ -248,7 +249,7 @@ fn a_named_pipe_is_read_once() {
 fn layout_directories() {
     let bench = Bench::new();
     let images = [first_image(), second_image()];
-    archives::layout(&images, Storage::Gzip).write_below(&bench.path("layout"));
+    archives::layout(&images, Squeeze::Gzip).write_below(&bench.path("layout"));
     let words = [bench.path("layout").into_os_string(), format!("oci:{}", bench.path("layout").display()).into()];
     for word in words {
         let source = bench.open(&word).unwrap();
@@ -267,7 +268,7 @@ fn layout_directories() {
 fn a_blob_of_a_layout_is_a_regular_file() {
     let bench = Bench::new();
     let image = first_image();
-    archives::layout(std::slice::from_ref(&image), Storage::Plain).write_below(&bench.path("layout"));
+    archives::layout(std::slice::from_ref(&image), Squeeze::Not).write_below(&bench.path("layout"));
     let blob = bench.path("layout/blobs/sha256").join(sha256(&image.layers[1]));
     std::fs::rename(&blob, bench.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink(bench.path("elsewhere"), &blob).unwrap();
@@ -401,7 +402,7 @@ fn bare_tags_are_kept_as_tags() {
     let bench = Bench::new();
     let image = first_image();
     let mut members = Members::default();
-    let manifest = archives::add_oci_image(&mut members, &image, Storage::Plain);
+    let manifest = archives::add_oci_image(&mut members, &image, Squeeze::Not);
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": "v1"});
     members.file("index.json", json!({"schemaVersion": 2, "manifests": [entry]}).to_string());
@@ -470,7 +471,7 @@ fn diff_ids_decide_the_order_of_plain_layers() {
 fn a_missing_layer_is_named() {
     let bench = Bench::new();
     let image = first_image();
-    let mut members = archives::layout(std::slice::from_ref(&image), Storage::Plain);
+    let mut members = archives::layout(std::slice::from_ref(&image), Squeeze::Not);
     let missing = sha256(&image.layers[1]);
     members.remove(&format!("blobs/sha256/{missing}"));
     let error = bench.open_bytes(&members.pack("")).unwrap().select(&Selection::default()).err().unwrap();
@@ -701,7 +702,7 @@ fn documents_have_a_limit() {
 /// `times` times.
 fn nested(depth: usize, times: usize) -> Vec<u8> {
     let mut members = Members::default();
-    let manifest = archives::add_oci_image(&mut members, &first_image(), Storage::Plain);
+    let manifest = archives::add_oci_image(&mut members, &first_image(), Squeeze::Not);
     let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
     for _ in 0..depth {
         let index = json!({"schemaVersion": 2, "manifests": vec![entry; times]}).to_string();
@@ -805,18 +806,24 @@ fn many_members_open_at_once() {
     let image = Described::new(layers);
     let members = (0..40_000).fold(docker_tar(&image, |_| true), |tar, at| tar.file(format!("more/{at}"), b""));
     let path = bench.file(&members.finish());
-    let start = std::time::Instant::now();
+    let start = run_time();
     let selected = bench.open(&path).unwrap().select(&Selection::default()).unwrap();
-    let taken = start.elapsed();
+    let taken = run_time() - start;
     assert_eq!(selected.layers.len(), 130);
-    // Generous for a loaded machine: what must not happen is that contents are read or names are searched one by one.
+    // Contents must not be read, nor names be searched one by one.
     assert!(taken.as_millis() < 2000, "{taken:?}");
+}
+
+/// How long this thread has run (proc_pid_schedstat), however loaded the machine is.
+fn run_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
 }
 
 #[test]
 fn many_names_and_images_take_no_time() {
     let bench = Bench::new();
-    let start = std::time::Instant::now();
+    let start = run_time();
     let image = first_image();
     let config = format!("{}.json", sha256(&image.config()));
     let tags: Vec<String> = (0..200_000).map(|at| format!("a:{at}")).collect();
@@ -827,7 +834,8 @@ fn many_names_and_images_take_no_time() {
     let tar = Tar::new().file("manifest.json", json!(items).to_string());
     let error = bench.open_bytes(&tar.finish()).unwrap_err();
     assert!(error.to_string().contains("4096 images"), "{error}");
-    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    let taken = run_time() - start;
+    assert!(taken.as_secs() < 20, "{taken:?}");
 }
 
 /// What the fuzzer starts from, and what it ever tripped over (fuzz/README.md).

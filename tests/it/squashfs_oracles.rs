@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use crate::support::random::noise;
 use crate::support::run::skip;
 use sif_convert::Result;
 use sif_convert::io::{Monitor, Region};
@@ -34,15 +35,6 @@ fn add(writer: &mut ImageWriter, parent: NodeId, name: &str, node: Node<'_>) -> 
 
 fn file(bytes: Vec<u8>) -> Node<'static> {
     Node::File(Arc::new(bytes))
-}
-
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let step = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(step).take(length).collect()
 }
 
 /// A hole of any length with one byte in it.

@@ -4,28 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::archives::{self, Described};
+use crate::support::random::Numbers;
 use crate::support::tar::Tar;
-
-/// A small generator of numbers that are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// Bytes that no codec makes smaller: they are stored as they are, where squashfs itself has no checksum.
-    fn noise(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-}
 
 fn convert(directory: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_convert")).current_dir(directory).args(words).output().unwrap()
@@ -37,7 +17,7 @@ fn told(output: &Output) -> String {
 
 /// A directory with `image.tar` in it: text, noise, a program of another machine, links, a sparse tail.
 fn place() -> (tempfile::TempDir, PathBuf) {
-    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut numbers = Numbers::new(1);
     let elf = [&b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0"[..], &[0; 44]].concat();
     let layer = Tar::new()
         .file("bin/sh", elf)
@@ -75,7 +55,7 @@ fn is_padding(output: &Output) -> bool {
 fn every_flipped_byte_is_found() {
     let (directory, whole) = sif();
     assert!(verify(directory.path(), &whole).status.success());
-    let mut numbers = Numbers(42);
+    let mut numbers = Numbers::new(42);
     let mut padding = 0;
     for round in 0..200 {
         let at = match round {
@@ -99,7 +79,7 @@ fn every_flipped_byte_is_found() {
 #[test]
 fn every_truncation_is_found() {
     let (directory, whole) = sif();
-    let mut numbers = Numbers(7);
+    let mut numbers = Numbers::new(7);
     for round in 0..60 {
         let length = if round < 10 { round * 13 } else { numbers.below(whole.len() as u64) } as usize;
         let output = verify(directory.path(), &whole[..length]);

@@ -7,6 +7,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::listing::hex;
 use super::tar::Tar;
 
 /// An image to be packed: what is the same whoever packs it.
@@ -20,12 +21,14 @@ pub struct Described {
     pub architecture: String,
     /// Makes configs differ where all else is equal.
     pub comment: String,
+    /// The config, where it is not made of the rest.
+    pub config: Option<Value>,
 }
 
 impl Described {
     /// An image for linux/amd64 without names.
     pub fn new(layers: Vec<Vec<u8>>) -> Described {
-        Described { layers, tags: Vec::new(), architecture: "amd64".into(), comment: String::new() }
+        Described { layers, tags: Vec::new(), architecture: "amd64".into(), comment: String::new(), config: None }
     }
 
     /// With a name more.
@@ -40,6 +43,12 @@ impl Described {
         self
     }
 
+    /// With this config.
+    pub fn with_config(mut self, config: &Value) -> Described {
+        self.config = Some(config.clone());
+        self
+    }
+
     /// diff_ids in hexadecimal digits.
     pub fn diff_ids(&self) -> Vec<String> {
         self.layers.iter().map(|layer| sha256(layer)).collect()
@@ -47,6 +56,9 @@ impl Described {
 
     /// The config document.
     pub fn config(&self) -> Vec<u8> {
+        if let Some(config) = &self.config {
+            return bytes_of(config);
+        }
         let diff_ids: Vec<String> = self.diff_ids().iter().map(|hex| format!("sha256:{hex}")).collect();
         let config = json!({
             "architecture": self.architecture,
@@ -106,7 +118,7 @@ pub const PRODUCERS: [Producer; 18] = [
 
 /// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 fn bytes_of(value: &Value) -> Vec<u8> {
@@ -141,6 +153,14 @@ impl Members {
 
     fn symlink(&mut self, name: String, target: String) {
         self.0.entry(name).or_insert(Stored::Symlink(target));
+    }
+
+    /// The blobs of an OCI layout, by digest.
+    pub fn into_blobs(self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        self.0.into_iter().filter_map(|(name, stored)| match stored {
+            Stored::File(contents) => Some((format!("sha256:{}", name.strip_prefix("blobs/sha256/")?), contents)),
+            Stored::Symlink(_) => None,
+        })
     }
 
     /// Takes a member away.
@@ -283,32 +303,32 @@ pub fn docker_24(images: &[Described]) -> Packed {
     Packed { bytes, kind: "docker-archive", configs: configs(images) }
 }
 
-/// How a layout stores layers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
+/// How layers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Squeeze {
     /// As they are.
-    Plain,
+    Not,
     /// As gzip.
     Gzip,
     /// As zstd.
     Zstd,
 }
 
-impl Storage {
+impl Squeeze {
     /// The bytes as they are stored.
     pub fn store(self, layer: &[u8]) -> Vec<u8> {
         match self {
-            Storage::Plain => layer.to_vec(),
-            Storage::Gzip => gzip(layer),
-            Storage::Zstd => zstd_frame(layer),
+            Squeeze::Not => layer.to_vec(),
+            Squeeze::Gzip => gzip(layer),
+            Squeeze::Zstd => zstd_frame(layer),
         }
     }
 
     fn media_type(self) -> &'static str {
         match self {
-            Storage::Plain => "application/vnd.oci.image.layer.v1.tar",
-            Storage::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-            Storage::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Squeeze::Not => "application/vnd.oci.image.layer.v1.tar",
+            Squeeze::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Squeeze::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
     }
 }
@@ -318,12 +338,14 @@ pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()})
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of a manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// Adds an image's blobs; its manifest's bytes.
-pub fn add_oci_image(members: &mut Members, image: &Described, storage: Storage) -> Vec<u8> {
+pub fn add_oci_image(members: &mut Members, image: &Described, storage: Squeeze) -> Vec<u8> {
     let layers: Vec<Value> = image
         .layers
         .iter()
@@ -350,7 +372,7 @@ fn add_layout(members: &mut Members, entries: Value) {
 }
 
 /// A manifest.json whose layers are blobs.
-fn add_blob_manifest_json(members: &mut Members, images: &[Described], storage: Storage) {
+fn add_blob_manifest_json(members: &mut Members, images: &[Described], storage: Squeeze) {
     let item = |image: &Described| {
         let blob = |bytes: &[u8]| format!("blobs/sha256/{}", sha256(bytes));
         let layers: Vec<String> = image.layers.iter().map(|layer| blob(&storage.store(layer))).collect();
@@ -383,7 +405,7 @@ pub fn docker_25_0_0(images: &[Described]) -> Packed {
         members.blob(&image.config());
         members.blob(&bytes_of(&json!({"id": "orphan", "created": "2014-01-02T03:04:05Z"})));
         let mut layers: Vec<Value> =
-            image.layers.iter().map(|layer| descriptor(Storage::Plain.media_type(), layer)).collect();
+            image.layers.iter().map(|layer| descriptor(Squeeze::Not.media_type(), layer)).collect();
         layers.iter_mut().for_each(|layer| layer["size"] = json!(7));
         let first = usize::from(!layers.is_empty());
         layers.rotate_left(first);
@@ -391,7 +413,7 @@ pub fn docker_25_0_0(images: &[Described]) -> Packed {
         entries.extend(named_entries(&descriptor(MANIFEST, &manifest), image));
     }
     add_layout(&mut members, json!(entries));
-    add_blob_manifest_json(&mut members, images, Storage::Plain);
+    add_blob_manifest_json(&mut members, images, Squeeze::Not);
     add_repositories(&mut members, images, top_id);
     Packed { bytes: members.pack(""), kind: "docker-archive", configs: configs(images) }
 }
@@ -401,13 +423,13 @@ pub fn docker_25_0_1(images: &[Described]) -> Packed {
     let mut members = Members::default();
     let mut entries = Vec::new();
     for image in images {
-        let manifest = add_oci_image(&mut members, image, Storage::Plain);
+        let manifest = add_oci_image(&mut members, image, Squeeze::Not);
         if !image.tags.is_empty() {
             entries.extend(named_entries(&descriptor(MANIFEST, &manifest), image));
         }
     }
     add_layout(&mut members, if entries.is_empty() { Value::Null } else { json!(entries) });
-    add_blob_manifest_json(&mut members, images, Storage::Plain);
+    add_blob_manifest_json(&mut members, images, Squeeze::Not);
     Packed { bytes: members.pack(""), kind: "docker-archive", configs: configs(images) }
 }
 
@@ -417,20 +439,20 @@ pub fn docker_27(images: &[Described]) -> Packed {
     let mut entries = Vec::new();
     let first_untagged = images.iter().position(|image| image.tags.is_empty());
     for (at, image) in images.iter().enumerate() {
-        let manifest = add_oci_image(&mut members, image, Storage::Plain);
+        let manifest = add_oci_image(&mut members, image, Squeeze::Not);
         if !image.tags.is_empty() || Some(at) == first_untagged {
             entries.extend(named_entries(&descriptor(MANIFEST, &manifest), image));
         }
     }
     add_layout(&mut members, json!(entries));
-    add_blob_manifest_json(&mut members, images, Storage::Plain);
+    add_blob_manifest_json(&mut members, images, Squeeze::Not);
     add_repositories(&mut members, images, top_id);
     Packed { bytes: members.pack(""), kind: "docker-archive", configs: configs(images) }
 }
 
 /// Adds an index with the image, an attestation for it, and two platforms that are not there: of one the manifest is
 /// stored, of the other nothing. The index's bytes.
-fn add_containerd_index(members: &mut Members, image: &Described, storage: Storage, absent: bool) -> Vec<u8> {
+fn add_containerd_index(members: &mut Members, image: &Described, storage: Squeeze, absent: bool) -> Vec<u8> {
     let manifest = add_oci_image(members, image, storage);
     let platform = |entry: &mut Value, architecture: &str| {
         entry["platform"] = json!({"os": "linux", "architecture": architecture});
@@ -466,7 +488,7 @@ fn add_containerd_index(members: &mut Members, image: &Described, storage: Stora
     index
 }
 
-fn containerd(images: &[Described], storage: Storage, absent: bool) -> Members {
+fn containerd(images: &[Described], storage: Squeeze, absent: bool) -> Members {
     let mut members = Members::default();
     let mut entries = Vec::new();
     for image in images {
@@ -480,21 +502,21 @@ fn containerd(images: &[Described], storage: Storage, absent: bool) -> Members {
 /// Docker 29 and every containerd store: compressed layers, an index below index.json, attestations, platforms that are
 /// listed and not there, metadata last.
 pub fn docker_29(images: &[Described]) -> Packed {
-    let mut members = containerd(images, Storage::Gzip, true);
-    add_blob_manifest_json(&mut members, images, Storage::Gzip);
+    let mut members = containerd(images, Squeeze::Gzip, true);
+    add_blob_manifest_json(&mut members, images, Squeeze::Gzip);
     Packed { bytes: members.pack(""), kind: "docker-archive", configs: configs(images) }
 }
 
 /// BuildKit `type=docker`.
 pub fn buildkit_docker(images: &[Described]) -> Packed {
-    let mut members = containerd(images, Storage::Gzip, false);
-    add_blob_manifest_json(&mut members, images, Storage::Gzip);
+    let mut members = containerd(images, Squeeze::Gzip, false);
+    add_blob_manifest_json(&mut members, images, Squeeze::Gzip);
     Packed { bytes: members.pack(""), kind: "docker-archive", configs: configs(images) }
 }
 
 /// BuildKit `type=oci`: no manifest.json; here with zstd layers.
 pub fn buildkit_oci(images: &[Described]) -> Packed {
-    let members = containerd(images, Storage::Zstd, false);
+    let members = containerd(images, Squeeze::Zstd, false);
     Packed { bytes: members.pack(""), kind: "oci-archive", configs: configs(images) }
 }
 
@@ -557,7 +579,7 @@ pub fn jib_docker(images: &[Described]) -> Packed {
 }
 
 /// A plain OCI layout whose `ref.name` is the full name, as jib and skopeo write it.
-pub fn layout(images: &[Described], storage: Storage) -> Members {
+pub fn layout(images: &[Described], storage: Squeeze) -> Members {
     let mut members = Members::default();
     let mut entries = Vec::new();
     for image in images {
@@ -578,7 +600,7 @@ pub fn layout(images: &[Described], storage: Storage) -> Members {
 
 /// jib for OCI.
 pub fn jib_oci(images: &[Described]) -> Packed {
-    let bytes = layout(images, Storage::Gzip).pack("");
+    let bytes = layout(images, Squeeze::Gzip).pack("");
     Packed { bytes, kind: "oci-archive", configs: configs(images) }
 }
 
@@ -626,14 +648,14 @@ pub fn nix(images: &[Described]) -> Packed {
 
 /// regctl export: an OCI layout and a manifest.json, gzipped as a whole.
 pub fn regctl(images: &[Described]) -> Packed {
-    let mut members = layout(images, Storage::Gzip);
-    add_blob_manifest_json(&mut members, images, Storage::Gzip);
+    let mut members = layout(images, Squeeze::Gzip);
+    add_blob_manifest_json(&mut members, images, Squeeze::Gzip);
     Packed { bytes: gzip(&members.pack("")), kind: "docker-archive", configs: configs(images) }
 }
 
 /// `tar -C layout -cf x.tar .`: a `./` member, and every name begins with `./`.
 pub fn dot_slash(images: &[Described]) -> Packed {
-    let members = layout(images, Storage::Gzip);
+    let members = layout(images, Squeeze::Gzip);
     let bytes = [Tar::new().directory("./").unfinished(), members.pack("./")].concat();
     Packed { bytes, kind: "oci-archive", configs: configs(images) }
 }

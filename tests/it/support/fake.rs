@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::pack::{self, Squeeze, sha256, squeeze};
+use super::archives::{Described, Members, Squeeze, add_oci_image, descriptor, sha256};
+pub use super::archives::{INDEX as OCI_INDEX, MANIFEST as OCI_MANIFEST};
+use super::pack;
 
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -203,9 +205,6 @@ impl Shared {
     }
 }
 
-pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-
 /// What a registry holds of one repository.
 #[derive(Clone, Default)]
 pub struct Repository {
@@ -216,13 +215,6 @@ pub struct Repository {
 }
 
 impl Repository {
-    pub fn add_blob(&mut self, bytes: Vec<u8>) -> Value {
-        let digest = format!("sha256:{}", sha256(&bytes));
-        let descriptor = json!({ "digest": digest, "size": bytes.len() });
-        self.blobs.insert(digest, bytes);
-        descriptor
-    }
-
     /// Adds a document; its descriptor.
     pub fn add_manifest(&mut self, kind: &str, document: &Value) -> Value {
         let bytes = serde_json::to_vec(document).unwrap();
@@ -234,18 +226,14 @@ impl Repository {
 
     /// Adds an image of these layer tars, stored with gzip; the descriptor of its manifest.
     pub fn add_image(&mut self, config: &Value, layers: &[Vec<u8>]) -> Value {
-        let mut config = self.add_blob(serde_json::to_vec(config).unwrap());
-        config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
-        let layers: Vec<Value> = layers
-            .iter()
-            .map(|layer| {
-                let mut layer = self.add_blob(squeeze(layer, Squeeze::Gzip));
-                layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
-                layer
-            })
-            .collect();
-        let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers });
-        self.add_manifest(OCI_MANIFEST, &manifest)
+        let mut members = Members::default();
+        let image = Described::new(layers.to_vec()).with_config(config);
+        let manifest = add_oci_image(&mut members, &image, Squeeze::Gzip);
+        let descriptor = descriptor(OCI_MANIFEST, &manifest);
+        let digest = descriptor["digest"].as_str().unwrap().to_string();
+        self.blobs.extend(members.into_blobs().filter(|(name, _)| *name != digest));
+        self.manifests.insert(digest, (OCI_MANIFEST.to_string(), manifest));
+        descriptor
     }
 
     /// Gives a tag to what the descriptor names.

@@ -3,6 +3,7 @@
 use super::case::{self, Expected, Layer};
 use super::entry::{Content, Entry, Kind};
 use super::layer;
+use super::random::noise;
 
 /// The layers of an image: every case that makes a tree, one below the other in directories of their own, and files large enough to keep several
 /// threads at work.
@@ -31,18 +32,8 @@ pub fn layers() -> Vec<Vec<u8>> {
         }
     }
     for (number, layer) in layers.iter_mut().enumerate() {
-        let mut state = number as u32 + 1;
-        let noise: Vec<u8> = (0..3_000_000).map(|_| next(&mut state)).collect();
-        let name = format!("large-{number}");
-        layer.items.push(case::Item::Entry(Entry::new(name, Kind::File(Content::data(noise)))));
+        let noise = Kind::File(Content::data(noise(3_000_000, number as u64)));
+        layer.items.push(case::Item::Entry(Entry::new(format!("large-{number}"), noise)));
     }
     layers.iter().map(layer::tar).collect()
-}
-
-/// A xorshift generator: bytes that do not compress.
-fn next(state: &mut u32) -> u8 {
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    *state as u8
 }

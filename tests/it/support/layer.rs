@@ -1,4 +1,4 @@
-//! Writes layer tars, byte by byte, in every dialect that images are found in: v7, ustar with its prefix, PAX local and
+//! Writes layer tars in every dialect that images are found in: v7, ustar with its prefix, PAX local and
 //! global, GNU long names, GNU sparse (old and PAX 0.0, 0.1, 1.0), base-256 numbers, both spellings of xattrs.
 //!
 //! Written from POSIX.1-2024 `pax` and the GNU tar manual, "Basic Tar Format" and "Storing Sparse Files"; it shares no
@@ -9,10 +9,12 @@
 //! `type=C` (the type flag), `mode=OCTAL` (all of the mode field), `size=N` (what the header claims), `record=KEY:VALUE`
 //! (one more PAX record).
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
+
 use super::case::{Item, Layer};
 use super::entry::{Content, Entry, Kind, Time, USUAL, When};
-
-const BLOCK_BYTES: usize = 512;
+use super::tar::{BLOCK_BYTES, Header, Magic, Tar, extended_header, finish, long_text, pad, record, split};
 
 /// The layer as an uncompressed tar.
 pub fn tar(layer: &Layer) -> Vec<u8> {
@@ -40,156 +42,9 @@ pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
     tar(&Layer { items: entries.iter().cloned().map(Item::Entry).collect(), ..Layer::default() })
 }
 
-/// What a header block says, before its numbers become text.
-struct Header<'a> {
-    name: &'a [u8],
-    prefix: &'a [u8],
-    link: &'a [u8],
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    time: i64,
-    flag: u8,
-    device: (u32, u32),
-    owner: &'a [u8],
-    magic: Magic,
-    base256: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Magic {
-    V7,
-    Ustar,
-    Gnu,
-}
-
-impl Header<'_> {
-    fn blank(name: &[u8], flag: u8, magic: Magic) -> Header<'_> {
-        Header {
-            name,
-            prefix: b"",
-            link: b"",
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            time: 0,
-            flag,
-            device: (0, 0),
-            owner: b"",
-            magic,
-            base256: false,
-        }
-    }
-
-    fn block(&self) -> [u8; BLOCK_BYTES] {
-        let mut block = [0; BLOCK_BYTES];
-        text(&mut block[0..100], self.name);
-        self.number(&mut block[100..108], self.mode.into());
-        self.number(&mut block[108..116], self.uid.into());
-        self.number(&mut block[116..124], self.gid.into());
-        self.number(&mut block[124..136], self.size as i64);
-        self.number(&mut block[136..148], self.time);
-        block[156] = self.flag;
-        text(&mut block[157..257], self.link);
-        match self.magic {
-            Magic::V7 => {}
-            Magic::Ustar => block[257..265].copy_from_slice(b"ustar\x0000"),
-            Magic::Gnu => block[257..265].copy_from_slice(b"ustar  \0"),
-        }
-        if self.magic != Magic::V7 {
-            text(&mut block[265..297], self.owner);
-            text(&mut block[297..329], self.owner);
-            self.number(&mut block[329..337], self.device.0.into());
-            self.number(&mut block[337..345], self.device.1.into());
-            text(&mut block[345..500], self.prefix);
-        }
-        block
-    }
-
-    /// Octal where it fits (or must), two's complement in base 256 where asked for.
-    fn number(&self, field: &mut [u8], value: i64) {
-        let digits = field.len() - 1;
-        let fits = value >= 0 && value < 1 << (3 * digits);
-        if !self.base256 || self.magic != Magic::Gnu {
-            assert!(fits, "{value} does not fit {digits} octal digits");
-            field[..digits].copy_from_slice(format!("{value:0digits$o}").as_bytes());
-            return;
-        }
-        field.fill(if value < 0 { 0xff } else { 0 });
-        let bytes = value.to_be_bytes();
-        let tail = field.len().min(8);
-        let start = field.len() - tail;
-        field[start..].copy_from_slice(&bytes[8 - tail..]);
-        // The top bit marks the field; a field of eight bytes gives up the top bits of its value for that.
-        field[0] |= 0x80;
-    }
-}
-
-/// Writes a header with its checksum: the sum of its bytes, the checksum's own taken as blanks.
-fn finish(out: &mut Vec<u8>, mut block: [u8; BLOCK_BYTES]) {
-    block[148..156].fill(b' ');
-    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    out.extend_from_slice(&block);
-}
-
-fn text(field: &mut [u8], bytes: &[u8]) {
-    let length = bytes.len().min(field.len());
-    field[..length].copy_from_slice(&bytes[..length]);
-}
-
-fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
-}
-
-/// A member of a plain ustar archive: what the containers of images are made of.
+/// A member of a plain ustar archive.
 pub fn member(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
-    assert!(name.len() <= 100);
-    finish(out, Header { size: bytes.len() as u64, ..Header::blank(name.as_bytes(), b'0', Magic::Ustar) }.block());
-    out.extend_from_slice(bytes);
-    pad(out);
-}
-
-/// `LENGTH KEY=VALUE\n`, where LENGTH counts itself.
-fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let body = key.len() + value.len() + 3;
-    let mut length = body + 1;
-    while length.to_string().len() + body != length {
-        length = length.to_string().len() + body;
-    }
-    let mut record = format!("{length} ").into_bytes();
-    record.extend_from_slice(key);
-    record.push(b'=');
-    record.extend_from_slice(value);
-    record.push(b'\n');
-    record
-}
-
-fn extended_header(out: &mut Vec<u8>, flag: u8, records: &[u8]) {
-    let header = Header { size: records.len() as u64, ..Header::blank(b"PaxHeaders/x", flag, Magic::Ustar) };
-    finish(out, header.block());
-    out.extend_from_slice(records);
-    pad(out);
-}
-
-/// GNU `L` (long name) and `K` (long link) members.
-fn long_text(out: &mut Vec<u8>, flag: u8, bytes: &[u8]) {
-    let header = Header { size: bytes.len() as u64 + 1, ..Header::blank(b"././@LongLink", flag, Magic::Gnu) };
-    finish(out, header.block());
-    out.extend_from_slice(bytes);
-    out.push(0);
-    pad(out);
-}
-
-/// Cuts a name into ustar's prefix and name at a slash.
-fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    if name.len() <= 100 {
-        return Some((b"", name));
-    }
-    let fits = |&at: &usize| name[at] == b'/' && at > 0 && at <= 155 && (1..=100).contains(&(name.len() - at - 1));
-    (0..name.len()).find(fits).map(|at| (&name[..at], &name[at + 1..]))
+    out.extend(Tar::new().file(name, bytes).unfinished());
 }
 
 fn octal_fits(entry: &Entry, time: Time) -> bool {
@@ -332,7 +187,7 @@ fn write(out: &mut Vec<u8>, entry: &Entry) {
     pad(out);
 }
 
-/// SCHILY holds a value as it is; libarchive in base64, with the name percent-encoded.
+/// SCHILY holds a value as it is; libarchive in base64 without padding, with the name percent-encoded.
 fn xattr_records(entry: &Entry) -> Vec<Vec<u8>> {
     let libarchive = entry.is("libarchive");
     let one = |(name, value): (&Vec<u8>, &Vec<u8>)| {
@@ -342,22 +197,9 @@ fn xattr_records(entry: &Entry) -> Vec<Vec<u8>> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let escape = |&byte: &u8| if plain(byte) { vec![byte] } else { format!("%{byte:02X}").into_bytes() };
         let name: Vec<u8> = name.iter().flat_map(escape).collect();
-        record(&[b"LIBARCHIVE.xattr.", name.as_slice()].concat(), base64(value).as_bytes())
+        record(&[b"LIBARCHIVE.xattr.", name.as_slice()].concat(), BASE64_STANDARD_NO_PAD.encode(value).as_bytes())
     };
     entry.xattrs.iter().map(one).collect()
-}
-
-/// Without the padding, as libarchive writes it.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().chain([0, 0].iter()).take(3).fold(0_u32, |word, &byte| word << 8 | u32::from(byte));
-        for digit in 0..=chunk.len() {
-            text.push(DIGITS[(word >> (18 - 6 * digit)) as usize & 63] as char);
-        }
-    }
-    text
 }
 
 /// The bytes a sparse form stores, and its map: offset and length of each extent. A file that ends in a hole gets an

@@ -1,4 +1,4 @@
-//! Random images, small names in a small tree, so that entries meet: whiteouts of what is there, directories over
+//! Random numbers, and random images: small names in a small tree, so that entries meet: whiteouts of what is there, directories over
 //! symlinks, links to what was just replaced.
 
 use proptest::collection::vec;
@@ -213,4 +213,39 @@ pub fn images(wanted: Wanted, count: usize) -> Vec<Image> {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let strategy = image(wanted);
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+/// Numbers without a pattern, the same every time (xorshift).
+pub struct Numbers(u64);
+
+impl Numbers {
+    pub fn new(seed: u64) -> Self {
+        Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// Bytes that no codec makes smaller: they are stored as they are, where squashfs itself has no checksum.
+    pub fn noise(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| (self.next() >> 32) as u8).collect()
+    }
+
+    /// Bytes of which a third is noise.
+    pub fn thin_noise(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|at| if at % 3 == 0 { (self.next() >> 32) as u8 } else { 0 }).collect()
+    }
+}
+
+/// Bytes that no codec makes smaller.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    Numbers::new(seed).noise(length)
 }
