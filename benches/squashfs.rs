@@ -168,8 +168,8 @@ fn main() {
     let level = number("SQUASHFS_LEVEL").unwrap_or(6);
     let output = std::env::var_os("SQUASHFS_OUT").map_or("/dev/shm/bench.squashfs".into(), PathBuf::from);
     let compression = match std::env::var_os("SQUASHFS_ZSTD") {
-        Some(_) => Compression::Zstd { level: level as u8 },
-        None => Compression::Gzip { level: level as u8 },
+        Some(_) => Compression::zstd(level as u32),
+        None => Compression::gzip(level as u32),
     };
     let options = Options { compression, ..Options::new(0, threads) };
     let ((summary, blocks), wall, cpu) = timed("squashfs", || pack(tree.as_ref(), &output, options));

@@ -55,6 +55,15 @@ pub trait Blobs: Send + Sync {
         false
     }
 
+    /// Waits until it is known whether the source is the one that was expected. What was made of its blobs may be shown to
+    /// the world only after that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`](crate::ErrorKind) when it is another; said once.
+    fn confirm(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What the user should know about how blobs were read until now: of several mirrors one failed, for example.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

@@ -17,7 +17,7 @@
 //! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //! | registry | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //!
-//! A [`Source`] is opened and lists images; one [`Image`] is selected; [`convert`] writes it as a [`Request`] says. What is in
+//! A [`Source`] is opened and lists images; one [`Image`] is selected; a [`Target`] is prepared and writes it. What is in
 //! between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
 //! something else with it, and lets nothing out before every digest has been verified.
 //!
@@ -61,5 +61,5 @@ pub mod cli;
 pub use error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;
-pub use output::{Outcome, Request, convert};
+pub use output::{Destination, Outcome, Target, WriteOptions};
 pub use source::{OpenOptions, Selection, Source, Spec, open};

@@ -1,9 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroUsize;
-
-use rustix::fs::Mode;
 
 use super::registry::VARIABLES as REGISTRY_VARIABLES;
 
@@ -14,10 +12,7 @@ pub(super) struct Environment {
     /// The variables of [`VARIABLES`] that are set.
     pub(super) variables: BTreeMap<&'static str, OsString>,
     pub(super) stdin_is_terminal: bool,
-    pub(super) stdout_is_terminal: bool,
     pub(super) stderr_is_terminal: bool,
-    /// Permission bits that new files do not get.
-    pub(super) umask: u32,
     /// How many threads this machine (or this container) can run at once.
     pub(super) parallelism: NonZeroUsize,
 }
@@ -41,10 +36,8 @@ const VARIABLES: [&str; 14] = [
 ];
 
 impl Environment {
-    /// Looks. To be called before any thread starts: the umask can only be read by setting it.
+    /// Looks.
     pub(super) fn of_process() -> Self {
-        let mask = rustix::process::umask(Mode::empty());
-        rustix::process::umask(mask);
         Environment {
             variables: VARIABLES
                 .into_iter()
@@ -52,9 +45,7 @@ impl Environment {
                 .filter_map(|name| Some((name, std::env::var_os(name)?)))
                 .collect(),
             stdin_is_terminal: stdin().is_terminal(),
-            stdout_is_terminal: stdout().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
-            umask: mask.bits(),
             parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
     }
@@ -67,14 +58,12 @@ impl Environment {
 
 #[cfg(test)]
 impl Environment {
-    /// A quiet place: nothing set, no terminal, umask 022, 4 threads.
+    /// A quiet place: nothing set, no terminal, 4 threads.
     pub(super) fn bare() -> Self {
         Environment {
             variables: BTreeMap::new(),
             stdin_is_terminal: false,
-            stdout_is_terminal: false,
             stderr_is_terminal: false,
-            umask: 0o022,
             parallelism: NonZeroUsize::new(4).unwrap(),
         }
     }

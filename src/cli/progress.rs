@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::args::ProgressMode;
+use super::options::ProgressMode;
 use super::printer::{self, Bytes};
 use crate::io::{Download, Monitor, Phase, Snapshot};
 

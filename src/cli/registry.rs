@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::environment::Environment;
-use super::open::{Settings, Spec};
+use super::options::Given;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
-use crate::registry::{Login, Mirror, Proxies, Secret, is_host};
+use crate::registry::{Login, Mirror, Proxies, Secret, Settings, is_host};
+use crate::source::Spec;
 
 /// How registries are reached.
 #[derive(Debug, Default, Args)]
@@ -79,6 +80,15 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         timeout: timeout(options.timeout.as_deref())?,
         cache: options.cache.clone(),
     })
+}
+
+/// The IDs of all options here.
+pub(super) const IDS: [&str; 5] = ["insecure", "mirror", "cache", "retries", "timeout"];
+
+/// Refuses options for registries where the source is not on one.
+pub(super) fn expect_registry(given: &Given, spec: &Spec) -> Result<()> {
+    let is_remote = matches!(spec, Spec::Registry(_));
+    given.expect("a source that is not on a registry", |id| Ok(is_remote || !IDS.contains(&id)))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration> {

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::directory_of;
 use crate::model::{Digest, Note, Quoted, Timestamp};
-use crate::output::{Destination, Outcome, PackRequest, Packed, Request};
+use crate::output::{Destination, Outcome};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -133,11 +133,11 @@ impl ImageRecord {
 }
 
 impl OutputRecord {
-    /// Describes what a conversion did.
-    pub(super) fn of(request: &Request, outcome: &Outcome) -> Self {
+    /// Describes what was written in `format` to `destination`.
+    pub(super) fn of(format: &'static str, destination: &Destination, outcome: &Outcome) -> Self {
         OutputRecord {
-            path: place_of(&request.destination),
-            format: request.format.name(),
+            path: place_of(destination),
+            format,
             size: outcome.size,
             sha256: outcome.sha256.as_ref().map(Digest::hex),
             entries: outcome.entries,
@@ -147,19 +147,12 @@ impl OutputRecord {
     }
 }
 
-impl OutputRecord {
-    /// Describes a packed folder; `format` is what it is called on the command line.
-    pub(super) fn packed(request: &PackRequest, format: &'static str, packed: &Packed) -> Self {
-        OutputRecord {
-            path: place_of(&request.destination),
-            format,
-            size: packed.size,
-            sha256: Some(packed.sha256.hex()),
-            entries: packed.entries,
-            image_id: None,
-            manifest_digest: None,
-        }
-    }
+/// The last event of a run that succeeded.
+#[derive(Serialize)]
+pub(super) struct Done<'a> {
+    pub(super) event: &'static str,
+    pub(super) output: &'a OutputRecord,
+    pub(super) seconds: f64,
 }
 
 fn place_of(destination: &Destination) -> String {
@@ -210,11 +203,6 @@ impl Recorder {
         Ok(Recorder { place: place.map(Place::parse).transpose()?, report: Mutex::new(report), began: Instant::now() })
     }
 
-    /// Whether a report is wanted.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.place.is_some()
-    }
-
     /// Whether the report goes to standard output.
     pub(super) fn takes_stdout(&self) -> bool {
         matches!(self.place, Some(Place::Stdout))
@@ -228,6 +216,11 @@ impl Recorder {
     /// Adds to the report.
     pub(super) fn record(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.lock());
+    }
+
+    /// Adds to what is said about the source.
+    pub(super) fn with_source(&self, change: impl FnOnce(&mut SourceRecord)) {
+        self.record(|report| report.source.as_mut().map_or((), change));
     }
 
     /// Writes the report.

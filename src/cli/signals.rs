@@ -9,9 +9,12 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Quit, exit};
+use super::exit;
 use crate::error::{ErrorKind, IoResultExt, Result};
 use crate::io::Monitor;
+
+/// What ends the process at once; `main` owns it.
+pub type Quit = fn(i32) -> !;
 
 /// How long the work may take to notice that it should stop.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,12 +7,11 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::args::OutputOptions;
 use super::environment::Environment;
+use super::options::OutputOptions;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Quoted};
-use crate::output::{Format, ImageName};
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     match output.jobs.as_deref() {
@@ -23,12 +22,12 @@ pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<
     }
 }
 
-/// Permission bits as given, else the usual ones less the umask.
-pub(super) fn mode(text: Option<&str>, usual: u32, environment: &Environment) -> Result<u32> {
-    let Some(text) = text else { return Ok(usual & !environment.umask) };
+/// Permission bits as given.
+pub(super) fn mode(text: Option<&str>) -> Result<Option<u32>> {
+    let Some(text) = text else { return Ok(None) };
     let digits = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
-    mode.ok_or_else(|| {
+    mode.map(Some).ok_or_else(|| {
         usage(
             format!("option --mode: {text:?} is not a file mode"),
             "write octal permissions from 000 to 777, such as 644",
@@ -70,10 +69,6 @@ pub(super) fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
     let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
     read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     medperf::bind_targets(&bytes).doing(doing)
-}
-
-pub(super) fn tag(text: &str, format: Format) -> Result<ImageName> {
-    ImageName::parse(text, format).doing(|| "option --tag")
 }
 
 pub(super) fn label(text: &str) -> Result<(String, String)> {

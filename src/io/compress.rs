@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::deflate;
+use super::{Codec, Compression};
 use crate::error::{Error, ErrorKind};
 
 /// Input of one gzip block, in bytes. The blocks, and so the output, do not depend on how many threads there are.
@@ -12,23 +13,43 @@ const GZIP_CHUNK_BYTES: usize = 4 << 20;
 /// Input of one zstd frame, in bytes: several times the window of the default level, so that little is lost at its start.
 const ZSTD_CHUNK_BYTES: usize = 8 << 20;
 
-/// A stream format that [`Compressor`] writes.
+/// How a gzip stream is put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamCodec {
-    /// One gzip member (some readers stop after the first), level 1 to 9.
+pub enum Members {
+    /// One member, for some readers stop after the first.
+    One,
+    /// One after the other: joining them into one costs nearly as much as the lowest level itself. For readers that are
+    /// known to go on after the first, as all readers of image layers do.
+    Many,
+}
+
+/// What a chunk becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coder {
+    /// What it was.
+    Stored,
+    /// A piece of the one gzip member.
     Gzip(u32),
-    /// gzip members, one after the other, level 1 to 12: joining them into one costs nearly as much as the lowest level
-    /// itself. For readers that are known to go on after the first, as all readers of image layers do.
+    /// gzip members.
     GzipMembers(u32),
-    /// zstd frames with checksums, one after the other, level 1 to 22.
+    /// A zstd frame with a checksum.
     Zstd(u32),
 }
 
-impl StreamCodec {
+impl Coder {
+    fn new(compression: Compression, members: Members) -> Self {
+        match (compression.kind(), compression.level(), members) {
+            (Codec::Gzip, level, Members::One) => Coder::Gzip(level.unwrap_or(6)),
+            (Codec::Gzip, level, Members::Many) => Coder::GzipMembers(level.unwrap_or(6)),
+            (Codec::Zstd, level, _) => Coder::Zstd(level.unwrap_or(3)),
+            _ => Coder::Stored,
+        }
+    }
+
     fn chunk_bytes(self) -> usize {
         match self {
-            StreamCodec::Gzip(_) | StreamCodec::GzipMembers(_) => GZIP_CHUNK_BYTES,
-            StreamCodec::Zstd(_) => ZSTD_CHUNK_BYTES,
+            Coder::Stored | Coder::Gzip(_) | Coder::GzipMembers(_) => GZIP_CHUNK_BYTES,
+            Coder::Zstd(_) => ZSTD_CHUNK_BYTES,
         }
     }
 }
@@ -36,7 +57,7 @@ impl StreamCodec {
 /// Compresses a stream on several threads: chunks are compressed independently and written in order, so the bytes are the
 /// same for any number of threads.
 pub struct Compressor<W> {
-    codec: StreamCodec,
+    coder: Coder,
     chunk: Vec<u8>,
     /// Whether no chunk has been sent.
     first: bool,
@@ -63,20 +84,21 @@ struct Block {
 }
 
 impl<W: Write + Send + 'static> Compressor<W> {
-    /// Begins a compressed stream into `inner` on `threads` threads.
-    pub fn new(inner: W, codec: StreamCodec, threads: NonZeroUsize) -> Self {
+    /// Begins a compressed stream into `inner` on `threads` threads. Levels up to 9 are for gzip of one member.
+    pub fn new(inner: W, compression: Compression, members: Members, threads: NonZeroUsize) -> Self {
+        let coder = Coder::new(compression, members);
         let ahead = 2 * threads.get();
         let (jobs, queue) = sync_channel::<Job>(ahead);
         let (order, ordered) = sync_channel(ahead);
         let queue = Arc::new(Mutex::new(queue));
         let start_worker = |_| {
             let queue = Arc::clone(&queue);
-            std::thread::spawn(move || work(codec, &queue))
+            std::thread::spawn(move || work(coder, &queue))
         };
         let workers = (0..threads.get()).map(start_worker).collect();
-        let writer = std::thread::spawn(move || write_in_order(codec, inner, &ordered));
-        let chunk = Vec::with_capacity(codec.chunk_bytes());
-        Compressor { codec, chunk, first: true, jobs: Some(jobs), order: Some(order), workers, writer: Some(writer) }
+        let writer = std::thread::spawn(move || write_in_order(coder, inner, &ordered));
+        let chunk = Vec::with_capacity(coder.chunk_bytes());
+        Compressor { coder, chunk, first: true, jobs: Some(jobs), order: Some(order), workers, writer: Some(writer) }
     }
 
     /// Writes what is left and gives the inner writer back.
@@ -90,7 +112,7 @@ impl<W: Write + Send + 'static> Compressor<W> {
     }
 
     fn send(&mut self, last: bool) -> io::Result<()> {
-        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(self.codec.chunk_bytes()));
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(self.coder.chunk_bytes()));
         let first = std::mem::replace(&mut self.first, false);
         let (reply, replied) = sync_channel(1);
         let job = Job { chunk, first, last, reply };
@@ -110,10 +132,10 @@ impl<W: Write + Send + 'static> Compressor<W> {
 
 impl<W: Write + Send + 'static> Write for Compressor<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = self.codec.chunk_bytes() - self.chunk.len();
+        let room = self.coder.chunk_bytes() - self.chunk.len();
         let count = room.min(bytes.len());
         self.chunk.extend_from_slice(&bytes[..count]);
-        if self.chunk.len() == self.codec.chunk_bytes() && self.send(false).is_err() {
+        if self.chunk.len() == self.coder.chunk_bytes() && self.send(false).is_err() {
             // The writer has stopped: its error is the one to tell.
             return Err(self.close().err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()));
         }
@@ -125,17 +147,18 @@ impl<W: Write + Send + 'static> Write for Compressor<W> {
     }
 }
 
-fn work(codec: StreamCodec, queue: &Mutex<Receiver<Job>>) {
+fn work(coder: Coder, queue: &Mutex<Receiver<Job>>) {
     loop {
         let next = queue.lock().map(|queue| queue.recv());
         let Ok(Ok(job)) = next else { return };
-        let compressed = match codec {
-            StreamCodec::Gzip(level) => run_of_deflate(level, &job),
-            StreamCodec::GzipMembers(level) => gzip_members(level, &job),
-            StreamCodec::Zstd(level) => zstd_frame(level, &job),
+        let compressed = match coder {
+            Coder::Stored => Ok(job.chunk.clone()),
+            Coder::Gzip(level) => run_of_deflate(level, &job),
+            Coder::GzipMembers(level) => gzip_members(level, &job),
+            Coder::Zstd(level) => zstd_frame(level, &job),
         };
         let mut checksum = crc32fast::Hasher::new();
-        if let StreamCodec::Gzip(_) = codec {
+        if let Coder::Gzip(_) = coder {
             checksum.update(&job.chunk);
         }
         let input_bytes = job.chunk.len() as u64;
@@ -190,12 +213,8 @@ fn zstd_frame(level: u32, job: &Job) -> io::Result<Vec<u8>> {
     compressor.compress(&job.chunk)
 }
 
-fn write_in_order<W: Write>(
-    codec: StreamCodec,
-    mut inner: W,
-    ordered: &Receiver<Receiver<Compressed>>,
-) -> io::Result<W> {
-    let is_gzip = matches!(codec, StreamCodec::Gzip(_));
+fn write_in_order<W: Write>(coder: Coder, mut inner: W, ordered: &Receiver<Receiver<Compressed>>) -> io::Result<W> {
+    let is_gzip = matches!(coder, Coder::Gzip(_));
     if is_gzip {
         // RFC 1952: deflate, no flags, no time, no hint about the level, unknown system.
         inner.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
@@ -218,11 +237,11 @@ fn write_in_order<W: Write>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Codec, decoder};
+    use crate::io::decoder;
     use std::io::Read as _;
 
-    fn compressed(codec: StreamCodec, threads: usize, bytes: &[u8]) -> Vec<u8> {
-        let mut compressor = Compressor::new(Vec::new(), codec, NonZeroUsize::new(threads).unwrap());
+    fn compressed((compression, members): (Compression, Members), threads: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut compressor = Compressor::new(Vec::new(), compression, members, NonZeroUsize::new(threads).unwrap());
         compressor.write_all(bytes).unwrap();
         compressor.finish().unwrap()
     }
@@ -231,7 +250,13 @@ mod tests {
     fn any_number_of_threads_writes_the_same_stream() {
         let text: Vec<u8> =
             (0..2_500_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> 20).to_le_bytes()).collect();
-        for codec in [StreamCodec::Gzip(6), StreamCodec::Gzip(1), StreamCodec::GzipMembers(1), StreamCodec::Zstd(3)] {
+        for codec in [
+            (Compression::NONE, Members::One),
+            (Compression::gzip(6), Members::One),
+            (Compression::gzip(1), Members::One),
+            (Compression::gzip(1), Members::Many),
+            (Compression::zstd(3), Members::One),
+        ] {
             for length in [0, 1, GZIP_CHUNK_BYTES, ZSTD_CHUNK_BYTES, ZSTD_CHUNK_BYTES + 1, text.len()] {
                 let one = compressed(codec, 1, &text[..length]);
                 assert!(one == compressed(codec, 5, &text[..length]));
@@ -256,7 +281,11 @@ mod tests {
     #[test]
     fn noise_between_text_comes_back() {
         let bytes = half_noise();
-        for codec in [StreamCodec::Gzip(6), StreamCodec::GzipMembers(1), StreamCodec::GzipMembers(12)] {
+        for codec in [
+            (Compression::gzip(6), Members::One),
+            (Compression::gzip(1), Members::Many),
+            (Compression::gzip(12), Members::Many),
+        ] {
             let stream = compressed(codec, 2, &bytes);
             assert!(stream.len() < (5 << 20) + (100 << 10), "{codec:?}: {}", stream.len());
             let mut back = Vec::new();
@@ -268,7 +297,7 @@ mod tests {
     #[test]
     fn gzip_is_a_single_member() {
         let bytes = half_noise();
-        let stream = compressed(StreamCodec::Gzip(6), 2, &bytes);
+        let stream = compressed((Compression::gzip(6), Members::One), 2, &bytes);
         let mut back = Vec::new();
         flate2::bufread::GzDecoder::new(&stream[..]).read_to_end(&mut back).unwrap();
         assert!(back == bytes);
@@ -285,7 +314,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut compressor = Compressor::new(Full, StreamCodec::Gzip(1), NonZeroUsize::MIN);
+        let mut compressor = Compressor::new(Full, Compression::gzip(1), Members::One, NonZeroUsize::MIN);
         let failed = (0..64).find_map(|_| compressor.write_all(&[0; GZIP_CHUNK_BYTES]).err());
         let error = failed.map_or_else(|| compressor.finish().err(), Some);
         assert_eq!(error.unwrap().kind(), io::ErrorKind::StorageFull);

@@ -4,6 +4,7 @@
 //! tar, images or registries, and nothing prints.
 
 mod compress;
+mod compression;
 mod decompress;
 mod deflate;
 mod leftover;
@@ -16,11 +17,12 @@ mod scratch;
 mod spool;
 mod verify;
 
-pub use compress::{Compressor, StreamCodec};
+pub use compress::{Compressor, Members};
+pub use compression::{Compression, Levels};
 pub use decompress::{Codec, decoder};
 pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
-pub use output::{Output, directory_of, free_bytes, is_stream, unnamed_file};
+pub use output::{Output, directory_of, free_bytes, is_stream, umask, unnamed_file};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};

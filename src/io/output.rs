@@ -148,6 +148,18 @@ fn exists(path: &Path) -> Error {
         .hint("add --force to replace it, or name another file with -o")
 }
 
+/// Permission bits that new files of this process do not get.
+pub fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let said = status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok());
+    // Without /proc it can only be read by setting it.
+    said.unwrap_or_else(|| {
+        let mask = rustix::process::umask(Mode::empty());
+        rustix::process::umask(mask);
+        mask.bits()
+    })
+}
+
 /// The directory that holds `path`.
 pub fn directory_of(path: &Path) -> &Path {
     match path.parent() {

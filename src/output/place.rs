@@ -1,14 +1,19 @@
 //! Where an output and the decoded contents it waits for are put.
 
 use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::options::{Destination, Request};
+use super::options::Destination;
+use super::package::Layout;
+use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Output, Scratch, Spool, directory_of, free_bytes, is_stream};
+use crate::image::Image;
+use crate::io::{Monitor, Output, Phase, Region, Scratch, Spool, directory_of, free_bytes, hash_region, is_stream};
+use crate::model::Digest;
 
 /// Where in an unfinished output decoded contents are kept, in bytes: 2 TiB, past the end of any output, below the limit
 /// of every file system listed in [`SPARSE_FILE_SYSTEMS`]. What lies there is cut off before the output gets its name.
@@ -29,36 +34,75 @@ const SPARSE_FILE_SYSTEMS: [u64; 11] = [
     0x4750_4653, // GPFS
 ];
 
-/// An output that is open for writing.
+/// An output that has been begun.
+#[derive(Debug)]
 pub(super) enum Place {
     /// A file that appears when it is complete.
     File(Output),
     /// Something that takes bytes as they come.
     Stream(File),
+    /// An OCI layout, new or not.
+    Layout(Layout),
 }
 
 impl Place {
-    pub(super) fn open(request: &Request) -> Result<Self> {
-        match &request.destination {
+    pub(super) fn open(task: &Task) -> Result<Self> {
+        match &task.destination {
             Destination::Stdout => {
                 let stdout = rustix::io::dup(std::io::stdout()).map_err(std::io::Error::from);
-                Ok(Place::Stream(File::from(stdout.or_kind(ErrorKind::Output).doing(|| "opening standard output")?)))
+                let stdout = File::from(stdout.or_kind(ErrorKind::Output).doing(|| "opening standard output")?);
+                if stdout.is_terminal() {
+                    return Err(Error::new(ErrorKind::Usage, "standard output is a terminal")
+                        .hint("send it to a file or a pipe, or name a file"));
+                }
+                Ok(Place::Stream(stdout))
             }
             Destination::Path(path) if is_stream(path) => {
                 let opened = File::options().write(true).open(path).or_kind(ErrorKind::Output);
                 Ok(Place::Stream(opened.doing(|| format!("opening output {path:?}"))?))
             }
-            Destination::Path(path) => {
-                Ok(Place::File(Output::create(path, request.if_exists.replaces(), request.output_mode)?))
-            }
+            Destination::Path(path) => Ok(Place::File(Output::create(path, task.replaces(), task.mode)?)),
         }
     }
 
+    /// Whether it cannot be taken back.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Place::Stream(_))
+    }
+
+    /// See [`Prepared::adopts_in`](super::Prepared::adopts_in).
+    pub(super) fn adopts_in(&self) -> Option<&Path> {
+        match self {
+            Place::Layout(layout) => Some(layout.directory()),
+            _ => None,
+        }
+    }
+
+    /// Cuts off what is not the output, hashes it where asked for, has the source confirmed, and gives it its name.
+    pub(super) fn finish(
+        self,
+        bytes: u64,
+        image: &Image,
+        task: &Task,
+        monitor: &Monitor,
+    ) -> Result<(u64, Option<Digest>)> {
+        monitor.begin(Phase::Finish, 0);
+        monitor.check()?;
+        let Place::File(output) = self else { return Ok((bytes, None)) };
+        output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
+        let sha256 = if task.options.sha256 { Some(hash(output.file(), monitor)?) } else { None };
+        image.blobs.confirm()?;
+        output.publish()?;
+        Ok((bytes, sha256))
+    }
+
     /// Room for decoded contents: the far end of the unfinished output, so that there is no second file and they are read
-    /// back from where they are written to; an unlinked temporary where there is no output file, or it cannot hold them.
+    /// back from where they are written to; a file of a layout's; an unlinked temporary where there is no output file, or it
+    /// cannot hold them.
     pub(super) fn spool(&self, tmpdir: &Path) -> Result<Spool> {
         match self {
             Place::File(output) if self.spools_itself() => Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET)),
+            Place::Layout(layout) => Ok(Spool::new(Arc::clone(layout.scratch()?.file()), 0)),
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
@@ -72,11 +116,12 @@ impl Place {
         matches!(self, Place::File(output) if holds_a_gap(output.file()))
     }
 
-    /// A file for what must be known whole before it can be written: beside the output, or in `tmpdir` where that is a
-    /// stream.
+    /// A file for what must be known whole before it can be written: where the output is to be, or near it, or in `tmpdir`
+    /// where that is a stream.
     pub(super) fn scratch(&self, tmpdir: &Path) -> Result<Scratch> {
         match self {
             Place::File(output) => Scratch::create(directory_of(output.path()), 0o600),
+            Place::Layout(layout) => layout.scratch(),
             Place::Stream(_) => {
                 let made = Scratch::create(tmpdir, 0o600);
                 made.map_err(|error| error.hint("name another directory with --tmpdir"))
@@ -84,27 +129,38 @@ impl Place {
         }
     }
 
-    /// Refuses a stream, for a format whose beginning is written last.
-    pub(super) fn expect_file(&self) -> Result<()> {
+    /// The file of an output whose beginning is written last, which `what` is.
+    pub(super) fn expect_file(&self, what: &str) -> Result<&Arc<File>> {
         match self {
-            Place::File(_) => Ok(()),
-            Place::Stream(_) => Err(Error::new(ErrorKind::Usage, "a SIF cannot be written to a stream")
-                .hint("name a file with -o: the header of a SIF is written last")),
+            Place::File(output) => Ok(output.file()),
+            _ => Err(Error::new(ErrorKind::Usage, format!("{what} cannot be written to a stream"))
+                .hint("name a file with -o: its header is written last")),
         }
     }
 
     /// Refuses an output of `bytes` bytes that there is no room for.
     pub(super) fn expect_room(&self, bytes: u64) -> Result<()> {
-        let Place::File(output) = self else { return Ok(()) };
-        match free_bytes(&**output.file()) {
+        let (free, path) = match self {
+            Place::File(output) => (free_bytes(&**output.file()), output.path()),
+            Place::Layout(layout) => (File::open(layout.directory()).ok().and_then(free_bytes), layout.path()),
+            Place::Stream(_) => return Ok(()),
+        };
+        match free {
             Some(free) if free < bytes => Err(Error::new(
                 ErrorKind::NoSpace,
-                format!("output {:?} takes {bytes} bytes, and there is room for {free}", output.path()),
+                format!("output {path:?} takes {bytes} bytes, and there is room for {free}"),
             )
             .hint("free some space, or write to another file system with -o")),
             _ => Ok(()),
         }
     }
+}
+
+/// The SHA-256 of a file that we have written.
+pub(super) fn hash(file: &Arc<File>, monitor: &Monitor) -> Result<Digest> {
+    let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
+    let failed = |error| Error::io(ErrorKind::Output, error);
+    hash_region(&region, failed, |_| monitor.check()).map(|(digest, _)| digest)
 }
 
 fn holds_a_gap(file: &File) -> bool {

@@ -1,21 +1,21 @@
 //! What `sif-rootfs` and `sif` change about the image's own files, as asked: nothing is dropped without a note.
 
-use super::options::{Request, XattrPolicy};
+use super::root::{Root, XattrPolicy};
 use crate::model::{Metadata, Mode, Note, Quoted, Xattrs};
 use crate::tree::{InodeId, Kind, Tree};
 
-/// Applies the request's choices to the tree and says what they dropped.
-pub(super) fn apply(tree: &mut Tree, request: &Request) -> Vec<Note> {
+/// Applies the choices for the root to the tree and says what they dropped.
+pub(super) fn apply(tree: &mut Tree, root: &Root) -> Vec<Note> {
     let mut notes = Vec::new();
-    if !request.keep_devices {
+    if !root.keep_devices {
         notes.extend(drop_devices(tree));
     }
-    notes.extend(drop_xattrs(tree, request.xattrs));
+    notes.extend(drop_xattrs(tree, root.xattrs));
     for index in inodes(tree) {
         let is_directory = tree.directory(index).is_some();
         let inode = tree.inode_mut(index);
-        change_owner(&mut inode.metadata, request);
-        if request.fix_perms && matches!(inode.kind, Kind::Directory(_) | Kind::File(_)) {
+        change_owner(&mut inode.metadata, root);
+        if root.fix_perms && matches!(inode.kind, Kind::Directory(_) | Kind::File(_)) {
             let owner = if is_directory { 0o700 } else { 0o600 };
             inode.metadata.mode = Mode::new(u32::from(inode.metadata.mode.bits() | owner));
         }
@@ -23,14 +23,14 @@ pub(super) fn apply(tree: &mut Tree, request: &Request) -> Vec<Note> {
     notes
 }
 
-/// What of the request's choices decides how long the tar header of a file is.
-pub(super) fn foresee(metadata: &mut Metadata, request: &Request) {
-    drop(take_xattrs(metadata, |name| keeps_xattr(request.xattrs, name)));
-    change_owner(metadata, request);
+/// What of the choices for the root decides how long the tar header of a file is.
+pub(super) fn foresee(metadata: &mut Metadata, root: &Root) {
+    drop(take_xattrs(metadata, |name| keeps_xattr(root.xattrs, name)));
+    change_owner(metadata, root);
 }
 
-fn change_owner(metadata: &mut Metadata, request: &Request) {
-    if request.all_root {
+fn change_owner(metadata: &mut Metadata, root: &Root) {
+    if root.all_root {
         (metadata.uid, metadata.gid) = (0, 0);
     }
 }

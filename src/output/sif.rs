@@ -1,92 +1,203 @@
-//! A flattened image as a SIF: definition, JSON objects, and a squashfs that is written at its final place.
-
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::options::{Compression, Request};
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Monitor, Output};
-use crate::layers::{Contents, Flattened};
-use crate::model::{Digest, Note, Quoted, Timestamp};
+use super::flat::{self, Foresight, Written};
+use super::place::Place;
+use super::prepared::Task;
+use super::root::Made;
+use super::{Format, Outcome, Root, file_system, hash_file, policy, verify_sif};
+use crate::error::{Error, ErrorKind, IoResultExt, Result};
+use crate::image::Image;
+use crate::io::{Compression, Monitor};
+use crate::layers::Flattened;
 use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
-use crate::singularity::Prepared;
-use crate::squashfs::{self, Attributes, FileSource, FileStore, Node, NodeId, Options, Store, Summary, Writer};
-use crate::tree::{FileData, Inode, InodeId, Kind, Tree};
+use crate::squashfs::{FileStore, Store};
 
-/// zstd level where none is given: smaller than gzip at most of its speed.
-const ZSTD_LEVEL_DEFAULT: u8 = 9;
+/// A SIF file, runnable by Singularity and Apptainer: definition, JSON objects, and a squashfs that is written at its final
+/// place.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Sif {
+    /// How the file system is compressed; `None` is gzip.
+    pub compression: Option<Compression>,
+    /// Bytes in a data block, a power of two from 4 KiB to 1 MiB; `None` is 128 KiB.
+    pub block_size: Option<u32>,
+    /// What the programs inside run on, in Go's spelling, where neither config nor programs say.
+    pub architecture: Option<String>,
+    /// What goes into the root.
+    pub root: Root,
+}
 
-/// The squashfs compression that is asked for.
-pub(super) fn compression(request: &Request) -> Result<squashfs::Compression> {
-    match request.compression {
-        None | Some(Compression::Gzip(None)) => Ok(squashfs::Compression::GZIP_DEFAULT),
-        Some(Compression::Gzip(Some(level))) => Ok(squashfs::Compression::Gzip { level: level as u8 }),
-        Some(Compression::Zstd(level)) => {
-            Ok(squashfs::Compression::Zstd { level: level.map_or(ZSTD_LEVEL_DEFAULT, |level| level as u8) })
-        }
-        Some(Compression::None) => Err(Error::new(ErrorKind::Usage, "a SIF is always compressed")
-            .hint("leave --compression out, or choose gzip or zstd with a low level")),
+impl Sif {
+    /// Compressed with gzip, with nothing added but what Singularity expects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses how the file system is compressed.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Chooses how many bytes a data block has.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Says what the programs inside run on, where the image does not.
+    #[must_use]
+    pub fn architecture(mut self, name: impl Into<String>) -> Self {
+        self.architecture = Some(name.into());
+        self
+    }
+
+    /// Chooses what goes into the root.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+
+    /// Writes the SIF and says how long it is in bytes.
+    fn write_file(
+        &self,
+        image: &Image,
+        mut flattened: Flattened,
+        place: &Place,
+        task: &Task,
+        monitor: &Monitor,
+    ) -> Result<Written> {
+        let made = self.root.make(image, &mut flattened, self.architecture.as_deref(), task)?;
+        let Made { mut notes, architecture, prepared } = made;
+        notes.extend(policy::drop_unstorable_xattrs(&mut flattened.tree));
+        let names = flattened.tree.walk().count() as u64;
+        let architecture = sif_architecture(architecture.as_deref())?;
+        let time = task.made_at(image);
+        let objects = [
+            ("inspect-metadata.json", prepared.inspect_metadata),
+            ("oci-config.json", prepared.oci_config),
+            (sif::SEAL_NAME, sif::unsealed(&image.id().to_string(), self.root.choices().as_deref())),
+        ];
+        let plan = Plan::new(sif::Contents {
+            architecture,
+            time_seconds: time.seconds,
+            uuid: [0; 16],
+            launch_script: LAUNCH_SCRIPT.to_vec(),
+            definition: prepared.definition.into_bytes(),
+            json: objects.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect::<BTreeMap<_, _>>(),
+        })?;
+        let file = place.expect_file("a SIF")?;
+        plan.write_objects(&mut &**file)?;
+        let sum = Arc::new(Mutex::new(PartitionSum::default()));
+        let inner = FileStore { file: Arc::clone(file), offset: plan.partition_offset() };
+        let store = SummedStore { inner, sum: Arc::clone(&sum) };
+        let options = file_system::options(self.compression, self.block_size, time, task)?;
+        let (padded_bytes, more) = file_system::write(flattened, store, options, monitor)?;
+        notes.extend(more);
+        let bytes = plan.finish(&mut &**file, padded_bytes)?;
+        // Decoded contents that lay behind the output are not wanted any more.
+        file.set_len(bytes).or_kind(ErrorKind::Output)?;
+        sif::seal(file, &sum.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(Written { names, bytes, notes })
     }
 }
 
-/// What a SIF says of its making.
-pub(super) struct Made {
-    /// The image it is made from.
-    pub(super) image_id: Digest,
-    /// [`Request::choices`].
-    pub(super) options: Option<String>,
-    /// What its programs run on.
-    pub(super) architecture: Architecture,
-    /// The one time of everything that is not read from the image.
-    pub(super) time: Timestamp,
+impl Format for Sif {
+    fn name(&self) -> &'static str {
+        "sif"
+    }
+
+    fn about(&self) -> &'static str {
+        "a SIF file, which Singularity and Apptainer run"
+    }
+
+    fn suffix(&self) -> String {
+        ".sif".to_string()
+    }
+
+    /// Its first line starts it.
+    fn mode(&self) -> u32 {
+        0o777
+    }
+
+    fn compression(&mut self) -> Option<&mut Option<Compression>> {
+        Some(&mut self.compression)
+    }
+
+    fn block_size(&mut self) -> Option<&mut Option<u32>> {
+        Some(&mut self.block_size)
+    }
+
+    fn architecture(&mut self) -> Option<&mut Option<String>> {
+        Some(&mut self.architecture)
+    }
+
+    fn root(&mut self) -> Option<&mut Root> {
+        Some(&mut self.root)
+    }
+
+    fn is_reusable(&self) -> bool {
+        true
+    }
+
+    fn check(&self, task: &Task) -> Result<()> {
+        file_system::options(self.compression, self.block_size, Default::default(), task)?;
+        self.architecture.as_deref().map_or(Ok(()), |name| sif_architecture(Some(name)).map(drop))
+    }
+
+    fn open(&self, task: &Task) -> Result<Place> {
+        let place = Place::open(task)?;
+        place.expect_file("a SIF")?;
+        Ok(place)
+    }
+
+    fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        flat::write(image, place, Foresight::None, task, monitor, |flattened, place| {
+            self.write_file(image, flattened, place, task, monitor)
+        })
+    }
+
+    fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        let hint = "add --force to replace it, or name another file with -o";
+        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.hint(hint))?;
+        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
+        if whole.image != Some(image.id().to_string()) {
+            let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
+            return refuse(format!("output {path:?} exists and was made from {made}, not from image {}", image.id()));
+        }
+        if whole.choices != self.root.choices() {
+            return refuse(format!("output {path:?} exists and was made from this image with other options"));
+        }
+        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
+        let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
+        Ok(Outcome {
+            size,
+            sha256,
+            entries: whole.names,
+            image_id: None,
+            manifest_digest: None,
+            layer_entries: 0,
+            layer_bytes: 0,
+            diff_ids: image.config.diff_ids()?,
+            notes: whole.notes,
+        })
+    }
 }
 
-/// Writes the SIF and says how long it is in bytes, and what the user should know.
-pub(super) fn write(
-    flattened: Flattened,
-    prepared: Prepared,
-    made: Made,
-    output: &Output,
-    request: &Request,
-    monitor: &Monitor,
-) -> Result<(u64, Vec<Note>)> {
-    let objects = [
-        ("inspect-metadata.json", prepared.inspect_metadata),
-        ("oci-config.json", prepared.oci_config),
-        (sif::SEAL_NAME, sif::unsealed(&made.image_id.to_string(), made.options.as_deref())),
-    ];
-    let plan = Plan::new(sif::Contents {
-        architecture: made.architecture,
-        time_seconds: made.time.seconds,
-        uuid: [0; 16],
-        launch_script: LAUNCH_SCRIPT.to_vec(),
-        definition: prepared.definition.into_bytes(),
-        json: objects.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect::<BTreeMap<_, _>>(),
-    })?;
-    let mut file = &**output.file();
-    plan.write_objects(&mut file)?;
-    let sum = Arc::new(Mutex::new(PartitionSum::default()));
-    let file_store = FileStore { file: Arc::clone(output.file()), offset: plan.partition_offset() };
-    let store = SummedStore { inner: file_store, sum: Arc::clone(&sum) };
-    let options = Options {
-        compression: compression(request)?,
-        mkfs_time: made.time.seconds.clamp(0, u32::MAX.into()) as u32,
-        block_size: request.block_size.unwrap_or(Options::new(0, request.jobs).block_size),
-        threads: request.jobs,
+fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
+    let hint = "say what the image runs on with --arch, for example --arch amd64";
+    let Some(name) = name else {
+        return Err(Error::new(ErrorKind::Unsupported, "neither config nor programs tell the architecture").hint(hint));
     };
-    let summary = write_squashfs(flattened, store, options, monitor)?;
-    let bytes = plan.finish(&mut file, summary.padded_bytes)?;
-    // Decoded contents that lay behind the output are not wanted any more.
-    output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
-    sif::seal(output.file(), &sum.lock().unwrap_or_else(PoisonError::into_inner))?;
-    Ok((bytes, notes(&summary)))
-}
-
-fn notes(summary: &Summary) -> Vec<Note> {
-    let clamped = summary.clamped_times;
-    let message = "times before 1970 or after 2106 became the nearest that squashfs can hold";
-    (clamped > 0).then(|| Note::new("times-clamped", message, clamped)).into_iter().collect()
+    Architecture::from_goarch(name).ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}")).hint(hint)
+    })
 }
 
 /// The partition, whose checksum is computed as it is written.
@@ -100,82 +211,5 @@ impl Store for SummedStore {
         self.inner.write_at(bytes, position)?;
         let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
         sum.add(bytes, position).map_err(Error::into_io)
-    }
-}
-
-fn write_squashfs(flattened: Flattened, store: SummedStore, options: Options, monitor: &Monitor) -> Result<Summary> {
-    let Flattened { tree, contents, .. } = flattened;
-    let contents = Arc::new(contents);
-    let root = attributes(tree.inode(Tree::ROOT));
-    let mut writer = Writer::new(store, options, &root, monitor)?;
-    let mut nodes: Vec<Option<NodeId>> = vec![None; tree.inode_count()];
-    // The directories that lead to the name at hand, the root first.
-    let mut parents = vec![Writer::<SummedStore>::ROOT];
-    for visit in tree.walk().skip(1) {
-        let depth = visit.path.iter().filter(|&&byte| byte == b'/').count();
-        parents.truncate(depth + 1);
-        let name = visit.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-        let adding = || format!("writing {}", Quoted(&visit.path));
-        if let Some(node) = nodes[visit.inode.index()] {
-            writer.link(parents[depth], name, node).doing(adding)?;
-            continue;
-        }
-        let inode = tree.inode(visit.inode);
-        let node = node(&tree, visit.inode, &contents, &visit.path);
-        let id = writer.add(parents[depth], name, &attributes(inode), node).doing(adding)?;
-        nodes[visit.inode.index()] = Some(id);
-        if tree.directory(visit.inode).is_some() {
-            parents.push(id);
-        }
-    }
-    // The tree is not needed while the last blocks are compressed and the tables are written.
-    drop(tree);
-    writer.finish()
-}
-
-fn attributes(inode: &Inode) -> Attributes<'_> {
-    let metadata = &inode.metadata;
-    Attributes {
-        mode: metadata.mode,
-        uid: metadata.uid,
-        gid: metadata.gid,
-        mtime: metadata.mtime,
-        xattrs: metadata.xattrs.as_deref(),
-    }
-}
-
-fn node<'a>(tree: &'a Tree, inode: InodeId, contents: &Arc<Contents>, path: &[u8]) -> Node<'a> {
-    match &tree.inode(inode).kind {
-        Kind::Directory(_) => Node::Directory,
-        Kind::File(data) => {
-            let (contents, data) = (Arc::clone(contents), data.clone());
-            Node::File(Arc::new(TreeFile { contents, data, path: path.into() }))
-        }
-        Kind::Symlink(target) => Node::Symlink(target),
-        Kind::Fifo => Node::Fifo,
-        Kind::CharDevice { major, minor } => Node::CharDevice { major: *major, minor: *minor },
-        Kind::BlockDevice { major, minor } => Node::BlockDevice { major: *major, minor: *minor },
-    }
-}
-
-/// A regular file of the tree, for workers to read.
-struct TreeFile {
-    contents: Arc<Contents>,
-    data: FileData,
-    path: Box<[u8]>,
-}
-
-impl FileSource for TreeFile {
-    fn size(&self) -> u64 {
-        self.data.size
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let read = self.contents.read_at(&self.data, buffer, offset).map_err(crate::io::read_error);
-        read.doing(|| format!("reading contents of {}", Quoted(&self.path)))
-    }
-
-    fn next_data(&self, offset: u64) -> Option<u64> {
-        Contents::next_data(&self.data, offset)
     }
 }

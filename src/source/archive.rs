@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::document::Store;
+use super::input::{Hashed, Input, mismatch};
 use super::members::{Contents, Members};
-use super::{OpenOptions, StreamHash, keep, recognise, spec};
+use super::{InputHash, OpenOptions, keep, recognise, spec};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs};
 use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, decoder};
@@ -16,11 +17,8 @@ use crate::model::Digest;
 pub(super) struct Archive {
     name: String,
     members: Members,
-    stream: Option<Stream>,
+    input: Arc<Input>,
 }
-
-/// SHA-256 and length in bytes of a stream, as it came.
-pub(super) type Stream = (Digest, u64);
 
 impl Archive {
     /// Opens the archive at `path`; `name` is what messages call it.
@@ -45,7 +43,10 @@ impl Archive {
             return Archive::of_reader(file, None, name, options, monitor);
         }
         monitor.begin(Phase::Open, metadata.len());
-        Ok(Archive { name, members: of_file(file, options, monitor)?, stream: None })
+        let file = Arc::new(file);
+        let input = Arc::new(Input::of_file(&file, options.hash, monitor));
+        let members = of_file(file, options, monitor).map_err(|error| input.blame(error))?;
+        Ok(Archive { name, members, input })
     }
 
     /// Reads an archive whose bytes come once, to the end of the stream: whoever writes it must not find the pipe closed.
@@ -59,20 +60,20 @@ impl Archive {
     ) -> Result<Archive> {
         monitor.begin(Phase::Open, 0);
         let mut stream = Watched { inner: stream, monitor };
-        if options.stream_hash == StreamHash::Unneeded {
+        if options.hash == InputHash::Unneeded {
             let members = of_stream(&mut stream, at_least, options, monitor)?;
             drain(&mut stream)?;
-            return Ok(Archive { name, members, stream: None });
+            return Ok(Archive { name, members, input: Arc::new(Input::of_stream(None, monitor)) });
         }
         let mut stream = HashingReader::new(stream);
         let members = of_stream(&mut stream, at_least, options, monitor);
-        let (members, stream) = expected_stream(members, stream, options.stream_hash)?;
-        Ok(Archive { name, members, stream: Some(stream) })
+        let (members, stream) = expected_stream(members, stream, options.hash)?;
+        Ok(Archive { name, members, input: Arc::new(Input::of_stream(Some(stream), monitor)) })
     }
 
-    /// What the stream that it came as turned out to be, where someone wanted to know.
-    pub(super) fn stream(&self) -> Option<Stream> {
-        self.stream
+    /// The file or stream that it is.
+    pub(super) fn input(&self) -> &Arc<Input> {
+        &self.input
     }
 
     pub(super) fn members(&self) -> &Members {
@@ -99,6 +100,10 @@ impl Blobs for Archive {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn confirm(&self) -> Result<()> {
+        self.input.confirm()
     }
 
     fn is_adoptable(&self, blob: &BlobRef) -> bool {
@@ -128,8 +133,8 @@ impl Store for Archive {
 }
 
 /// A regular file: read in place when it is not compressed.
-fn of_file(file: File, options: &OpenOptions, monitor: &Monitor) -> Result<Members> {
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)?;
+fn of_file(file: Arc<File>, options: &OpenOptions, monitor: &Monitor) -> Result<Members> {
+    let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
     let mut start = vec![0; recognise::LOOK_BYTES];
     let count = region.read_at(&mut start, 0).or_kind(ErrorKind::SourceUnavailable)?;
     if Codec::sniff(&start[..count]) == Codec::None {
@@ -178,10 +183,10 @@ fn drain(stream: &mut impl Read) -> Result<()> {
 fn expected_stream(
     members: Result<Members>,
     mut stream: HashingReader<impl Read>,
-    hash: StreamHash,
-) -> Result<(Members, Stream)> {
+    hash: InputHash,
+) -> Result<(Members, Hashed)> {
     let members = match (members, hash) {
-        (Err(error), StreamHash::Expected(_)) if error.kind() == ErrorKind::InvalidImage => Err(error),
+        (Err(error), InputHash::Expected(_)) if error.kind() == ErrorKind::InvalidImage => Err(error),
         (members, _) => Ok(members?),
     };
     if let Err(error) = drain(&mut stream) {
@@ -189,10 +194,8 @@ fn expected_stream(
     }
     let (digest, bytes) = stream.finish();
     match hash {
-        StreamHash::Expected(expected) if expected != digest => {
-            let message = format!("the input's SHA-256 is {}, expected {}", digest.hex(), expected.hex());
-            let mismatch = Error::new(ErrorKind::Mismatch, message)
-                .hint("the input is damaged or another one: fetch it again, or correct --expect-sha256");
+        InputHash::Expected(expected) if expected != digest => {
+            let mismatch = mismatch("the input", digest, expected);
             Err(match members {
                 Ok(_) => mismatch,
                 Err(error) => mismatch.because(error),

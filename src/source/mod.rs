@@ -14,6 +14,7 @@ mod catalogue;
 mod daemon;
 mod docker;
 mod document;
+mod input;
 mod keep;
 mod layers;
 mod layout;
@@ -26,12 +27,14 @@ mod select;
 mod spec;
 mod v1;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::Archive;
 use catalogue::{Catalogue, Found};
 use document::{Documents, Store};
+use input::Input;
 use layout::Layout;
 use oci::INDEX;
 
@@ -46,7 +49,7 @@ pub use select::Selection;
 pub use spec::Spec;
 
 /// How a source is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
@@ -56,8 +59,8 @@ pub struct OpenOptions {
     /// Whether layers will be read. Without them nothing is written: documents of a compressed archive are kept in memory
     /// and reading a layer of it fails.
     pub want_layers: bool,
-    /// Whether anyone asks for the SHA-256 of a source that comes as a stream.
-    pub stream_hash: StreamHash,
+    /// Whether anyone asks for the SHA-256 of the file or stream that the source is.
+    pub hash: InputHash,
     /// The platform that will be selected, so that a source that can choose what it sends does.
     pub platform: Option<Platform>,
     /// How the local engine is found.
@@ -68,16 +71,32 @@ pub struct OpenOptions {
     pub registry: crate::registry::Settings,
 }
 
-/// What is to be done about the SHA-256 of a source that comes as a stream: standard input, a named pipe. Files are not
-/// concerned: whoever wants to can read them again.
+impl Default for OpenOptions {
+    /// Layers will be read, and go to the system's temporary directory where they must.
+    fn default() -> Self {
+        OpenOptions {
+            tmpdir: std::env::temp_dir(),
+            adopting: None,
+            want_layers: true,
+            hash: InputHash::default(),
+            platform: None,
+            #[cfg(feature = "network")]
+            engine: EngineSettings::default(),
+            #[cfg(feature = "network")]
+            registry: crate::registry::Settings::default(),
+        }
+    }
+}
+
+/// What is to be done about the SHA-256 of the file or stream that a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StreamHash {
+pub enum InputHash {
     /// Nothing.
     #[default]
     Unneeded,
-    /// It is computed: see [`Source::stream_sha256`].
+    /// It is computed: see [`Source::sha256`]. Of a file beside all else, of a stream as it comes.
     Wanted,
-    /// A stream with another one is refused.
+    /// A source with another one is refused: nothing that was made of it is published.
     Expected(Digest),
 }
 
@@ -89,7 +108,7 @@ pub struct Source {
     passed_over: usize,
     /// Which image the SOURCE word asks for.
     wanted: Option<String>,
-    stream: Option<archive::Stream>,
+    input: Option<Arc<Input>>,
 }
 
 impl std::fmt::Debug for Source {
@@ -147,10 +166,26 @@ impl Source {
         self.store.name()
     }
 
-    /// SHA-256 and length in bytes of the stream that it came as; `None` where it was none or [`OpenOptions::stream_hash`]
-    /// did not ask for it.
-    pub fn stream_sha256(&self) -> Option<(Digest, u64)> {
-        self.stream
+    /// The file that it is read from, where it is one.
+    pub fn file(&self) -> Option<&Arc<File>> {
+        self.input.as_ref().and_then(|input| input.file())
+    }
+
+    /// SHA-256 and length in bytes of the file or stream that it is; `None` where it is neither, or [`OpenOptions::hash`] did
+    /// not ask for it. Waits until it is known.
+    ///
+    /// # Errors
+    /// Why the file could not be read again.
+    pub fn sha256(&self) -> Result<Option<(Digest, u64)>> {
+        self.input.as_ref().map_or(Ok(None), |input| input.sha256())
+    }
+
+    /// Waits until it is known whether the source is the expected one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`] when it is another.
+    pub fn confirm(&self) -> Result<()> {
+        self.input.as_ref().map_or(Ok(()), |input| input.confirm())
     }
 }
 
@@ -163,6 +198,7 @@ impl Source {
 /// or a stream is not the expected one, [`ErrorKind::NoSpace`] when unpacking it fills `tmpdir`, and
 /// [`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`] when `monitor` says so.
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    refuse_hash(spec, options.hash)?;
     let opened = match spec {
         Spec::Path(path) if path.is_dir() => open_layout(path),
         Spec::Path(path) => open_archive(path, None, options, monitor),
@@ -182,6 +218,21 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
     let mut source = opened.doing(|| format!("opening {spec}"))?;
     source.wanted = spec.image().map(str::to_string);
     Ok(source)
+}
+
+/// Only what is one file or stream has a SHA-256.
+fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
+    let is_one = match spec {
+        Spec::DockerDaemon(_) | Spec::Registry(_) => false,
+        spec => !spec.path().is_some_and(Path::is_dir),
+    };
+    match hash {
+        InputHash::Expected(_) if !is_one => {
+            Err(Error::new(ErrorKind::Usage, format!("{spec} is not one file, so it has no SHA-256"))
+                .hint("use --expect-digest, which checks the image itself"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -214,7 +265,7 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Resul
     };
     archive.rename(kind.name(place));
     Ok(Source {
-        stream: archive.stream(),
+        input: Some(Arc::clone(archive.input())),
         store: Arc::new(archive),
         kind,
         found: catalogue.found,
@@ -246,5 +297,5 @@ fn open_layout(path: &Path) -> Result<Source> {
         return Err(recognise::directory_without_layout(path));
     }
     let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(layout), kind: Kind::OciLayout, found, passed_over, wanted: None, stream: None })
+    Ok(Source { store: Arc::new(layout), kind: Kind::OciLayout, found, passed_over, wanted: None, input: None })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::archive::Archive;
 use super::catalogue::Catalogue;
 use super::document::{Documents, Store};
-use super::{Kind, OpenOptions, Source, StreamHash, daemon, oci, read_archive};
+use super::{InputHash, Kind, OpenOptions, Source, daemon, oci, read_archive};
 use crate::error::Result;
 use crate::image::Layer;
 use crate::io::Monitor;
@@ -19,7 +19,7 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
     let at_least = export.at_least();
     let place = Quoted(word.as_bytes()).to_string();
     // The bytes of two exports differ (in times, at least): their hash says nothing.
-    let options = OpenOptions { stream_hash: StreamHash::Unneeded, ..options.clone() };
+    let options = OpenOptions { hash: InputHash::Unneeded, ..options.clone() };
     let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
     read_archive(archive, Some(Kind::DockerDaemon), &place)
 }
@@ -32,7 +32,7 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
     let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, stream: None })
+    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, input: None })
 }
 
 impl Store for Registry {

@@ -10,7 +10,7 @@ use crate::image::{Blobs, Image};
 use crate::model::{Config, Digest, Platform};
 
 /// Which image of a source is wanted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// A name or tag, an image ID or the start of one, the digest of a config, manifest or index, or a number in the list
     /// of images, from 0.
@@ -30,6 +30,21 @@ impl Source {
     /// what there is; [`ErrorKind::InvalidImage`] when the image is listed but parts of it are missing;
     /// [`ErrorKind::Unsupported`] when a layer is to be fetched from elsewhere.
     pub fn select(&self, selection: &Selection) -> Result<Image> {
+        self.choose(selection).map_err(|error| match &self.input {
+            Some(input) => input.blame(error),
+            None => error,
+        })
+    }
+
+    /// Takes the image at `position` of [`Source::images`].
+    ///
+    /// # Errors
+    /// As [`Source::select`].
+    pub fn select_at(&self, position: usize) -> Result<Image> {
+        self.select(&Selection { image: Some(format!("@{position}")), platform: None })
+    }
+
+    fn choose(&self, selection: &Selection) -> Result<Image> {
         let mut fitting: Vec<usize> = (0..self.found.len()).collect();
         for word in self.wanted.iter().chain(&selection.image) {
             let named = self.named(word);

@@ -3,42 +3,35 @@
 use libdeflater::{CompressionLvl, DecompressionError};
 use zstd::zstd_safe::CParameter;
 
-use super::format::Compression;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
-use crate::io::deflate_is_futile;
+use crate::io::{Codec, Compression, Levels, deflate_is_futile};
 
 /// A compressor that is used for many blocks.
 pub(super) enum Compressor {
-    Gzip { level: u8, compressor: libdeflater::Compressor },
+    Gzip { level: u32, compressor: libdeflater::Compressor },
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
 impl Compressor {
     pub(super) fn new(compression: Compression) -> Result<Self> {
-        Ok(match compression {
-            Compression::Gzip { level } => {
-                // libdeflate knows a level 0, which does not compress.
-                let known = CompressionLvl::new(level.into()).ok().filter(|_| level > 0);
-                let known = known.ok_or_else(|| bad_level("gzip", level, 12))?;
-                Compressor::Gzip { level, compressor: libdeflater::Compressor::new(known) }
-            }
-            Compression::Zstd { level } => {
-                if !(1..=22).contains(&level) {
-                    return Err(bad_level("zstd", level, 22));
-                }
-                let mut compressor = zstd::bulk::Compressor::new(level.into()).or_kind(ErrorKind::Other)?;
-                // squashfs has no checksums of its own: four bytes a block buy the detection of damage.
-                compressor.set_parameter(CParameter::ChecksumFlag(true)).or_kind(ErrorKind::Other)?;
-                Compressor::Zstd(compressor)
-            }
-        })
+        let compression = Levels::SQUASHFS.settle(Some(compression))?;
+        let level = compression.level().unwrap_or_default();
+        if compression.kind() == Codec::Gzip {
+            let known = CompressionLvl::new(level as i32);
+            let known = known.map_err(|_| Error::new(ErrorKind::Bug, format!("libdeflate has no level {level}")))?;
+            return Ok(Compressor::Gzip { level, compressor: libdeflater::Compressor::new(known) });
+        }
+        let mut compressor = zstd::bulk::Compressor::new(level as i32).or_kind(ErrorKind::Other)?;
+        // squashfs has no checksums of its own: four bytes a block buy the detection of damage.
+        compressor.set_parameter(CParameter::ChecksumFlag(true)).or_kind(ErrorKind::Other)?;
+        Ok(Compressor::Zstd(compressor))
     }
 
     /// Compresses `raw` into the start of `packed` and returns the length, or nothing where that would not make it
     /// smaller: it is then to be stored as it is. `packed` only ever grows, so that a used buffer costs nothing.
     pub(super) fn compress(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<Option<usize>> {
         let length = match self {
-            Compressor::Gzip { level, .. } if deflate_is_futile(raw, u32::from(*level)) => None,
+            Compressor::Gzip { level, .. } if deflate_is_futile(raw, *level) => None,
             Compressor::Gzip { compressor, .. } => {
                 // No room for a result that is not smaller: libdeflate gives up then.
                 let room = raw.len().saturating_sub(1);
@@ -60,10 +53,6 @@ fn grow(buffer: &mut Vec<u8>, length: usize) {
     }
 }
 
-fn bad_level(name: &str, level: u8, max: u8) -> Error {
-    Error::new(ErrorKind::Usage, format!("{level} is not a {name} level")).hint(format!("levels are 1 to {max}"))
-}
-
 /// A decompressor that is used for many blocks.
 pub(super) enum Decompressor {
     Gzip(libdeflater::Decompressor),
@@ -72,9 +61,9 @@ pub(super) enum Decompressor {
 
 impl Decompressor {
     pub(super) fn new(compression: Compression) -> Result<Self> {
-        Ok(match compression {
-            Compression::Gzip { .. } => Decompressor::Gzip(libdeflater::Decompressor::new()),
-            Compression::Zstd { .. } => Decompressor::Zstd(zstd::bulk::Decompressor::new().or_kind(ErrorKind::Other)?),
+        Ok(match compression.kind() {
+            Codec::Zstd => Decompressor::Zstd(zstd::bulk::Decompressor::new().or_kind(ErrorKind::Other)?),
+            _ => Decompressor::Gzip(libdeflater::Decompressor::new()),
         })
     }
 

@@ -2,6 +2,8 @@
 //! squashfs 4.0; all integers are little endian.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::Codec;
+pub use crate::io::Compression;
 
 /// `hsqs`, read as a little-endian number.
 pub(super) const MAGIC: u32 = 0x7371_7368;
@@ -45,45 +47,20 @@ pub const BLOCK_SIZE_MIN: u32 = 4 << 10;
 /// Largest block size in bytes.
 pub const BLOCK_SIZE_MAX: u32 = 1 << 20;
 
-/// How blocks and tables are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// zlib streams, made by libdeflate at a level from 1 to 12. Every reader understands them.
-    Gzip {
-        /// 1 (fast) to 12 (small).
-        level: u8,
-    },
-    /// zstd frames at a level from 1 to 22. Apptainer before 1.4 and SingularityCE refuse them.
-    Zstd {
-        /// 1 (fast) to 22 (small).
-        level: u8,
-    },
+/// The number of a compression in the superblock.
+pub(super) fn compression_id(compression: Compression) -> u16 {
+    if compression.kind() == Codec::Zstd { 6 } else { 1 }
 }
 
-impl Compression {
-    /// libdeflate level 5 compresses half a percent less than zlib's 9, the default of mksquashfs, at fifteen times the
-    /// speed; level 6 as well as that, at twelve times.
-    pub const GZIP_DEFAULT: Compression = Compression::Gzip { level: 5 };
-    /// The default of mksquashfs.
-    pub const ZSTD_DEFAULT: Compression = Compression::Zstd { level: 15 };
-
-    pub(super) fn id(self) -> u16 {
-        match self {
-            Compression::Gzip { .. } => 1,
-            Compression::Zstd { .. } => 6,
-        }
-    }
-
-    /// The compression of an image that is read; its level is not recorded and does not matter.
-    pub(super) fn from_id(id: u16) -> Result<Self> {
-        match id {
-            1 => Ok(Compression::GZIP_DEFAULT),
-            6 => Ok(Compression::ZSTD_DEFAULT),
-            _ => {
-                let name = ["lzma", "lzo", "xz", "lz4"].get(usize::from(id).wrapping_sub(2)).unwrap_or(&"unknown");
-                Err(Error::new(ErrorKind::Unsupported, format!("the squashfs is compressed with {name} (id {id})"))
-                    .hint("this version reads gzip and zstd"))
-            }
+/// The compression of an image that is read; its level is not recorded and does not matter.
+pub(super) fn compression_of_id(id: u16) -> Result<Compression> {
+    match id {
+        1 => Ok(Compression::GZIP),
+        6 => Ok(Compression::ZSTD),
+        _ => {
+            let name = ["lzma", "lzo", "xz", "lz4"].get(usize::from(id).wrapping_sub(2)).unwrap_or(&"unknown");
+            Err(Error::new(ErrorKind::Unsupported, format!("the squashfs is compressed with {name} (id {id})"))
+                .hint("this version reads gzip and zstd"))
         }
     }
 }

@@ -189,9 +189,9 @@ fn what_cannot_be_packed_is_refused() {
     };
     refused(&["-o", "folder/x.tar.gz"], 2, "would lie in the folder that is packed");
     refused(&["--report", "folder/r.json"], 2, "would lie in the folder that is packed");
-    refused(&["--workdir"], 2, "option --workdir has no meaning for additional-files");
-    refused(&["--expect-sha256", &"0".repeat(64)], 2, "option --expect-sha256 has no meaning");
-    refused(&["--compression", "zstd"], 2, "is not for additional-files");
+    refused(&["--workdir"], 2, "option --workdir has no effect on additional-files");
+    refused(&["--expect-sha256", &"0".repeat(64)], 2, "option --expect-sha256 has no effect");
+    refused(&["--compression", "zstd"], 2, "a .tar.gz is not compressed with zstd");
     place.shell("mkfifo folder/pipe && ln -s /etc folder/etc");
     refused(&[], 4, "named pipe \"pipe\", link \"etc\" to \"/etc\"");
     place.shell("rm folder/pipe folder/etc");

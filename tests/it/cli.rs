@@ -518,7 +518,7 @@ fn wrong_use_says_what_is_right() {
     assert_snapshot!(place.transcript("x.tar --to rootfs --workdir"), @r"
     exit 2
     -- stderr
-    error: option --workdir has no meaning for rootfs
+    error: option --workdir has no effect on rootfs
     hint: leave --workdir out, or convert --to sif
     ");
     assert_snapshot!(place.transcript("- --to rootfs"), @r#"

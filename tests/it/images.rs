@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use sif_convert::image::{BlobRef, Blobs};
-use sif_convert::output::{Compression, Destination, Format, IfExists, Request, XattrPolicy};
+use sif_convert::io::Compression;
+use sif_convert::output::{DockerArchive, Oci, OciArchive, Target, WriteOptions};
 
 use crate::support::archives::{self, Described, Members, PRODUCERS, Squeeze, sha256};
 use crate::support::layout::{self, Files, Found, files_below, files_of};
@@ -417,26 +418,23 @@ fn layers_that_come_as_streams_are_the_same() {
         let mut image = source.select(&sif_convert::Selection::default()).unwrap();
         image.blobs = std::sync::Arc::new(Streams(image.blobs));
         let formats = [
-            ("oci", Format::Oci, None),
-            ("oci-archive --compression zstd", Format::OciArchive, Some(Compression::Zstd(None))),
-            ("docker-archive", Format::DockerArchive, None),
+            ("oci", Target::from(Oci::new())),
+            ("oci-archive --compression zstd", OciArchive::new().compression(Compression::ZSTD).into()),
+            ("docker-archive", DockerArchive::new().into()),
         ];
-        for (number, (line, format, compression)) in formats.into_iter().enumerate() {
+        for (number, (line, target)) in formats.into_iter().enumerate() {
             place.done(&format!("x.tar --to {line} -o file-{number}"));
             let output = place.path(&format!("stream-{number}"));
-            let request = request(format, compression, output, place.path("tmp"));
-            let convert = || sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(()));
-            convert().unwrap();
-            let read = |name: &str| match format {
-                Format::Oci => files_below(&place.path(name)),
+            convert(&image, &target, output, place.path("tmp")).unwrap();
+            let read = |name: &str| match target {
+                Target::Oci(_) => files_below(&place.path(name)),
                 _ => Files::from([(String::new(), fs::read(place.path(name)).unwrap())]),
             };
             assert!(read(&format!("stream-{number}")) == read(&format!("file-{number}")), "{line}");
         }
         // What is not what it should be is told by its digest.
         image.layers[1].diff_id = image.layers[0].diff_id;
-        let request = request(Format::Oci, None, place.path("bad"), place.path("tmp"));
-        let error = sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(())).unwrap_err();
+        let error = convert(&image, &Oci::new().into(), place.path("bad"), place.path("tmp")).unwrap_err();
         assert_eq!(error.kind(), sif_convert::ErrorKind::Mismatch, "{error}");
         assert!(!place.path("bad").exists());
     }
@@ -465,8 +463,7 @@ fn layers_of_a_stream_are_written_once() {
     };
     let unpacked: Vec<(String, u64)> = image.layers.iter().map(unpacked).collect();
     assert!(unpacked.len() > 2);
-    let request = request(Format::Oci, None, place.path("adopted"), place.path("tmp"));
-    sif_convert::convert(&image, &request, &sif_convert::Monitor::default(), || Ok(())).unwrap();
+    convert(&image, &Oci::new().into(), place.path("adopted"), place.path("tmp")).unwrap();
     assert!(files_below(&place.path("adopted")) == files_below(&place.path("expected")));
     for (hex, inode) in unpacked {
         let blob = fs::metadata(place.path("adopted/blobs/sha256").join(hex)).unwrap();
@@ -482,32 +479,16 @@ fn layers_of_a_stream_are_written_once() {
     assert_eq!(place.images("program").len(), 2);
 }
 
-fn request(format: Format, compression: Option<Compression>, output: PathBuf, tmpdir: PathBuf) -> Request {
-    Request {
-        format,
-        destination: Destination::Path(output),
-        compression,
-        jobs: std::num::NonZeroUsize::new(2).unwrap(),
-        tmpdir,
-        if_exists: if format == Format::Oci { IfExists::Add } else { IfExists::Fail },
-        output_mode: 0o644,
-        hash_output: false,
-        source_date_epoch: None,
-        block_size: None,
-        architecture: None,
-        reference: None,
-        xattrs: XattrPolicy::None,
-        all_root: false,
-        fix_perms: false,
-        keep_devices: false,
-        workdir: false,
-        mkdir: Vec::new(),
-        mkfile: Vec::new(),
-        bind_targets: Vec::new(),
-        labels: Vec::new(),
-        flatten: false,
-        tags: Vec::new(),
-    }
+/// Writes `image` to `output`, two threads at work.
+fn convert(
+    image: &sif_convert::Image,
+    target: &Target,
+    output: PathBuf,
+    tmpdir: PathBuf,
+) -> sif_convert::Result<sif_convert::Outcome> {
+    let jobs = std::num::NonZeroUsize::new(2).unwrap();
+    let options = WriteOptions::default().jobs(jobs).tmpdir(tmpdir);
+    target.prepare(&output.into(), &options)?.write(image, &sif_convert::Monitor::default())
 }
 
 /// An archive of noise that takes a while to copy.

@@ -19,6 +19,7 @@ mod one_image;
 mod oracles;
 mod packaging;
 mod properties;
+mod refusals;
 mod registry;
 mod registry_foreign;
 mod registry_logins;

@@ -67,9 +67,9 @@ type Recipe = (&'static str, Options, fn(&mut ImageWriter));
 /// All the images that are asked about.
 fn cases() -> Vec<Recipe> {
     let gzip = Options::new(1_700_000_000, NonZeroUsize::new(2).unwrap());
-    let zstd = Options { compression: Compression::Zstd { level: 3 }, ..gzip.clone() };
+    let zstd = Options { compression: Compression::zstd(3), ..gzip.clone() };
     let small_blocks = Options { block_size: 4096, ..gzip.clone() };
-    let large_blocks = Options { block_size: 1 << 20, compression: Compression::Gzip { level: 12 }, ..gzip.clone() };
+    let large_blocks = Options { block_size: 1 << 20, compression: Compression::gzip(12), ..gzip.clone() };
     vec![
         ("empty root", gzip.clone(), |_| {}),
         ("every kind", gzip.clone(), every_kind),

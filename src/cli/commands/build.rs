@@ -1,13 +1,20 @@
 //! `convert build [options] OUTPUT SOURCE`: the argv of `singularity build` and `apptainer build`, so that a shim or one
 //! changed word puts this program in their place.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::args::{Checks, Choice, Convert, Feedback, ImageOptions, OutputOptions, RootOptions, WhenThere};
-use crate::cli::registry::RegistryOptions;
+use super::convert::{self, Convert};
+use crate::cli::environment::Environment;
+use crate::cli::options::{
+    Checks, Choice, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
+};
+use crate::cli::printer::Voice;
+use crate::cli::registry::{self, RegistryOptions};
+use crate::cli::session;
+use crate::cli::signals::Quit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
 
@@ -149,58 +156,68 @@ struct Refused {
     mksquashfs_args: Option<String>,
 }
 
-impl Refused {
-    fn first(&self) -> Option<(&'static str, &'static str)> {
-        let definition = "a definition file is built by singularity or apptainer itself";
-        let encryption = "encrypt the finished file, or build with singularity or apptainer";
-        [
-            (self.sandbox, "--sandbox", "build a SIF, then: apptainer build --sandbox DIR OUTPUT"),
-            (self.update, "--update", definition),
-            (self.encrypt, "--encrypt", encryption),
-            (self.passphrase, "--passphrase", encryption),
-            (self.pem_path.is_some(), "--pem-path", encryption),
-            (self.remote, "--remote", "leave it out: nothing is built elsewhere"),
-            (self.oci, "--oci", "an OCI-SIF is made by SingularityCE itself"),
-            (self.data, "--data", "a data container is made by apptainer itself"),
-            (!self.section.is_empty(), "--section", definition),
-            (!self.build_arg.is_empty(), "--build-arg", definition),
-            (self.build_arg_file.is_some(), "--build-arg-file", definition),
-            (self.mksquashfs_args.is_some(), "--mksquashfs-args", "use --compression KIND[:LEVEL]"),
-        ]
-        .into_iter()
-        .find_map(|(given, option, hint)| given.then_some((option, hint)))
-    }
-}
+const DEFINITION: &str = "a definition file is built by singularity or apptainer itself";
+const ENCRYPTION: &str = "encrypt the finished file, or build with singularity or apptainer";
 
-impl Meaningless {
-    fn given(&self) -> Vec<&'static str> {
-        [
-            (self.fakeroot, "--fakeroot"),
-            (self.disable_cache, "--disable-cache"),
-            (self.no_cleanup, "--no-cleanup"),
-            (self.notest, "--notest"),
-            (self.reproducible, "--reproducible"),
-            (self.no_setgroups, "--no-setgroups"),
-            (self.nv, "--nv"),
-            (self.rocm, "--rocm"),
-            (self.writable_tmpfs, "--writable-tmpfs"),
-            (!self.bind.is_empty(), "--bind"),
-            (self.mksquashfs_mem.is_some(), "--mksquashfs-mem"),
-            (self.mksquashfs_procs.is_some(), "--mksquashfs-procs"),
-        ]
-        .into_iter()
-        .filter_map(|(given, option)| given.then_some(option))
-        .collect()
-    }
+/// The IDs of [`Refused`], and what to do instead.
+const REFUSED: [(&str, &str); 12] = [
+    ("sandbox", "build a SIF, then: apptainer build --sandbox DIR OUTPUT"),
+    ("update", DEFINITION),
+    ("encrypt", ENCRYPTION),
+    ("passphrase", ENCRYPTION),
+    ("pem_path", ENCRYPTION),
+    ("remote", "leave it out: nothing is built elsewhere"),
+    ("oci", "an OCI-SIF is made by SingularityCE itself"),
+    ("data", "a data container is made by apptainer itself"),
+    ("section", DEFINITION),
+    ("build_arg", DEFINITION),
+    ("build_arg_file", DEFINITION),
+    ("mksquashfs_args", "use --compression KIND[:LEVEL]"),
+];
+
+/// The IDs of [`Meaningless`].
+const MEANINGLESS: [&str; 12] = [
+    "fakeroot",
+    "disable_cache",
+    "no_cleanup",
+    "notest",
+    "reproducible",
+    "no_setgroups",
+    "nv",
+    "rocm",
+    "writable_tmpfs",
+    "bind",
+    "mksquashfs_mem",
+    "mksquashfs_procs",
+];
+
+fn option(id: &str) -> String {
+    format!("--{}", id.replace('_', "-"))
 }
 
 impl Build {
-    /// The conversion that is meant, and what is to be said about options without effect.
-    pub(in crate::cli) fn into_convert(self) -> Result<(Convert, Option<Note>)> {
-        if let Some((option, hint)) = self.refused.first() {
-            return Err(Error::new(ErrorKind::Usage, format!("option {option} is not supported")).hint(hint));
+    /// Builds, and says how it went.
+    ///
+    /// Who calls `singularity build` reads lines, through a terminal or not: bars are for those who ask for them.
+    pub(in crate::cli) fn run(self, given: Given, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+        match self.into_convert(&given) {
+            Ok((mut arguments, note)) => {
+                if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) {
+                    arguments.feedback.progress.get_or_insert(ProgressMode::Plain);
+                }
+                convert::run(&arguments, &given.without(&registry::IDS), note, words, environment, quit)
+            }
+            Err(error) => session::misuse(error, words, Voice::default()),
         }
-        let without_effect = self.meaningless.given();
+    }
+
+    /// The conversion that is meant, and what is to be said about options without effect.
+    fn into_convert(self, given: &Given) -> Result<(Convert, Option<Note>)> {
+        if let Some((id, hint)) = REFUSED.iter().find(|(id, _)| given.has(id)) {
+            let message = format!("option {} is not supported", option(id));
+            return Err(Error::new(ErrorKind::Usage, message).hint(hint));
+        }
+        let without_effect: Vec<String> = MEANINGLESS.iter().filter(|id| given.has(id)).map(|id| option(id)).collect();
         let note = (!without_effect.is_empty()).then(|| {
             let message = format!("without effect here: {}", without_effect.join(", "));
             Note::new("options-without-effect", message, without_effect.len() as u64)
@@ -218,7 +235,8 @@ impl Build {
             output_options: OutputOptions {
                 compression: self.compression,
                 force: self.force,
-                // A shim that adds --if-exists must not stand in the way of --force. The same call again, after one that was killed or not, is to end well.
+                // A shim that adds --if-exists must not stand in the way of --force. The same call again, after one that was
+                // killed or not, is to end well.
                 if_exists: self.if_exists.or(Some(WhenThere::Reuse)).filter(|_| !self.force),
                 mode: self.mode,
                 jobs: self.jobs,

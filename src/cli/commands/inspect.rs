@@ -1,22 +1,23 @@
 //! `convert inspect`: what a source holds, from its documents alone. Layers are located, never read.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use clap::Args;
 use serde::Serialize;
 
-use crate::cli::args::Inspect;
 use crate::cli::environment::Environment;
-use crate::cli::hashing::hash;
-use crate::cli::job;
-use crate::cli::open::{self, Candidate, OpenOptions, Selection, Source};
+use crate::cli::options::{Choice, Feedback, Given, open_options, selection, source};
 use crate::cli::printer::Bytes;
-use crate::cli::registry;
+use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::SourceRecord;
+use crate::cli::session;
+use crate::cli::signals::Quit;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::{Image, Layer};
 use crate::io::{Codec, Monitor, Region};
@@ -24,6 +25,24 @@ use crate::model::{Config, Digest, Note, Quoted, Timestamp};
 use crate::output;
 use crate::sif::{Container, read_seal};
 use crate::singularity::forecast;
+use crate::source::{self as sources, Candidate, InputHash, OpenOptions, Selection, Source};
+
+/// `convert inspect SOURCE`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Inspect {
+    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
+    pub(in crate::cli) source: OsString,
+    /// Print JSON instead of words
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) choice: Choice,
+    #[command(flatten)]
+    pub(in crate::cli) registry: RegistryOptions,
+    #[command(flatten)]
+    pub(in crate::cli) feedback: Feedback,
+}
 
 /// The document of `--json`, schema version 1. Every key is always there. The SHA-256 of the source is computed for it.
 #[derive(Debug, Serialize)]
@@ -93,22 +112,29 @@ struct LayerView {
     media_type: Option<String>,
 }
 
+/// Inspects, and says how it went.
+pub(in crate::cli) fn run(arguments: &Inspect, given: &Given, environment: &Environment, quit: Quit) -> u8 {
+    session::page(&arguments.feedback, environment, quit, |_, monitor| page(arguments, given, environment, monitor))
+}
+
 /// What is printed.
-pub(in crate::cli) fn page(arguments: &Inspect, environment: &Environment, monitor: &Monitor) -> Result<String> {
-    let spec = job::source(&arguments.source, environment)?;
-    let selection = job::selection(&arguments.choice)?;
+fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: &Monitor) -> Result<String> {
+    let spec = source(&arguments.source, environment)?;
+    let selection = selection(&arguments.choice)?;
+    registry::expect_registry(given, &spec)?;
     if let Some(path) = spec.path().filter(|path| output::is_sif(path)) {
+        given.expect("a SIF", |id| Ok(!Choice::IDS.contains(&id)))?;
         return sif(arguments, path, monitor)?.page(arguments.json);
     }
     let registry = registry::settings(&arguments.registry, &spec, environment)?;
-    let options = OpenOptions { registry, ..job::open_options(&arguments.choice, false, environment)? };
-    let source = open::open(&spec, &options, monitor)?;
+    let hash = if arguments.json { InputHash::Wanted } else { InputHash::Unneeded };
+    let options = OpenOptions { registry, hash, ..open_options(&arguments.choice, false, environment)? };
+    let source = sources::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
     let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
     let mut record = SourceRecord::of(&arguments.source, spec.path());
     record.kind = Some(source.kind().to_string());
-    if let Some(file) = source.file().filter(|_| arguments.json) {
-        let (sha256, size) = hash(file, monitor)?;
+    if let Some((sha256, size)) = source.sha256()? {
         (record.sha256, record.size) = (Some(sha256.hex()), Some(size));
         if source.kind() == "docker-archive" {
             images.iter_mut().for_each(|image| image.image_hash.docker_archive = Some(sha256.hex()));
@@ -133,8 +159,8 @@ fn sif(arguments: &Inspect, path: &Path, monitor: &Monitor) -> Result<Inspection
         ..ImageView::default()
     };
     if arguments.json {
-        let (sha256, size) = hash(file, monitor).doing(doing)?;
-        (source.sha256, source.size) = (Some(sha256.hex()), Some(size));
+        let sha256 = output::hash_file(path, monitor).doing(doing)?;
+        source.sha256 = Some(sha256.hex());
         image.image_hash.singularity_file = Some(sha256.hex());
     }
     Ok(Inspection { schema_version: 1, source, images: vec![image] })

@@ -1,6 +1,8 @@
 //! One file a command: its arguments, and what it does.
 
+pub(super) mod additional_files;
 pub(super) mod build;
 pub(super) mod cache;
+pub(super) mod convert;
 pub(super) mod inspect;
 pub(super) mod verify;

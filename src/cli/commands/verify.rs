@@ -1,4 +1,4 @@
-//! `convert verify FILE`: is it whole?
+//! `convert verify FILE`: is it intact?
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -6,16 +6,18 @@ use std::path::Path;
 
 use clap::Args;
 
-use crate::cli::args::{Choice, Feedback};
 use crate::cli::environment::Environment;
-use crate::cli::job;
-use crate::cli::open::{self, OpenOptions};
+use crate::cli::options::{Choice, Feedback, Given, open_options, selection, source};
 use crate::cli::printer::{Grouped, Voice};
 use crate::cli::registry::{self, RegistryOptions};
+use crate::cli::session;
+use crate::cli::signals::Quit;
 use crate::error::Result;
+use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::Quoted;
 use crate::output;
+use crate::source::{self as sources, OpenOptions, Selection};
 
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
@@ -30,9 +32,17 @@ pub(in crate::cli) struct Verify {
     pub(in crate::cli) feedback: Feedback,
 }
 
+/// Verifies, and says how it went.
+pub(in crate::cli) fn run(arguments: &Verify, given: &Given, environment: &Environment, quit: Quit) -> u8 {
+    session::page(&arguments.feedback, environment, quit, |voice, monitor| {
+        page(arguments, given, environment, voice, monitor)
+    })
+}
+
 /// What is printed when nothing is wrong.
-pub(in crate::cli) fn page(
+fn page(
     arguments: &Verify,
+    given: &Given,
     environment: &Environment,
     voice: Voice,
     monitor: &Monitor,
@@ -43,23 +53,28 @@ pub(in crate::cli) fn page(
         bytes => Quoted(bytes).to_string(),
     };
     if arguments.file != "-" && output::is_sif(path) {
+        given.expect("a SIF", |id| Ok(!Choice::IDS.contains(&id)))?;
         let whole = output::verify_sif(path, environment.parallelism, monitor)?;
         whole.notes.iter().for_each(|note| voice.warning(note));
         let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
         let image = whole.image.map_or_else(String::new, |image| format!(", made from image {image}"));
         return Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"));
     }
-    let spec = job::source(&arguments.file, environment)?;
+    let spec = source(&arguments.file, environment)?;
     let registry = registry::settings(&RegistryOptions::default(), &spec, environment)?;
-    let options = OpenOptions { registry, ..job::open_options(&arguments.choice, true, environment)? };
-    let source = open::open(&spec, &options, monitor)?;
+    let options = OpenOptions { registry, ..open_options(&arguments.choice, true, environment)? };
+    let source = sources::open(&spec, &options, monitor)?;
+    let selection = selection(&arguments.choice)?;
+    let images = source.images();
+    let present = (0..images.len()).filter(|&position| images[position].absent.is_none());
+    let chosen: Vec<Image> = if selection == Selection::default() && spec.image().is_none() {
+        present.map(|position| source.select_at(position)).collect::<Result<_>>()?
+    } else {
+        vec![source.select(&selection)?]
+    };
     let mut page = String::new();
-    for position in 0..source.images().len() {
-        if source.images()[position].absent.is_some() {
-            continue;
-        }
-        let image = source.select_at(position)?;
-        let layers = output::verify_layers(&image, environment.parallelism, monitor)?;
+    for image in &chosen {
+        let layers = output::verify_layers(image, environment.parallelism, monitor)?;
         let _ = writeln!(page, "{name}: image {} is whole: {} layers", image.id(), layers.len());
     }
     Ok(page)

@@ -8,7 +8,7 @@ use super::stage::Blob;
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::Monitor;
 use crate::model::{Digest, Metadata, Note, Timestamp};
-use crate::output::rootfs::Sink;
+use crate::output::sink::Sink;
 use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
 
 /// What a member holds.
@@ -19,7 +19,7 @@ pub(super) enum Held<'a> {
 }
 
 /// Members in the order in which they are written.
-pub(super) struct Archive<'a>(Vec<(String, Held<'a>)>);
+pub(in crate::output) struct Archive<'a>(Vec<(String, Held<'a>)>);
 
 impl<'a> Archive<'a> {
     /// A layout in a tar: what says what it is comes first, so that a reader need not see the end to know.

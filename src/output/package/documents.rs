@@ -31,7 +31,7 @@ impl Document {
 }
 
 /// An image, complete, ready to be put somewhere.
-pub(super) struct Package {
+pub(in crate::output) struct Package {
     pub(super) config: Document,
     pub(super) manifest: Document,
     /// Lowest first; the same blob may be there twice.
@@ -159,7 +159,7 @@ pub(super) fn config_member(config: &Document) -> String {
 /// What the image is called: as asked, else as the source says.
 fn names(image: &Image, asked: &[ImageName]) -> Vec<ImageName> {
     let full = image.names.iter().filter_map(|name| name.parse().ok()).map(ImageName::Full);
-    let tags = image.tags.iter().filter_map(|tag| match ImageName::parse(tag, crate::output::Format::Oci) {
+    let tags = image.tags.iter().filter_map(|tag| match ImageName::parse(tag) {
         Ok(ImageName::Tag(tag)) => Some(ImageName::Tag(tag)),
         _ => None,
     });

@@ -15,9 +15,10 @@ use serde_json::{Map, Value, json};
 use super::LAYOUT_FILE;
 use super::documents::{FULL_NAME, Package, REF_NAME};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, free_bytes, lock_directory, sync_directory};
+use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, lock_directory, sync_directory};
 use crate::model::Digest;
-use crate::output::options::{IfExists, Request};
+use crate::output::options::IfExists;
+use crate::output::prepared::Task;
 
 /// The largest `index.json` that is read, in bytes.
 const INDEX_BYTES_MAX: u64 = 4 << 20;
@@ -31,42 +32,39 @@ enum There {
 }
 
 /// A layout that is to be written.
-pub(super) struct Layout {
+#[derive(Debug)]
+pub(in crate::output) struct Layout {
     path: PathBuf,
     there: There,
     /// Permission bits of files.
     mode: u32,
-    if_exists: IfExists,
+    if_exists: Option<IfExists>,
 }
 
 impl Layout {
-    /// Looks at what is at `path`, and refuses what cannot become or take a layout.
-    pub(super) fn open(path: &Path, request: &Request) -> Result<Self> {
-        let there = look(path).and_then(|there| refuse_existing(there, request.if_exists));
+    /// Looks at what is at `path`, and refuses what cannot become or take a layout, or where nobody can write.
+    pub(in crate::output) fn open(path: &Path, task: &Task) -> Result<Self> {
+        let if_exists = task.options.if_exists;
+        let there = look(path).and_then(|there| refuse_existing(there, if_exists));
         let there = there.doing(|| format!("creating output {path:?}"))?;
-        Ok(Layout { path: path.to_path_buf(), there, mode: request.output_mode, if_exists: request.if_exists })
+        let layout = Layout { path: path.to_path_buf(), there, mode: task.mode, if_exists };
+        layout.scratch().doing(|| format!("creating output {path:?}"))?;
+        Ok(layout)
+    }
+
+    /// Where it is, or will be.
+    pub(in crate::output) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A file for a blob, on the file system of the output.
-    pub(super) fn scratch(&self) -> Result<Scratch> {
+    pub(in crate::output) fn scratch(&self) -> Result<Scratch> {
         let made = Scratch::create(self.directory(), self.mode);
         made.map_err(|error| error.hint("choose a directory that you may write to with -o"))
     }
 
-    /// Refuses blobs of `bytes` bytes that there is no room for.
-    pub(super) fn expect_room(&self, bytes: u64) -> Result<()> {
-        let free = fs::File::open(self.directory()).ok().and_then(free_bytes);
-        match free {
-            Some(free) if free < bytes => Err(Error::new(
-                ErrorKind::NoSpace,
-                format!("output {:?} takes {bytes} bytes, and there is room for {free}", self.path),
-            )
-            .hint("free some space, or write to another file system with -o")),
-            _ => Ok(()),
-        }
-    }
-
-    fn directory(&self) -> &Path {
+    /// A directory on its file system.
+    pub(in crate::output) fn directory(&self) -> &Path {
         if self.there == There::Nothing { directory_of(&self.path) } else { &self.path }
     }
 
@@ -222,8 +220,8 @@ fn look(path: &Path) -> Result<There> {
     if inside.next().is_none() { Ok(There::EmptyDirectory) } else { refuse("it is not empty and no OCI layout") }
 }
 
-fn refuse_existing(there: There, if_exists: IfExists) -> Result<There> {
-    if there == There::Nothing || if_exists == IfExists::Add {
+fn refuse_existing(there: There, if_exists: Option<IfExists>) -> Result<There> {
+    if there == There::Nothing || if_exists.is_none() {
         return Ok(there);
     }
     let hint = "leave --if-exists out to add the image to it, or name another directory with -o";

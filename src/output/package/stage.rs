@@ -15,12 +15,11 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    Codec, Compressor, Decoded, Expected, HashingWriter, Monitor, Phase, Region, Scratch, StreamCodec, decode,
+    Codec, Compression, Compressor, Decoded, Expected, HashingWriter, Members, Monitor, Phase, Region, Scratch, decode,
     hash_region, read_error,
 };
 use crate::model::Digest;
-use crate::output::Sequential;
-use crate::output::rootfs::{FileSink, Sink};
+use crate::output::sink::{FileSink, Sequential, Sink};
 
 /// How much is copied between two looks at whether to stop, in bytes.
 const COPY_BYTES: u64 = 64 << 20;
@@ -50,7 +49,7 @@ pub(super) struct Stage<'a> {
     /// Whether layers that are compressed with what OCI images may have stay so.
     pub(super) keeps_compressed: bool,
     /// What uncompressed layers are compressed with.
-    pub(super) compression: Option<StreamCodec>,
+    pub(super) compression: Compression,
     /// Whether each needs a file of its own, also where its bytes could stay where they are.
     pub(super) own_files: bool,
     /// The permission bits of a file that becomes one as it is.
@@ -187,7 +186,7 @@ impl Stage<'_> {
     }
 
     fn is_compressed_anew(&self, codec: Codec) -> bool {
-        self.compression.is_some() && !self.stays_compressed(codec)
+        self.compression.kind() != Codec::None && !self.stays_compressed(codec)
     }
 
     fn stays_compressed(&self, codec: Codec) -> bool {
@@ -322,7 +321,7 @@ impl Stage<'_> {
         Ok(Blob {
             digest: compressed.unwrap_or(found.digest),
             diff_id: found.digest,
-            codec: codec_of(self.compression),
+            codec: self.compression.kind(),
             data: self.finished(&scratch)?,
             own: Some(Arc::new(scratch)),
             tar_bytes: found.bytes,
@@ -335,24 +334,13 @@ impl Stage<'_> {
 
     /// Writes a tar; the digest of what it is compressed to, where it is.
     fn write(&self, tar: &mut dyn BufRead, file: &Arc<File>) -> Result<Option<Digest>> {
-        let output = Sequential { file: Arc::clone(file), position: 0 };
-        match self.compression {
-            None => pour(tar, output).map(|_| None),
-            Some(codec) => {
-                let compressor = Compressor::new(HashingWriter::new(output), codec, self.jobs);
-                let compressor = pour(tar, compressor)?;
-                Ok(Some(compressor.finish().or_kind(ErrorKind::Output)?.finish().0))
-            }
+        let output = Sequential::new(Arc::clone(file));
+        if self.compression.kind() == Codec::None {
+            return pour(tar, output).map(|_| None);
         }
-    }
-}
-
-/// How a layer is compressed that was compressed so.
-pub(super) fn codec_of(compression: Option<StreamCodec>) -> Codec {
-    match compression {
-        None => Codec::None,
-        Some(StreamCodec::Gzip(_) | StreamCodec::GzipMembers(_)) => Codec::Gzip,
-        Some(StreamCodec::Zstd(_)) => Codec::Zstd,
+        let compressor = Compressor::new(HashingWriter::new(output), self.compression, Members::Many, self.jobs);
+        let compressor = pour(tar, compressor)?;
+        Ok(Some(compressor.finish().or_kind(ErrorKind::Output)?.finish().0))
     }
 }
 

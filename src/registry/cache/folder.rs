@@ -125,7 +125,9 @@ impl Folder {
 pub(super) fn age(data: &Stat) -> Option<Duration> {
     let seconds = u64::try_from(data.st_mtime).ok()?;
     let written = UNIX_EPOCH + Duration::from_secs(seconds);
-    SystemTime::now().duration_since(written).ok()
+    #[expect(clippy::disallowed_methods, reason = "the age of a file in the cache reaches no output")]
+    let now = SystemTime::now();
+    now.duration_since(written).ok()
 }
 
 /// Whether a file has no name but the one in the cache.

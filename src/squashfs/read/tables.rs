@@ -8,12 +8,12 @@ use super::{Image, Input, Xattr, damaged};
 use crate::error::Result;
 use crate::model::Xattrs;
 use crate::squashfs::format::{
-    Compression, FRAGMENT_ENTRY_BYTES, METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock, XATTR_ID_BYTES,
-    XATTR_OUT_OF_LINE, XATTR_PREFIXES,
+    FRAGMENT_ENTRY_BYTES, METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock, XATTR_ID_BYTES, XATTR_OUT_OF_LINE,
+    XATTR_PREFIXES, compression_of_id,
 };
 
 pub(super) fn open<I: Input>(input: I, superblock: Superblock) -> Result<Image<I>> {
-    let compression = Compression::from_id(superblock.compression_id)?;
+    let compression = compression_of_id(superblock.compression_id)?;
     let mut image = Image {
         input,
         superblock,

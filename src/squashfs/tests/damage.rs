@@ -41,7 +41,7 @@ fn compressible(compression: Compression) -> Vec<u8> {
 
 #[test]
 fn every_flipped_bit_is_found() {
-    for compression in [Compression::GZIP_DEFAULT, Compression::Zstd { level: 3 }] {
+    for compression in [Compression::GZIP, Compression::zstd(3)] {
         let bytes = compressible(compression);
         let verified = verify(&bytes).unwrap();
         assert_eq!(verified.unprotected_blocks, 0);

@@ -131,7 +131,7 @@ impl Disassembler<'_> {
             let block = &self.image[at + 2..at + 2 + length];
             let mut payload = block.to_vec();
             if !stored {
-                let mut decompressor = Decompressor::new(Compression::GZIP_DEFAULT).unwrap();
+                let mut decompressor = Decompressor::new(Compression::GZIP).unwrap();
                 decompressor.decompress(block, 8192, &mut payload).unwrap();
             }
             bytes.extend(payload);

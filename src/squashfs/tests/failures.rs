@@ -37,17 +37,17 @@ fn options_out_of_range_are_refused() {
         Options { block_size: 2048, ..options() },
         Options { block_size: 5000, ..options() },
         Options { block_size: 2 << 20, ..options() },
-        bad_level(Compression::Gzip { level: 0 }),
-        bad_level(Compression::Gzip { level: 13 }),
-        bad_level(Compression::Zstd { level: 0 }),
-        bad_level(Compression::Zstd { level: 23 }),
+        bad_level(Compression::gzip(0)),
+        bad_level(Compression::gzip(13)),
+        bad_level(Compression::zstd(0)),
+        bad_level(Compression::zstd(23)),
     ];
     for options in refused {
         assert_eq!(build_with(options, |_| Ok(())).unwrap_err().kind(), ErrorKind::Usage);
     }
     for level in 1..=22 {
-        let gzip = (level <= 12).then_some(Compression::Gzip { level });
-        for compression in gzip.into_iter().chain([Compression::Zstd { level }]) {
+        let gzip = (level <= 12).then_some(Compression::gzip(level));
+        for compression in gzip.into_iter().chain([Compression::zstd(level)]) {
             let (bytes, _) = build_with(bad_level(compression), |writer| {
                 sample(writer);
                 Ok(())

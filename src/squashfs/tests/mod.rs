@@ -247,7 +247,7 @@ fn a_file_of_a_tebibyte_costs_nothing() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
-    for compression in [Compression::GZIP_DEFAULT, Compression::Zstd { level: 3 }] {
+    for compression in [Compression::GZIP, Compression::zstd(3)] {
         let with = |count| {
             let options = Options { threads: threads(count), compression, ..options() };
             let fill = |writer: &mut Builder<'_>| {

@@ -15,7 +15,7 @@ use super::output::{Layout, Output};
 use super::{Body, Dentry, NodeRecord, Store, Summary, Writer, inode};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::Quoted;
-use crate::squashfs::format::{FLAG_DUPLICATES, FLAG_EXPORTABLE, PADDING_BYTES, Superblock};
+use crate::squashfs::format::{FLAG_DUPLICATES, FLAG_EXPORTABLE, PADDING_BYTES, Superblock, compression_id};
 
 impl<S: Store + 'static> Writer<'_, S> {
     /// Waits for all data to be written, writes the tables and the superblock, and pads with zeros.
@@ -46,7 +46,7 @@ impl<S: Store + 'static> Writer<'_, S> {
             mkfs_time: self.options.mkfs_time,
             block_size: self.options.block_size,
             fragment_count: fragments.len() as u32,
-            compression_id: compression.id(),
+            compression_id: compression_id(compression),
             flags: FLAG_DUPLICATES | FLAG_EXPORTABLE,
             id_count: self.ids.count(),
             root_inode: root,

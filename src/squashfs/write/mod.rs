@@ -28,7 +28,8 @@ use crate::model::{Mode, Quoted, Timestamp, Xattrs};
 /// The choices for one image.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How blocks and tables are compressed.
+    /// How blocks and tables are compressed: gzip as zlib streams, which every reader understands, or zstd, which Apptainer
+    /// before 1.4 and SingularityCE refuse.
     pub compression: Compression,
     /// Bytes in a data block: a power of two from 4 KiB to 1 MiB. Kernels refuse less than their page size.
     pub block_size: u32,
@@ -41,7 +42,7 @@ pub struct Options {
 impl Options {
     /// What mksquashfs and Apptainer use by default: gzip, 128 KiB.
     pub fn new(mkfs_time: u32, threads: NonZeroUsize) -> Self {
-        Options { compression: Compression::GZIP_DEFAULT, block_size: 128 << 10, mkfs_time, threads }
+        Options { compression: Compression::GZIP, block_size: 128 << 10, mkfs_time, threads }
     }
 }
 

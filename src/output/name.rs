@@ -1,10 +1,9 @@
 //! What an output is called when nobody says so.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
-use super::open::Spec;
-use crate::output::{Compression, Format};
+use crate::source::Spec;
 
 /// What image files are called by those who save them; the longest that fits is taken off.
 const SUFFIXES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".oci"];
@@ -13,24 +12,10 @@ const SUFFIXES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", "
 const INFIXES: [&str; 2] = [".oci", ".docker"];
 
 /// The output's file name for `source`; `None` where the source has no name to take it from.
-pub(super) fn default_output(source: &Spec, format: Format, compression: Option<Compression>) -> Option<OsString> {
-    let mut name = stem(source)?.into_vec();
-    name.extend_from_slice(match format {
-        Format::SifRootfs => b".sif-rootfs.tar",
-        Format::Rootfs => b".rootfs.tar",
-        Format::Sif => b".sif",
-        Format::Oci => b".oci",
-        Format::OciArchive => b".oci.tar",
-        Format::DockerArchive => b".docker.tar",
-    });
-    // Elsewhere it is not the file that is compressed, but what is in it.
-    let is_whole = matches!(format, Format::SifRootfs | Format::Rootfs | Format::DockerArchive);
-    name.extend_from_slice(match compression.filter(|_| is_whole) {
-        Some(Compression::Gzip(_)) => b".gz",
-        Some(Compression::Zstd(_)) => b".zst",
-        Some(Compression::None) | None => b"",
-    });
-    Some(OsString::from_vec(name))
+pub(super) fn of_output(source: &Spec, suffix: &str) -> Option<OsString> {
+    let mut name = stem(source)?;
+    name.push(suffix);
+    Some(name)
 }
 
 fn stem(source: &Spec) -> Option<OsString> {
@@ -68,9 +53,12 @@ fn stem_of_reference(reference: &str) -> Option<OsString> {
 mod tests {
     use super::*;
 
-    fn name(source: &str, format: Format, compression: Option<Compression>) -> Option<String> {
+    use crate::io::Compression;
+    use crate::output::{DockerArchive, Oci, OciArchive, Rootfs, Sif, SifRootfs, Target};
+
+    fn name(source: &str, target: impl Into<Target>) -> Option<String> {
         let spec = Spec::parse(OsStr::new(source)).unwrap();
-        default_output(&spec, format, compression).map(|name| name.into_string().unwrap())
+        target.into().default_name(&spec).map(|name| name.into_string().unwrap())
     }
 
     #[test]
@@ -99,34 +87,38 @@ mod tests {
             ("docker-daemon:0123456789ab", "0123456789ab"),
             ("docker://x@sha256:0123456789abcdef", "x_0123456789ab"),
         ] {
-            assert_eq!(name(source, Format::SifRootfs, None).unwrap(), format!("{stem}.sif-rootfs.tar"), "{source}");
+            assert_eq!(name(source, SifRootfs::new()).unwrap(), format!("{stem}.sif-rootfs.tar"), "{source}");
         }
     }
 
     #[test]
     fn format_and_compression_show() {
-        assert_eq!(name("x.tar", Format::Rootfs, None).unwrap(), "x.rootfs.tar");
-        assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::Gzip(Some(9)))).unwrap(), "x.rootfs.tar.gz");
-        assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::Zstd(None))).unwrap(), "x.rootfs.tar.zst");
-        assert_eq!(name("x.tar", Format::Rootfs, Some(Compression::None)).unwrap(), "x.rootfs.tar");
-        assert_eq!(name("x.tar", Format::Sif, Some(Compression::Zstd(None))).unwrap(), "x.sif");
-        assert_eq!(name("x.tar", Format::Oci, Some(Compression::Zstd(None))).unwrap(), "x.oci");
-        assert_eq!(name("x.tar", Format::OciArchive, Some(Compression::Gzip(None))).unwrap(), "x.oci.tar");
-        assert_eq!(name("x.tar", Format::DockerArchive, None).unwrap(), "x.docker.tar");
-        assert_eq!(name("x.tar", Format::DockerArchive, Some(Compression::Gzip(None))).unwrap(), "x.docker.tar.gz");
+        for (target, expected) in [
+            (Target::from(Rootfs::new()), "x.rootfs.tar"),
+            (Rootfs::new().compression(Compression::gzip(9)).into(), "x.rootfs.tar.gz"),
+            (Rootfs::new().compression(Compression::ZSTD).into(), "x.rootfs.tar.zst"),
+            (Rootfs::new().compression(Compression::NONE).into(), "x.rootfs.tar"),
+            (Sif::new().compression(Compression::ZSTD).into(), "x.sif"),
+            (Oci::new().compression(Compression::ZSTD).into(), "x.oci"),
+            (OciArchive::new().compression(Compression::GZIP).into(), "x.oci.tar"),
+            (DockerArchive::new().into(), "x.docker.tar"),
+            (DockerArchive::new().compression(Compression::GZIP).into(), "x.docker.tar.gz"),
+        ] {
+            assert_eq!(name("x.tar", target).unwrap(), expected);
+        }
     }
 
     #[test]
     fn some_sources_have_no_name() {
-        assert_eq!(name("-", Format::Rootfs, None), None);
-        assert_eq!(name("/", Format::Rootfs, None), None);
-        assert_eq!(name("oci:..", Format::Rootfs, None), None);
+        for source in ["-", "/", "oci:.."] {
+            assert_eq!(name(source, Rootfs::new()), None, "{source}");
+        }
     }
 
     #[test]
     fn names_need_not_be_utf8() {
         let spec = Spec::Path(OsStr::from_bytes(b"\xff.tar").into());
-        let name = default_output(&spec, Format::Rootfs, None).unwrap();
+        let name = Target::from(Rootfs::new()).default_name(&spec).unwrap();
         assert_eq!(name.as_bytes(), b"\xff.rootfs.tar");
     }
 }

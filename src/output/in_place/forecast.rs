@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Sender;
 
 use super::moves::{Move, Mover};
-use super::options::Request;
-use super::place::SPOOL_OFFSET;
-use super::policy;
-use super::rootfs::for_each_member;
 use crate::layers::{Flattened, Forecast};
+use crate::output::place::SPOOL_OFFSET;
+use crate::output::policy;
+use crate::output::root::Root;
+use crate::output::tarball::for_each_member;
 use crate::tar::{Member, MemberKind, member_header, padding};
 use crate::tree::{Content, Location};
 
@@ -33,7 +33,7 @@ pub(super) struct TarForecast<'a> {
     childless: BTreeSet<Key>,
     /// What the layer removed of the layers below.
     removed: Vec<Removed>,
-    /// What a member takes as the request has it; `None` where the request leaves it out.
+    /// What a member takes in the root; `None` where it is left out.
     bytes_of: BytesOf<'a>,
     /// Takes what is to be moved out of the spool.
     mover: Option<Sender<Move>>,
@@ -106,8 +106,8 @@ impl Removed {
 
 impl<'a> TarForecast<'a> {
     /// `others` is what the output will hold without what is to come from `layer`.
-    pub(super) fn new(others: Flattened, layer: u32, request: &'a Request, mover: &Mover<'_, '_>) -> Self {
-        Self::with(others, layer, mover, Box::new(|member| bytes_as_asked(member, request)))
+    pub(super) fn new(others: Flattened, layer: u32, root: Option<&'a Root>, mover: &Mover<'_, '_>) -> Self {
+        Self::with(others, layer, mover, Box::new(move |member| bytes_as_asked(member, root)))
     }
 
     fn with(others: Flattened, layer: u32, mover: &Mover<'_, '_>, bytes_of: BytesOf<'a>) -> Self {
@@ -220,15 +220,13 @@ impl Forecast for TarForecast<'_> {
     }
 }
 
-/// What a member of a layer takes once the request's choices are applied to it; `None` where they leave it out.
-fn bytes_as_asked(member: &Member<'_>, request: &Request) -> Option<u64> {
-    if !request.format.is_for_singularity() {
-        return Some(member_bytes(member));
-    }
+/// What a member of a layer takes once the choices for the root are applied to it; `None` where they leave it out.
+fn bytes_as_asked(member: &Member<'_>, root: Option<&Root>) -> Option<u64> {
+    let Some(root) = root else { return Some(member_bytes(member)) };
     let is_device = matches!(member.kind, MemberKind::CharDevice(..) | MemberKind::BlockDevice(..));
     let mut metadata = member.metadata.clone();
-    policy::foresee(&mut metadata, request);
-    (!is_device || request.keep_devices).then(|| member_bytes(&Member { metadata: &metadata, ..*member }))
+    policy::foresee(&mut metadata, root);
+    (!is_device || root.keep_devices).then(|| member_bytes(&Member { metadata: &metadata, ..*member }))
 }
 
 /// What a member takes, header, contents and padding.

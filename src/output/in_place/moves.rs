@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use super::forecast::member_bytes;
-use super::policy;
-use super::rootfs::{FileSink, Sink as _, for_each_member};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::{Monitor, Reclaimer};
 use crate::layers::{Contents, Flattened};
+use crate::output::policy;
+use crate::output::sink::{FileSink, Sink as _};
+use crate::output::tarball::for_each_member;
 use crate::tar::padding;
 use crate::tree::{Content, FileData, InodeId, Kind, Location, Tree};
 
@@ -31,7 +32,7 @@ type Moved = BTreeMap<u64, u64>;
 
 /// Moves contents of other layers from the spool to their places, on a thread of its own: the layer that is decoded
 /// meanwhile does not keep all cores busy.
-pub(super) struct Mover<'scope, 'env> {
+pub(in crate::output) struct Mover<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     monitor: &'env Monitor,
     thread: Mutex<Option<ScopedJoinHandle<'scope, Moved>>>,
@@ -39,7 +40,7 @@ pub(super) struct Mover<'scope, 'env> {
 
 impl<'scope, 'env> Mover<'scope, 'env> {
     /// Has nothing to do yet.
-    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, monitor: &'env Monitor) -> Self {
+    pub(in crate::output) fn new(scope: &'scope Scope<'scope, 'env>, monitor: &'env Monitor) -> Self {
         Mover { scope, monitor, thread: Mutex::default() }
     }
 
@@ -53,7 +54,7 @@ impl<'scope, 'env> Mover<'scope, 'env> {
     }
 
     /// Waits until all is moved, and has the tree say where it lies now.
-    pub(super) fn finish(&self, flattened: &mut Flattened) -> Result<()> {
+    pub(in crate::output) fn finish(&self, flattened: &mut Flattened) -> Result<()> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
         let moved = thread.join().map_err(|_| Error::new(ErrorKind::Bug, "a thread panicked"))?;
@@ -103,7 +104,12 @@ impl Move {
 
 /// Moves what was foreseen to lie where it does not belong to `spool_end`, behind the spool, before anything is written over
 /// it. What stays is where the tar wants it: how many bytes that are.
-pub(super) fn settle(tree: &mut Tree, contents: &Contents, spool_end: u64, monitor: &Monitor) -> Result<u64> {
+pub(in crate::output) fn settle(
+    tree: &mut Tree,
+    contents: &Contents,
+    spool_end: u64,
+    monitor: &Monitor,
+) -> Result<u64> {
     let (mut position, mut in_place) = (0, 0);
     let mut misplaced: Vec<(InodeId, Location, u64)> = Vec::new();
     for_each_member(tree, |visit, member, data| {

@@ -1,0 +1,564 @@
+//! `convert SOURCE --to FORMAT`: every choice made, once, before anything is opened; then done.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use super::additional_files;
+use crate::cli::environment::Environment;
+use crate::cli::options::{
+    Attributes, Checks, Choice, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere, open_options,
+    selection, source, tmpdir,
+};
+use crate::cli::printer::{self, Bytes, Grouped, Voice};
+use crate::cli::registry::{self, RegistryOptions};
+use crate::cli::report::{Done, ImageRecord, OutputRecord, Recorder, SourceRecord};
+use crate::cli::session::Session;
+use crate::cli::signals::Quit;
+use crate::cli::values::{bind_targets, entry_paths, expected, jobs, label, mode, parsed, source_date_epoch, usage};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::image::Image;
+use crate::io::Monitor;
+use crate::model::{Digest, Note, Quoted};
+use crate::output::{AdditionalFiles, Destination, IfExists, Outcome, Target, WriteOptions, XattrPolicy};
+use crate::source::{self as sources, InputHash, OpenOptions, Selection, Spec};
+
+/// `convert SOURCE --to FORMAT`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Convert {
+    /// Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+    #[arg(required = true, value_hint = clap::ValueHint::AnyPath)]
+    pub(in crate::cli) source: Option<OsString>,
+    /// What to write
+    ///
+    /// sif: a SIF file, which Singularity and Apptainer run.
+    /// sif-rootfs: one flattened tar with all that Singularity expects inside.
+    /// rootfs: one flattened tar, the image's files and nothing else.
+    /// oci: an OCI layout directory; the image is added where there is one.
+    /// oci-archive: the same as one tar.
+    /// docker-archive: a tar that docker load takes.
+    /// additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
+    #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), verbatim_doc_comment)]
+    pub(in crate::cli) to: Option<String>,
+    /// Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) output: Option<OsString>,
+
+    #[command(flatten)]
+    pub(in crate::cli) choice: Choice,
+    #[command(flatten)]
+    pub(in crate::cli) registry: RegistryOptions,
+    #[command(flatten)]
+    pub(in crate::cli) output_options: OutputOptions,
+    #[command(flatten)]
+    pub(in crate::cli) checks: Checks,
+    #[command(flatten)]
+    pub(in crate::cli) root: RootOptions,
+    #[command(flatten)]
+    pub(in crate::cli) image: ImageOptions,
+    #[command(flatten)]
+    pub(in crate::cli) feedback: Feedback,
+}
+
+fn formats() -> PossibleValuesParser {
+    let names = Target::all().into_iter().map(|target| target.name());
+    PossibleValuesParser::new(names.chain([AdditionalFiles::NAME]))
+}
+
+/// Converts, and says how it went.
+pub(in crate::cli) fn run(
+    arguments: &Convert,
+    given: &Given,
+    note: Option<Note>,
+    words: &[OsString],
+    environment: &Environment,
+    quit: Quit,
+) -> u8 {
+    let report = arguments.checks.report.as_deref();
+    Session::record((&arguments.feedback, report), words, environment, quit, |session| {
+        let (voice, recorder) = (session.voice, &session.recorder);
+        let spelling = arguments.source.as_deref().unwrap_or_default();
+        recorder.record(|report| {
+            report.source = Some(SourceRecord::of(spelling, None));
+            report.notes.extend(note);
+        });
+        if additional_files::is_asked(arguments) {
+            let packing = additional_files::resolve(arguments, given, environment)?;
+            return session.supervise(|monitor| additional_files::attempt(&packing, voice, recorder, monitor));
+        }
+        let job = Job::resolve(arguments, given, environment)?;
+        recorder.record(|report| report.source = Some(SourceRecord::of(spelling, job.source.path())));
+        session.supervise(|monitor| attempt(&job, voice, recorder, monitor))
+    })
+}
+
+/// One conversion, ready to run.
+#[derive(Debug)]
+pub(in crate::cli) struct Job {
+    /// Where the image comes from.
+    source: Spec,
+    /// How it is opened.
+    open: OpenOptions,
+    /// Which image of it.
+    selection: Selection,
+    /// What is written.
+    target: Target,
+    /// Where to.
+    destination: Destination,
+    /// How.
+    options: WriteOptions,
+    /// What its manifest, index or config must hash to.
+    expect_digest: Option<Digest>,
+}
+
+impl Job {
+    /// Resolves text.
+    pub(in crate::cli) fn resolve(arguments: &Convert, given: &Given, environment: &Environment) -> Result<Job> {
+        let spec = source(arguments.source.as_deref().unwrap_or_default(), environment)?;
+        let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
+        let name = target.name();
+        given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
+        registry::expect_registry(given, &spec)?;
+        let destination = match arguments.output.as_deref() {
+            Some(output) => given_destination(output)?,
+            None => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
+        };
+        refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
+        let hash = match expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())? {
+            Some(expected) => InputHash::Expected(expected),
+            None if arguments.checks.report.is_some() => InputHash::Wanted,
+            None => InputHash::Unneeded,
+        };
+        Ok(Job {
+            open: OpenOptions {
+                hash,
+                registry: registry::settings(&arguments.registry, &spec, environment)?,
+                ..open_options(&arguments.choice, true, environment)?
+            },
+            selection: selection(&arguments.choice)?,
+            options: write_options(arguments, environment)?,
+            expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
+            source: spec,
+            target,
+            destination,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Job {
+    /// Refuses what can be refused without a look at anything.
+    pub(in crate::cli) fn check(&self) -> Result<()> {
+        self.target.check(&self.destination, &self.options)
+    }
+}
+
+/// Puts the option `id` to where it belongs in `target`; whether it has an effect there. Options that are not listed have
+/// one on every conversion of an image.
+fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
+    let (output, image, root) = (&arguments.output_options, &arguments.image, &arguments.root);
+    Ok(match id {
+        "compression" => set(target.compression_mut(), parsed("--compression", output.compression.as_deref())?),
+        "block_size" => set(target.block_size_mut(), output.block_size),
+        "arch" => set(target.architecture_mut(), root.arch.clone()),
+        "reference" => set(target.root_mut().map(|it| &mut it.reference), root.reference.clone()),
+        "xattrs" => set(target.root_mut().map(|it| &mut it.xattrs), xattrs(root.xattrs)),
+        "all_root" => set(target.root_mut().map(|it| &mut it.all_root), root.all_root),
+        "fix_perms" => set(target.root_mut().map(|it| &mut it.fix_perms), root.fix_perms),
+        "keep_devices" => set(target.root_mut().map(|it| &mut it.keep_devices), root.keep_devices),
+        "workdir" => set(target.root_mut().map(|it| &mut it.workdir), root.workdir),
+        "mkdir" => set(target.root_mut().map(|it| &mut it.mkdir), entry_paths("--mkdir", &root.mkdir)?),
+        "mkfile" => set(target.root_mut().map(|it| &mut it.mkfile), entry_paths("--mkfile", &root.mkfile)?),
+        "medperf_config" => {
+            let targets = root.medperf_config.as_deref().map(bind_targets).transpose()?.unwrap_or_default();
+            set(target.root_mut().map(|it| &mut it.bind_targets), targets)
+        }
+        "label" => {
+            let labels = root.label.iter().map(|text| label(text)).collect::<Result<_>>()?;
+            set(target.root_mut().map(|it| &mut it.labels), labels)
+        }
+        "flatten" => set(target.image_mut().map(|it| &mut it.flatten), image.flatten),
+        "tag" => {
+            let tags = image.tag.iter().map(|text| target.image_name(text).doing(|| "option --tag"));
+            let tags = tags.collect::<Result<_>>();
+            target.image_mut().map(|it| tags.map(|tags| it.tags = tags)).transpose()?.is_some()
+        }
+        _ => true,
+    })
+}
+
+/// Which target takes the option `id`, as the end of a hint.
+fn instead(id: &str, arguments: &Convert) -> String {
+    let takes = |target: &mut Target| apply(id, target, arguments).is_ok_and(|has_effect| has_effect);
+    let other = Target::all().into_iter().find_map(|mut target| takes(&mut target).then(|| target.name()));
+    other.map_or_else(String::new, |name| format!(", or convert --to {name}"))
+}
+
+fn set<T>(place: Option<&mut T>, value: T) -> bool {
+    place.map(|place| *place = value).is_some()
+}
+
+fn xattrs(asked: Option<Attributes>) -> XattrPolicy {
+    match asked {
+        None | Some(Attributes::None) => XattrPolicy::None,
+        Some(Attributes::Capabilities) => XattrPolicy::Capabilities,
+        Some(Attributes::All) => XattrPolicy::All,
+    }
+}
+
+/// What is the same for all that can be written.
+pub(in crate::cli) fn write_options(arguments: &Convert, environment: &Environment) -> Result<WriteOptions> {
+    let output = &arguments.output_options;
+    let mut options =
+        WriteOptions::default().jobs(jobs(output, environment)?).tmpdir(tmpdir(&arguments.choice, environment));
+    options.if_exists = match output.if_exists {
+        _ if output.force => Some(IfExists::Replace),
+        None => None,
+        Some(WhenThere::Fail) => Some(IfExists::Fail),
+        Some(WhenThere::Replace) => Some(IfExists::Replace),
+        Some(WhenThere::Reuse) => Some(IfExists::Reuse),
+        Some(WhenThere::Update) => Some(IfExists::Update),
+    };
+    options.mode = mode(output.mode.as_deref())?;
+    options.sha256 = arguments.checks.report.is_some();
+    options.source_date_epoch = source_date_epoch(environment)?;
+    Ok(options)
+}
+
+pub(in crate::cli) fn given_destination(output: &OsStr) -> Result<Destination> {
+    if output.is_empty() {
+        return Err(usage("option --output: the name is empty", "name a file, or \"-\" for standard output"));
+    }
+    Ok(if output == "-" { Destination::Stdout } else { Destination::Path(output.into()) })
+}
+
+fn no_default_name(spec: &Spec) -> Error {
+    usage(format!("{spec} gives the output no name"), "name the output with -o FILE, or \"-o -\" for standard output")
+}
+
+/// An output must not be the input, and two outputs must not be one. A layout may get one image more made of its own, but
+/// only where it is `named` as output.
+fn refuse_clashes(spec: &Spec, destination: &Destination, named: bool, checks: &Checks) -> Result<()> {
+    let output = match destination {
+        Destination::Stdout => None,
+        Destination::Path(path) => Some(path.as_path()),
+    };
+    if let (Some(source), Some(output)) = (spec.path(), output)
+        && (same_file(source, output) || !named && same_place(source, output))
+    {
+        let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
+        return Err(usage(error, "name another output with -o"));
+    }
+    refuse_one_place(checks.report.as_deref(), destination)
+}
+
+/// Two outputs must not be one.
+pub(in crate::cli) fn refuse_one_place(report: Option<&OsStr>, destination: &Destination) -> Result<()> {
+    let output = match destination {
+        Destination::Stdout => None,
+        Destination::Path(path) => Some(path.as_path()),
+    };
+    let clash = match (report, output) {
+        (Some(report), None) => report == "-",
+        (Some(report), Some(output)) => report != "-" && (report == output || same_file(Path::new(report), output)),
+        (None, _) => false,
+    };
+    if clash {
+        Err(usage("the report and the output go to the same place", "name another file with --report"))
+    } else {
+        Ok(())
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one.is_file() && same_place(one, other)
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// Converts, records, prints. Whatever can be refused is refused before the source is opened.
+pub(in crate::cli) fn attempt(job: &Job, voice: Voice, recorder: &Recorder, monitor: &Monitor) -> Result<()> {
+    let prepared = job.target.prepare(&job.destination, &job.options)?;
+    let open = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..job.open.clone() };
+    let source = sources::open(&job.source, &open, monitor)?;
+    recorder.with_source(|record| record.kind = Some(source.kind().to_string()));
+    let written = source.select(&job.selection).and_then(|image| {
+        let reference = job.target.clone().root_mut().and_then(|root| root.reference.clone());
+        recorder.record(|report| {
+            report.image = Some(ImageRecord::of(&image, reference.as_deref()));
+            report.notes.extend(image.warnings.iter().map(|text| Note::new("image", text, 1)));
+        });
+        check_digest(job.expect_digest, &image)?;
+        describe(&image, voice);
+        let outcome = prepared.write(&image, monitor);
+        let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
+        recorder.record(|report| report.notes.extend(late.map(|text| Note::new("image", text, 1))));
+        outcome
+    });
+    let hashed = source.sha256();
+    if let Ok(Some((sha256, size))) = &hashed {
+        recorder.with_source(|record| (record.sha256, record.size) = (Some(sha256.hex()), Some(*size)));
+    }
+    let outcome = written?;
+    hashed?;
+    recorder.record(|report| {
+        if let Some(image) = &mut report.image {
+            image.diff_ids = outcome.diff_ids.iter().map(|id| Some(id.to_string())).collect();
+        }
+        report.output = Some(OutputRecord::of(job.target.name(), &job.destination, &outcome));
+        report.notes.extend(outcome.notes.iter().cloned());
+    });
+    summarise(job, &outcome, voice, recorder);
+    Ok(())
+}
+
+fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
+    let found = [image.index_digest, image.manifest_digest, Some(image.id())];
+    match expected {
+        Some(expected) if !found.contains(&Some(expected)) => {
+            let names = ["index", "manifest", "config"];
+            let found: Vec<String> =
+                names.iter().zip(found).filter_map(|(name, digest)| Some(format!("{name} {}", digest?))).collect();
+            Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("the image is not the expected one: expected {expected}, got {}", found.join(", ")),
+            )
+            .hint("fetch the image again, or correct --expect-digest"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(image: &Image, voice: Voice) {
+    let names: Vec<String> = image.names.iter().map(|name| Quoted(name.as_bytes()).to_string()).collect();
+    let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
+    voice.detail(&format!(
+        "image {}{names}: {}, {} layers",
+        image.id(),
+        image.platform(),
+        Grouped(image.layers.len() as u64)
+    ));
+}
+
+fn summarise(job: &Job, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
+    let seconds = recorder.seconds();
+    if voice.json {
+        let output = &OutputRecord::of(job.target.name(), &job.destination, outcome);
+        return printer::event(&Done { event: "done", output, seconds });
+    }
+    let place = match &job.destination {
+        Destination::Stdout => "standard output".to_string(),
+        Destination::Path(path) => Quoted(path.as_os_str().as_bytes()).to_string(),
+    };
+    let (size, entries) = (Bytes(outcome.size), Grouped(outcome.entries));
+    voice.summary(&format!("wrote {place}: {size}, {entries} entries, {seconds:.1} s"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::args::{Parsed, parse};
+    use crate::cli::options::{ProgressMode, voice};
+    use crate::io::Compression;
+    use crate::model::EntryPath;
+    use crate::output::{ImageName, ImageOptions, Root};
+
+    fn resolve_in(line: &str, environment: &Environment) -> Result<Job> {
+        let words: Vec<OsString> = std::iter::once("convert").chain(line.split(' ')).map(OsString::from).collect();
+        match parse(&words)? {
+            (Parsed::Convert(convert), given) => Job::resolve(&convert, &given, environment),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn resolve(line: &str) -> Result<Job> {
+        resolve_in(line, &Environment::bare())
+    }
+
+    fn with(name: &'static str, value: &str) -> Environment {
+        let mut environment = Environment::bare();
+        environment.variables.insert(name, value.into());
+        environment
+    }
+
+    fn root(job: &Job) -> Root {
+        job.target.clone().root_mut().cloned().unwrap()
+    }
+
+    fn image(job: &Job) -> ImageOptions {
+        job.target.clone().image_mut().cloned().unwrap()
+    }
+
+    #[test]
+    fn the_plain_call_has_every_choice_made() {
+        let job = resolve("dir/x.tar --to sif-rootfs").unwrap();
+        assert_eq!(job.source, Spec::Path("dir/x.tar".into()));
+        assert!(job.selection.image.is_none() && job.selection.platform.is_none());
+        assert_eq!(job.destination, Destination::Path("x.sif-rootfs.tar".into()));
+        let options = &job.options;
+        assert_eq!((options.if_exists, options.mode, options.jobs.get()), (None, None, 4));
+        assert_eq!((options.tmpdir.as_path(), options.source_date_epoch), (Path::new("/tmp"), None));
+        assert_eq!(format!("{:?}", root(&job)), format!("{:?}", Root::default()));
+    }
+
+    #[test]
+    fn options_arrive() {
+        let hex = "AB".repeat(32);
+        let job = resolve(&format!(
+            "x.tar --to sif-rootfs -o y -f --mode 600 -j 2 --compression zstd:3 --tmpdir t --xattrs all --all-root \
+             --fix-perms --keep-devices --workdir --mkdir /a/b --mkdir c --mkfile /f --label a=b=c --label d= \
+             --reference host/x:1 --image app:1 --platform linux/x86_64 --expect-digest sha256:{hex} --expect-sha256 {hex}"
+        ))
+        .unwrap();
+        let options = &job.options;
+        assert_eq!(job.destination, Destination::Path("y".into()));
+        assert_eq!((options.if_exists, options.mode, options.jobs.get()), (Some(IfExists::Replace), Some(0o600), 2));
+        assert_eq!(job.target.clone().compression_mut(), Some(&mut Some(Compression::zstd(3))));
+        assert_eq!((&options.tmpdir, &job.open.tmpdir), (&"t".into(), &"t".into()));
+        let root = root(&job);
+        assert!(root.all_root && root.fix_perms && root.keep_devices && root.workdir);
+        assert_eq!(root.mkdir.iter().map(EntryPath::as_bytes).collect::<Vec<_>>(), [&b"a/b"[..], b"c"]);
+        assert_eq!(root.mkfile[0].as_bytes(), b"f");
+        assert_eq!(root.labels, [("a".into(), "b=c".into()), ("d".into(), String::new())]);
+        assert_eq!((root.xattrs, root.reference.as_deref()), (XattrPolicy::All, Some("host/x:1")));
+        assert_eq!(job.selection.image.as_deref(), Some("app:1"));
+        assert_eq!(job.selection.platform.as_ref().unwrap().to_string(), "linux/amd64");
+        assert_eq!(job.expect_digest.unwrap().hex(), hex.to_lowercase());
+        assert_eq!(job.open.hash, InputHash::Expected(job.expect_digest.unwrap()));
+    }
+
+    #[test]
+    fn nonsense_is_wrong_use_with_a_remedy() {
+        for (line, message) in [
+            ("- --to rootfs", "gives the output no name"),
+            ("x.tar --to rootfs --workdir", "option --workdir has no effect on rootfs"),
+            ("x.tar --to rootfs --label a=b", "option --label has no effect on rootfs"),
+            ("x.tar --to rootfs --xattrs none", "option --xattrs has no effect on rootfs"),
+            ("x.tar --to rootfs -j 0", "\"0\" is not a number of threads"),
+            ("x.tar --to rootfs --mode 1777", "\"1777\" is not a file mode"),
+            ("x.tar --to rootfs --mode +7", "\"+7\" is not a file mode"),
+            ("x.tar --to rootfs --mode 8", "\"8\" is not a file mode"),
+            ("x.tar --to rootfs --compression lz4", "option --compression: \"lz4\" is not a compression"),
+            ("x.tar --to rootfs --compression gzip:13", "\"gzip:13\" is not a compression"),
+            ("x.tar --to rootfs --platform amd64", "option --platform: \"amd64\" is not a platform"),
+            ("x.tar --to rootfs --expect-digest sha512:00", "is not a SHA-256"),
+            ("x.tar --to rootfs --expect-sha256 12", "is not a SHA-256"),
+            ("x.tar --to rootfs --if-exists reuse", "rootfs output cannot be reused"),
+            ("x.tar --to oci --if-exists reuse", "oci output cannot be reused"),
+            ("x.tar --to oci --force", "an OCI layout is never replaced"),
+            ("x.tar --to oci --if-exists replace", "an OCI layout is never replaced"),
+            ("x.tar --to oci --mode 600", "an OCI layout has no mode of its own"),
+            ("x.tar --to oci --workdir", "option --workdir has no effect on oci"),
+            ("x.tar --to oci-archive --reference x", "option --reference has no effect on oci-archive"),
+            ("x.tar --to docker-archive --block-size 4096", "option --block-size has no effect on docker-archive"),
+            ("x.tar --to sif --flatten", "option --flatten has no effect on sif"),
+            ("x.tar --to rootfs --tag x:1", "option --tag has no effect on rootfs"),
+            ("x.tar --to docker-archive --tag X:1", "option --tag: \"X:1\" is no name for an image"),
+            ("x.tar --to oci --tag .x", "option --tag: \".x\" is no name for an image"),
+            ("x.tar --to rootfs -o - --report -", "the same place"),
+            ("x.tar --to rootfs -o r --report r", "the same place"),
+            ("x.tar --to sif-rootfs --mkdir /a/..", "this is the root itself"),
+            ("x.tar --to sif-rootfs --label =v", "is not a label"),
+            ("x.tar --to sif-rootfs --label v", "is not a label"),
+        ] {
+            let job = resolve(line);
+            let error = job.and_then(|job| job.target.check(&job.destination, &job.options)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{line}: {error}");
+            assert!(error.to_string().contains(message), "{line}: {error}");
+            assert!(error.remedy().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn images_have_names_and_layouts_grow() {
+        let oci = resolve("x.tar --to oci --flatten --tag v1 --tag a/b:2").unwrap();
+        assert_eq!((oci.options.if_exists, image(&oci).flatten), (None, true));
+        let full = |text: &str| ImageName::Full(text.parse().unwrap());
+        assert_eq!(image(&oci).tags, [ImageName::Tag("v1".into()), full("a/b:2")]);
+        let docker = resolve("x.tar --to docker-archive --tag v1 --force").unwrap();
+        assert_eq!((image(&docker).tags, docker.options.if_exists), (vec![full("v1:latest")], Some(IfExists::Replace)));
+    }
+
+    #[test]
+    fn a_layout_gets_nothing_of_its_own_by_accident() {
+        let place = tempfile::tempdir().unwrap();
+        let source = place.path().join("x.oci");
+        std::fs::create_dir(&source).unwrap();
+        let (source, output) = (source.as_os_str(), Destination::Path(source.clone()));
+        let spec = Spec::parse(source).unwrap();
+        assert!(refuse_clashes(&spec, &output, true, &Checks::default()).is_ok());
+        let error = refuse_clashes(&spec, &output, false, &Checks::default()).unwrap_err();
+        assert!(error.to_string().ends_with("is the source"), "{error}");
+    }
+
+    #[test]
+    fn the_output_is_never_the_source() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let error = resolve(&format!("{path} --to rootfs -f -o {path}")).map(|_| ()).unwrap_err();
+        assert!(error.to_string().ends_with("is the source"), "{error}");
+    }
+
+    #[test]
+    fn a_terminal_is_no_source() {
+        let mut environment = Environment::bare();
+        environment.stdin_is_terminal = true;
+        let refused = resolve_in("- --to rootfs -o x", &environment).map(|_| ()).unwrap_err();
+        assert_eq!(refused.to_string(), "standard input is a terminal");
+        assert_eq!(resolve("- --to rootfs -o -").unwrap().destination, Destination::Stdout);
+    }
+
+    #[test]
+    fn source_date_epoch_is_whole_seconds() {
+        let epoch = |value: &str| resolve_in("x.tar --to rootfs", &with("SOURCE_DATE_EPOCH", value));
+        assert_eq!(epoch("1700000000").unwrap().options.source_date_epoch, Some(1_700_000_000));
+        for bad in ["", "-1", "1.5", "now", "+1", "99999999999999999999"] {
+            assert_eq!(epoch(bad).map(|_| ()).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn tmpdir_is_looked_up_in_order() {
+        let mut environment = with("TMPDIR", "/third");
+        let found = |environment: &Environment| tmpdir(&Choice::default(), environment);
+        assert_eq!(found(&environment), Path::new("/third"));
+        environment.variables.insert("SINGULARITY_TMPDIR", "/second".into());
+        assert_eq!(found(&environment), Path::new("/second"));
+        environment.variables.insert("APPTAINER_TMPDIR", "/first".into());
+        assert_eq!(found(&environment), Path::new("/first"));
+        environment.variables.insert("APPTAINER_TMPDIR", "".into());
+        assert_eq!(found(&environment), Path::new("/second"));
+        let choice = Choice { tmpdir: Some("/zeroth".into()), ..Choice::default() };
+        assert_eq!(tmpdir(&choice, &environment), Path::new("/zeroth"));
+    }
+
+    #[test]
+    fn progress_follows_option_then_environment_then_terminal() {
+        let mode = |feedback: Feedback, environment: &Environment| voice(&feedback, environment).map(|(_, mode)| mode);
+        let mut terminal = Environment::bare();
+        terminal.stderr_is_terminal = true;
+        assert_eq!(mode(Feedback::default(), &Environment::bare()).unwrap(), ProgressMode::Plain);
+        assert_eq!(mode(Feedback::default(), &terminal).unwrap(), ProgressMode::Bar);
+        terminal.variables.insert("TERM", "dumb".into());
+        assert_eq!(mode(Feedback::default(), &terminal).unwrap(), ProgressMode::Plain);
+        let json = with("CONVERT_PROGRESS", "json");
+        assert_eq!(mode(Feedback::default(), &json).unwrap(), ProgressMode::Json);
+        let plain = Feedback { progress: Some(ProgressMode::Plain), ..Feedback::default() };
+        assert_eq!(mode(plain, &json).unwrap(), ProgressMode::Plain);
+        let quiet = Feedback { quiet: true, ..Feedback::default() };
+        assert_eq!(mode(quiet, &json).unwrap(), ProgressMode::None);
+        let wrong = mode(Feedback::default(), &with("CONVERT_PROGRESS", "loud")).unwrap_err();
+        assert_eq!(wrong.kind(), ErrorKind::Usage);
+    }
+}

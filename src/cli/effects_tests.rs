@@ -1,0 +1,113 @@
+//! Every option of every command, for everything that can be written: it arrives in what will be done, or it is refused.
+
+use std::ffi::OsString;
+
+use clap::Command;
+
+use super::args::{self, Parsed};
+use super::commands::additional_files;
+use super::commands::convert::Job;
+use super::environment::Environment;
+use super::options::voice;
+use crate::error::{Error, ErrorKind, Result};
+use crate::output::{AdditionalFiles, Target};
+
+/// A value for each option that takes one: never its usual one.
+fn value(id: &str) -> Option<&'static str> {
+    Some(match id {
+        "image" => "app:1",
+        "platform" => "linux/s390x",
+        "tmpdir" | "cache" => "elsewhere",
+        "insecure" => "h.example",
+        "mirror" => "docker.io=m.example",
+        "retries" => "7",
+        "timeout" => "9",
+        "compression" => "gzip:3",
+        "block_size" => "8192",
+        "if_exists" => "replace",
+        "mode" => "640",
+        "jobs" => "3",
+        "expect_digest" | "expect_sha256" => "ABababababababababababababababababababababababababababababababab",
+        "report" => "r.json",
+        "xattrs" => "all",
+        "mkdir" | "mkfile" => "/made",
+        "medperf_config" => "fixtures/container_config.yaml",
+        "label" => "k=v",
+        "arch" => "arm64",
+        "reference" => "a/b:1",
+        "tag" => "t:1",
+        "progress" => "json",
+        "to" | "output" => return None,
+        _ => "",
+    })
+}
+
+/// What a line of words will do, in full.
+fn meaning(words: &[String]) -> Result<String> {
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    let environment = Environment::bare();
+    let (Parsed::Convert(convert), given) = args::parse(&words)? else { panic!("{words:?}") };
+    let (voice, mode) = voice(&convert.feedback, &environment)?;
+    let report = &convert.checks.report;
+    if additional_files::is_asked(&convert) {
+        let packing = additional_files::resolve(&convert, &given, &environment)?;
+        return Ok(format!("{packing:?} {voice:?} {mode:?} {report:?}"));
+    }
+    let job = Job::resolve(&convert, &given, &environment)?;
+    job.check()?;
+    Ok(format!("{job:?} {voice:?} {mode:?} {report:?}"))
+}
+
+/// The options of `command` that do something else than ending at once.
+fn options(command: &Command) -> Vec<(String, String)> {
+    let options = command.get_arguments().filter(|each| !each.is_positional());
+    let named = options.filter_map(|each| Some((each.get_id().to_string(), each.get_long()?.to_string())));
+    named.filter(|(id, _)| !["help", "version", "to", "output"].contains(&id.as_str())).collect()
+}
+
+fn is_refusal(error: &Error) -> bool {
+    let text = error.to_string();
+    let says = ["has no effect on", "cannot be reused", "is never replaced", "has no mode", "is not one file"];
+    error.kind() == ErrorKind::Usage && error.remedy().is_some() && says.iter().any(|said| text.contains(said))
+}
+
+#[test]
+fn every_option_has_an_effect_on_every_target_or_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("container_config.yaml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let names = Target::all().iter().map(Target::name).chain([AdditionalFiles::NAME]).collect::<Vec<_>>();
+    let (mut effects, mut refusals) = (0, 0);
+    for source in ["x.tar", "docker://h.example/x:1"] {
+        for target in &names {
+            let folder = directory.path().display().to_string();
+            let source = if *target == AdditionalFiles::NAME { &folder } else { source };
+            let plain: Vec<String> = ["sif-convert", source, "--to", target].map(str::to_string).into();
+            let usual = meaning(&plain).unwrap();
+            for (id, long) in options(&args::command()) {
+                let mut line = plain.clone();
+                line.push(format!("--{long}"));
+                match value(&id) {
+                    Some("") => {}
+                    Some(_) if id == "medperf_config" => line.push(config.display().to_string()),
+                    Some(value) => line.push(value.to_string()),
+                    None => panic!("a value for --{long} is missing here"),
+                }
+                match meaning(&line) {
+                    Ok(changed) => {
+                        assert!(changed != usual, "{line:?} does what it does without --{long}");
+                        effects += 1;
+                    }
+                    Err(error) => {
+                        assert!(is_refusal(&error), "{line:?}: {error}");
+                        refusals += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(effects > 100 && refusals > 50, "{effects} effects, {refusals} refusals");
+}
+
+/// A configuration that binds to one directory.
+const CONFIG: &str = "tasks:\n  run:\n    input_volumes:\n      data: { mount_path: /data, type: directory }\n";

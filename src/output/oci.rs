@@ -1,0 +1,100 @@
+use super::package::{Layout, Packing, pack};
+use super::place::Place;
+use super::prepared::Task;
+use super::{Destination, Format, IfExists, ImageName, ImageOptions, Outcome};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::io::{Compression, Levels, Monitor, is_stream};
+
+/// An OCI image layout directory, new or with other images in it already.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Oci {
+    /// How layers are compressed that are not compressed yet; `None` leaves them as they are.
+    pub compression: Option<Compression>,
+    /// What becomes of its layers, and what it is called.
+    pub image: ImageOptions,
+}
+
+impl Oci {
+    /// Layers as they are, names as in the source.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses the compression.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Makes one layer of all.
+    #[must_use]
+    pub fn flatten(mut self) -> Self {
+        self.image.flatten = true;
+        self
+    }
+
+    /// Calls the image `name`, besides other names that are given.
+    #[must_use]
+    pub fn tag(mut self, name: ImageName) -> Self {
+        self.image.tags.push(name);
+        self
+    }
+}
+
+impl Format for Oci {
+    fn name(&self) -> &'static str {
+        "oci"
+    }
+
+    fn about(&self) -> &'static str {
+        "an OCI layout directory; the image is added where there is one"
+    }
+
+    fn suffix(&self) -> String {
+        ".oci".to_string()
+    }
+
+    fn compression(&mut self) -> Option<&mut Option<Compression>> {
+        Some(&mut self.compression)
+    }
+
+    fn image(&mut self) -> Option<&mut ImageOptions> {
+        Some(&mut self.image)
+    }
+
+    fn check(&self, task: &Task) -> Result<()> {
+        Levels::LAYER.settle(self.compression)?;
+        let usage = |message, hint| Err(Error::new(ErrorKind::Usage, message).hint(hint));
+        if let Some(IfExists::Replace) = task.options.if_exists {
+            return usage(
+                "an OCI layout is never replaced",
+                "leave that out: the image is added, and its tag moves to it",
+            );
+        }
+        if task.options.mode.is_some() {
+            return usage("an OCI layout has no mode of its own", "leave the mode out: the umask says who may read");
+        }
+        Ok(())
+    }
+
+    fn open(&self, task: &Task) -> Result<Place> {
+        match &task.destination {
+            Destination::Path(path) if !is_stream(path) => Layout::open(path, task).map(Place::Layout),
+            _ => Err(Error::new(ErrorKind::Usage, "an OCI layout is a directory")
+                .hint("name it with -o, or convert --to oci-archive, which is the same in one tar")),
+        }
+    }
+
+    fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        let compression = Levels::LAYER.settle(self.compression)?;
+        let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+        let packed = pack(image, &packing, &place, task, monitor)?;
+        match place {
+            Place::Layout(layout) => packed.write_layout(layout, image, monitor),
+            _ => Err(Error::new(ErrorKind::Bug, "an OCI layout was opened as a file")),
+        }
+    }
+}

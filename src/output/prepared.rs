@@ -1,0 +1,169 @@
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::options::{Destination, IfExists, Outcome, WriteOptions};
+use super::place::Place;
+use super::{Format, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::io::{Compression, Levels, Monitor};
+use crate::model::{Note, Timestamp};
+
+/// One output, with every choice made.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub(super) destination: Destination,
+    /// Permission bits.
+    pub(super) mode: u32,
+    pub(super) options: WriteOptions,
+}
+
+impl Task {
+    /// Refuses options that `format` does not take.
+    pub(super) fn new(format: &dyn Format, destination: &Destination, options: &WriteOptions) -> Result<Self> {
+        let task = Task::unchecked(format.mode(), destination, options);
+        format.check(&task)?;
+        if matches!(options.if_exists, Some(IfExists::Reuse | IfExists::Update)) && !format.is_reusable() {
+            let message = format!("{} output cannot be reused: it does not record its source", format.name());
+            return Err(Error::new(ErrorKind::Usage, message).hint("replace it, or write a SIF"));
+        }
+        Ok(task)
+    }
+
+    /// With `usual` permission bits, less the umask, unless others are asked for.
+    pub(super) fn unchecked(usual: u32, destination: &Destination, options: &WriteOptions) -> Self {
+        let mode = options.mode.unwrap_or_else(|| usual & !crate::io::umask());
+        Task { destination: destination.clone(), mode, options: options.clone() }
+    }
+
+    /// Whether an output that exists when the new one is complete gives way.
+    pub(super) fn replaces(&self) -> bool {
+        matches!(self.options.if_exists, Some(IfExists::Replace | IfExists::Update))
+    }
+
+    /// How a file is compressed as a whole: as asked, else as its name says.
+    pub(super) fn whole(&self, asked: Option<Compression>, levels: &Levels) -> Result<Compression> {
+        levels.settle(Some(asked.unwrap_or_else(|| self.compression_by_name())))
+    }
+
+    pub(super) fn compression_by_name(&self) -> Compression {
+        match &self.destination {
+            Destination::Path(path) => Compression::of_extension(path.extension().and_then(OsStr::to_str)),
+            Destination::Stdout => Compression::NONE,
+        }
+    }
+
+    /// The time of everything that is made rather than read.
+    pub(super) fn made_at(&self, image: &Image) -> Timestamp {
+        let epoch = self.options.source_date_epoch.map(Timestamp::from_seconds);
+        epoch.or_else(|| image.config.created()).unwrap_or_default()
+    }
+
+    /// Where an output lies that is to be used again.
+    pub(super) fn reusable(&self) -> Option<&Path> {
+        match (&self.destination, self.options.if_exists) {
+            (Destination::Path(path), Some(IfExists::Reuse | IfExists::Update)) if path.exists() => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// An output that has been begun, and waits for its image. When it is dropped, nothing is left of it.
+#[derive(Debug)]
+pub struct Prepared {
+    target: Target,
+    task: Task,
+    /// Missing where an output exists that may be used again: then there is nothing to write yet.
+    place: Option<Place>,
+}
+
+impl Prepared {
+    pub(super) fn new(target: Target, destination: &Destination, options: &WriteOptions) -> Result<Self> {
+        let format = target.format();
+        let task = Task::new(format, destination, options)?;
+        let place = if task.reusable().is_some() { None } else { Some(format.open(&task)?) };
+        Ok(Prepared { target, task, place })
+    }
+
+    /// What is written.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Where to.
+    pub fn destination(&self) -> &Destination {
+        &self.task.destination
+    }
+
+    /// A directory on whose file system the layers of an image may become a part of this output as they are, where that
+    /// is so: see [`OpenOptions::adopting`](crate::OpenOptions).
+    pub fn adopts_in(&self) -> Option<&Path> {
+        self.place.as_ref().and_then(Place::adopts_in).filter(|_| !self.is_flattened())
+    }
+
+    fn is_flattened(&self) -> bool {
+        self.target.clone().image_mut().is_some_and(|image| image.flatten)
+    }
+
+    /// Writes `image`, or uses the output that exists where that will do.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it).
+    pub fn write(self, image: &Image, monitor: &Monitor) -> Result<Outcome> {
+        self.write_or_reuse(image, monitor).map_err(|error| match image.blobs.confirm() {
+            // A source that is not the expected one is the reason for whatever else went wrong.
+            Err(mismatch) if mismatch.kind() == ErrorKind::Mismatch && !is_the_same(&error, &mismatch) => {
+                mismatch.because(error)
+            }
+            _ => error,
+        })
+    }
+
+    fn write_or_reuse(self, image: &Image, monitor: &Monitor) -> Result<Outcome> {
+        let Prepared { target, task, place } = self;
+        let format = target.format();
+        let mut notes = Vec::new();
+        if let Some(existing) = task.reusable() {
+            match format.reuse(existing, image, &task, monitor) {
+                Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),
+                Err(error) if task.options.if_exists == Some(IfExists::Update) && is_about_the_file(&error) => {
+                    let message = format!("the output that existed is replaced: {error}");
+                    notes.push(Note::new("output-replaced", message, 1));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let place = match place {
+            Some(place) => place,
+            None => format.open(&task)?,
+        };
+        if place.is_stream() {
+            // It cannot be taken back.
+            image.blobs.confirm()?;
+        }
+        match format.write(image, place, &task, monitor) {
+            // Somebody else may have been faster, with what was wanted here.
+            Err(error) if error.kind() == ErrorKind::Output && task.options.if_exists == Some(IfExists::Reuse) => {
+                let existing = task.reusable().ok_or(error)?;
+                format.reuse(existing, image, &task, monitor).map(reused)
+            }
+            written => written.map(|outcome| Outcome { notes: [notes, outcome.notes].concat(), ..outcome }),
+        }
+    }
+}
+
+fn reused(mut outcome: Outcome) -> Outcome {
+    let message = "the output was there already, whole, and is used as it is";
+    outcome.notes.push(Note::new("output-reused", message, 1));
+    outcome
+}
+
+/// Whether `error` is `inner` with what was being done.
+fn is_the_same(error: &Error, inner: &Error) -> bool {
+    error.to_string().ends_with(&inner.to_string())
+}
+
+/// Whether the file that exists is at fault, and not the user who stopped us or a bug.
+fn is_about_the_file(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Bug)
+}

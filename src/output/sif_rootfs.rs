@@ -1,0 +1,75 @@
+use super::flat::{self, Foresight, Written};
+use super::place::Place;
+use super::prepared::Task;
+use super::{Format, Outcome, Root, tarball};
+use crate::error::Result;
+use crate::image::Image;
+use crate::io::{Codec, Compression, Levels, Monitor};
+
+/// One flattened tar with all that Singularity and Apptainer expect inside.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SifRootfs {
+    /// How the tar is compressed; `None` is as its name says.
+    pub compression: Option<Compression>,
+    /// What goes into the root.
+    pub root: Root,
+}
+
+impl SifRootfs {
+    /// Compressed as its name says.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses how the tar is compressed.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Chooses what goes into the root.
+    #[must_use]
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
+        self
+    }
+}
+
+impl Format for SifRootfs {
+    fn name(&self) -> &'static str {
+        "sif-rootfs"
+    }
+
+    fn about(&self) -> &'static str {
+        "one flattened tar with all that Singularity expects inside"
+    }
+
+    fn suffix(&self) -> String {
+        format!(".sif-rootfs.tar{}", self.compression.map_or("", Compression::suffix))
+    }
+
+    fn compression(&mut self) -> Option<&mut Option<Compression>> {
+        Some(&mut self.compression)
+    }
+
+    fn root(&mut self) -> Option<&mut Root> {
+        Some(&mut self.root)
+    }
+
+    fn check(&self, task: &Task) -> Result<()> {
+        task.whole(self.compression, &Levels::TAR).map(drop)
+    }
+
+    fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        let compression = task.whole(self.compression, &Levels::TAR)?;
+        let is_plain = compression.kind() == Codec::None;
+        let foresight = if is_plain { Foresight::Tar(Some(&self.root)) } else { Foresight::None };
+        flat::write(image, place, foresight, task, monitor, |mut flattened, place| {
+            let made = self.root.make(image, &mut flattened, None, task)?;
+            let written = tarball::write_output(flattened, place, compression, task, monitor)?;
+            Ok(Written { notes: made.notes, ..written })
+        })
+    }
+}

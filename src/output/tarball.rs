@@ -1,0 +1,144 @@
+//! A merged file system as one canonical tar.
+
+use super::flat::Written;
+use super::in_place;
+use super::place::{Place, SPOOL_OFFSET};
+use super::prepared::Task;
+use super::sink::{Sink, put};
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::io::{Codec, Compression, Monitor, Phase, Reclaimer};
+use crate::layers::{Contents, Flattened, Piece};
+use crate::model::Quoted;
+use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
+use crate::tree::{FileData, Inode, Kind, Tree, Visit};
+
+/// Writes the tar of a flattened image to where the output is.
+pub(super) fn write_output(
+    flattened: Flattened,
+    place: &Place,
+    compression: Compression,
+    task: &Task,
+    monitor: &Monitor,
+) -> Result<Written> {
+    let Flattened { mut tree, contents, spooled_bytes } = flattened;
+    let (bytes, names) = measure(&tree);
+    let in_place = in_place::settle(&mut tree, &contents, SPOOL_OFFSET + spooled_bytes, monitor)?;
+    if compression.kind() == Codec::None {
+        if spooled_bytes > 0 && bytes > SPOOL_OFFSET {
+            return Err(Error::new(ErrorKind::Unsupported, format!("an output of {bytes} bytes is too large")));
+        }
+        place.expect_room(bytes - in_place)?;
+    }
+    monitor.begin(Phase::Write, bytes);
+    let bytes = put(place, compression, task, |sink| write(&tree, contents, sink, monitor))?;
+    Ok(Written { names, bytes, notes: Vec::new() })
+}
+
+/// How many bytes and names the tar of `tree` has. Known before the first is written, so that free space can be looked at.
+pub(super) fn measure(tree: &Tree) -> (u64, u64) {
+    let mut counted = Counted { bytes: 0, names: 0, header: Vec::new() };
+    for_each_member(tree, |_, member, _| {
+        counted.header.clear();
+        member_header(&mut counted.header, member);
+        counted.bytes += counted.header.len() as u64;
+        counted.names += 1;
+        if let MemberKind::File { size } = member.kind {
+            counted.bytes += size + padding(size);
+        }
+        Ok(())
+    })
+    .map(|()| (counted.bytes + end_of_archive().len() as u64, counted.names))
+    .unwrap_or_default()
+}
+
+struct Counted {
+    bytes: u64,
+    names: u64,
+    header: Vec<u8>,
+}
+
+/// Writes the tar. What has been written is given back by the spool: nobody can read `contents` again.
+pub(super) fn write(tree: &Tree, contents: Contents, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+    let mut reclaimer = contents.spool().cloned().map(Reclaimer::new);
+    let mut header = Vec::new();
+    for_each_member(tree, |_, member, data| {
+        monitor.check()?;
+        header.clear();
+        member_header(&mut header, member);
+        sink.write_all(&header).or_kind(ErrorKind::Output)?;
+        monitor.advance(header.len() as u64);
+        match (member.kind, data) {
+            (MemberKind::File { size }, Some(data)) => {
+                write_contents(&contents, data, reclaimer.as_mut(), sink, monitor)
+                    .doing(|| format!("writing contents of {}", Quoted(member.path)))?;
+                let zeros = [0; 512];
+                sink.write_all(&zeros[..padding(size) as usize]).or_kind(ErrorKind::Output)
+            }
+            _ => Ok(()),
+        }
+    })?;
+    sink.write_all(&end_of_archive()).or_kind(ErrorKind::Output)?;
+    sink.finish().or_kind(ErrorKind::Output)
+}
+
+fn write_contents(
+    contents: &Contents,
+    data: &FileData,
+    reclaimer: Option<&mut Reclaimer>,
+    sink: &mut dyn Sink,
+    monitor: &Monitor,
+) -> Result<()> {
+    let mut reclaimer = reclaimer;
+    for piece in contents.pieces(data) {
+        match piece {
+            Piece::Bytes(bytes) => {
+                sink.write_all(bytes).or_kind(ErrorKind::Output)?;
+                monitor.advance(bytes.len() as u64);
+            }
+            Piece::Stored { file, offset, len, spooled } => match &mut reclaimer {
+                Some(reclaimer) if spooled => {
+                    let mut done = 0;
+                    while done < len {
+                        let count = (len - done).min(reclaimer.step());
+                        sink.copy(file, offset + done, count, monitor)?;
+                        reclaimer.done_with(offset + done, count);
+                        done += count;
+                    }
+                }
+                _ => sink.copy(file, offset, len, monitor)?,
+            },
+            Piece::Zeros(len) => {
+                sink.zeros(len, monitor)?;
+                monitor.advance(len);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives every name of the tree in canonical order: the first name of an inode as what it is, later ones as hard links to
+/// the first, so that links always come after their targets.
+pub(super) fn for_each_member<'a>(
+    tree: &'a Tree,
+    mut each: impl FnMut(&Visit, &Member<'_>, Option<&'a FileData>) -> Result<()>,
+) -> Result<()> {
+    let mut first_names: Vec<Option<Box<[u8]>>> = vec![None; tree.inode_count()];
+    for visit in tree.walk() {
+        let Inode { kind, metadata, links } = tree.inode(visit.inode);
+        let first = &mut first_names[visit.inode.index()];
+        let (kind, data) = match (&*first, kind) {
+            (Some(first), _) => (MemberKind::HardLink(first), None),
+            (None, Kind::Directory(_)) => (MemberKind::Directory, None),
+            (None, Kind::File(data)) => (MemberKind::File { size: data.size }, Some(data)),
+            (None, Kind::Symlink(target)) => (MemberKind::Symlink(target), None),
+            (None, Kind::Fifo) => (MemberKind::Fifo, None),
+            (None, Kind::CharDevice { major, minor }) => (MemberKind::CharDevice(*major, *minor), None),
+            (None, Kind::BlockDevice { major, minor }) => (MemberKind::BlockDevice(*major, *minor), None),
+        };
+        each(&visit, &Member { path: &visit.path, kind, metadata }, data)?;
+        if first.is_none() && *links > 1 {
+            *first = Some(visit.path.into());
+        }
+    }
+    Ok(())
+}
