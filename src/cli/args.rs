@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind as ClapKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -14,7 +15,7 @@ use super::commands::verify::Verify;
 use super::exit::TABLE;
 use super::imagemagick;
 use super::options::Given;
-use crate::error::{Error, ErrorKind, IoResultExt, Result};
+use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 
 const LONG_ABOUT: &str = "\
 Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass, without root, \
@@ -104,7 +105,11 @@ pub(super) enum Word {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write the pages of all commands into this directory instead
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
 }
 
 fn exit_codes() -> String {
@@ -177,10 +182,15 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     script
 }
 
-/// The manual page, in roff.
-pub(super) fn man() -> Result<Vec<u8>> {
+/// The manual page, in roff; with a `directory`, nothing, and the pages of all commands there.
+pub(super) fn man(directory: Option<&Path>) -> Result<Vec<u8>> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(CommandLine::command()).render(&mut page).or_kind(ErrorKind::Other)?;
+    match directory {
+        None => clap_mangen::Man::new(CommandLine::command()).render(&mut page).or_kind(ErrorKind::Other)?,
+        Some(directory) => clap_mangen::generate_to(CommandLine::command(), directory)
+            .or_kind(ErrorKind::Output)
+            .doing(|| format!("writing manual pages into {directory:?}"))?,
+    }
     Ok(page)
 }
 
@@ -207,7 +217,7 @@ mod tests {
     #[test]
     fn first_words_are_commands_and_files_have_spellings() {
         assert!(matches!(parse(&words("inspect x.tar")).unwrap().0, Parsed::Word(Word::Inspect(_))));
-        assert!(matches!(parse(&words("man")).unwrap().0, Parsed::Word(Word::Man)));
+        assert!(matches!(parse(&words("man")).unwrap().0, Parsed::Word(Word::Man { .. })));
         assert_eq!(convert("./inspect --to rootfs").source.unwrap(), "./inspect");
         assert_eq!(convert("docker-archive:inspect --to rootfs").source.unwrap(), "docker-archive:inspect");
         assert_eq!(convert("--to rootfs inspect").source.unwrap(), "inspect");

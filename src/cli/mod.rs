@@ -47,7 +47,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
         Parsed::Word(Word::Completions { shell }) => session::printed(|| printer::data(&args::completions(shell))),
-        Parsed::Word(Word::Man) => session::printed(|| printer::data(&args::man()?)),
+        Parsed::Word(Word::Man { directory }) => session::printed(|| printer::data(&args::man(directory.as_deref())?)),
         Parsed::Convert(convert) => convert::run(&convert, &given, None, &arguments, &environment, quit),
     };
     i32::from(code)

@@ -15,6 +15,7 @@ mod pipeline;
 mod region;
 mod scratch;
 mod spool;
+pub(crate) mod system;
 mod verify;
 
 pub use compress::{Compressor, Members};
@@ -27,6 +28,7 @@ pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
+pub(crate) use system::{copy_inside_kernel, file_system_kind};
 pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region};
 
 use crate::error::{Error, ErrorKind};

@@ -5,9 +5,10 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, RenameFlags};
 
 use super::leftover::{sweep, unfinished_name};
+use super::system::{link, unnamed};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 
 /// An output file that appears under its name complete, or not at all.
@@ -41,7 +42,7 @@ impl Output {
             _ => {}
         }
         let directory = directory_of(path);
-        let (file, unfinished) = match unnamed(directory, mode) {
+        let (file, unfinished) = match unnamed(CWD, directory, mode | 0o600) {
             Some(file) => (file, None),
             None => named(path, mode)
                 .or_kind(ErrorKind::Output)
@@ -77,14 +78,14 @@ impl Output {
         self.file.sync_all().or_kind(ErrorKind::Output)?;
         let unfinished = match self.unfinished.clone() {
             Some(path) => path,
-            None if !self.replace => match link(&self.file, &self.path) {
+            None if !self.replace => match link(&self.file, CWD, &self.path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.path)),
                 linked => return linked.or_kind(ErrorKind::Output).map(|()| self.sync_directory()),
             },
             // A link never replaces, a rename does: so first a name beside the output, then that.
             None => {
                 let beside = unfinished_name(&self.path);
-                link(&self.file, &beside).or_kind(ErrorKind::Output)?;
+                link(&self.file, CWD, &beside).or_kind(ErrorKind::Output)?;
                 self.unfinished.insert(beside).clone()
             }
         };
@@ -171,29 +172,13 @@ pub fn directory_of(path: &Path) -> &Path {
 /// A file without a name in `directory`, for its owner only, which can be given one on that file system; `None` where that
 /// is not to be had.
 pub fn unnamed_file(directory: &Path) -> Option<File> {
-    unnamed(directory, 0o600)
-}
-
-pub(super) fn unnamed(directory: &Path, mode: u32) -> Option<File> {
-    // The name is given through /proc, which a bare chroot may lack.
-    if !Path::new("/proc/self/fd").exists() {
-        return None;
-    }
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(directory, flags, Mode::from_raw_mode(mode | 0o600));
-    opened.ok().map(File::from)
+    unnamed(CWD, directory, 0o600)
 }
 
 pub(super) fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
     let beside = unfinished_name(path);
     let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&beside)?;
     Ok((file, Some(beside)))
-}
-
-pub(super) fn link(file: &File, path: &Path) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(rustix::fs::linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 #[cfg(test)]

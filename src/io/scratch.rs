@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock};
 
 use super::leftover::unfinished_name;
-use super::output::{link, named, unnamed};
+use super::output::named;
+use super::system::{link, unnamed};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 
 /// How long between two looks at a lock that somebody else holds.
@@ -29,7 +30,7 @@ impl Scratch {
     /// # Errors
     /// [`ErrorKind::Output`] when the directory cannot be written.
     pub fn create(directory: &Path, mode: u32) -> Result<Self> {
-        let made = match unnamed(directory, mode) {
+        let made = match unnamed(CWD, directory, mode | 0o600) {
             Some(file) => Ok((file, None)),
             None => named(&directory.join("scratch"), mode),
         };
@@ -67,7 +68,7 @@ impl Scratch {
 
     fn give_name(&mut self, path: &Path) -> io::Result<()> {
         if self.path.is_none() {
-            match link(&self.file, path) {
+            match link(&self.file, CWD, path) {
                 Ok(()) => {
                     self.path = Some(path.to_path_buf());
                     return Ok(());
@@ -76,7 +77,7 @@ impl Scratch {
                 // A link never replaces, a rename does.
                 Err(_) => {
                     let beside = unfinished_name(path);
-                    link(&self.file, &beside)?;
+                    link(&self.file, CWD, &beside)?;
                     self.path = Some(beside);
                 }
             }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FallocateFlags;
+use super::system;
 
 /// How much a writer takes from the spool at once for files smaller than half of it, in bytes.
 const SLAB_BYTES: u64 = 8 << 20;
@@ -179,9 +179,8 @@ impl Reclaimer {
         if !self.works || end < start + at_least {
             return;
         }
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // Where a file system has no holes, the room comes back with the rest of the spool.
-        self.works = rustix::fs::fallocate(&*self.file, hole, start, end - start).is_ok();
+        self.works = system::give_back(&self.file, start, end - start);
         self.read.start = end;
     }
 }

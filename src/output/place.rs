@@ -12,7 +12,9 @@ use super::package::Layout;
 use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{Monitor, Output, Phase, Region, Scratch, Spool, directory_of, free_bytes, hash_region, is_stream};
+use crate::io::{
+    Monitor, Output, Phase, Region, Scratch, Spool, directory_of, file_system_kind, free_bytes, hash_region, is_stream,
+};
 use crate::model::Digest;
 
 /// Where in an unfinished output decoded contents are kept, in bytes: 2 TiB, past the end of any output, below the limit
@@ -165,6 +167,5 @@ pub(super) fn hash(file: &Arc<File>, monitor: &Monitor) -> Result<Digest> {
 
 fn holds_a_gap(file: &File) -> bool {
     let unlimited = getrlimit(Resource::Fsize).current.is_none();
-    let kind = rustix::fs::fstatfs(file).map(|found| found.f_type as u64);
-    unlimited && kind.is_ok_and(|kind| SPARSE_FILE_SYSTEMS.contains(&(kind & 0xffff_ffff)))
+    unlimited && file_system_kind(file).is_some_and(|kind| SPARSE_FILE_SYSTEMS.contains(&kind))
 }

@@ -170,14 +170,14 @@ impl FileSink {
         while copied < len && self.kernel_copies {
             monitor.check()?;
             let want = (len - copied).min(64 << 20) as usize;
-            match rustix::fs::copy_file_range(file, Some(&mut from), &*self.file, Some(&mut self.position), want) {
+            match copy_inside_kernel((file, &mut from), (&self.file, &mut self.position), want) {
                 Ok(0) => break,
                 Ok(count) => {
                     copied += count as u64;
                     monitor.advance(count as u64);
                 }
-                Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
-                    return Err(io::Error::from(io::ErrorKind::StorageFull)).or_kind(ErrorKind::NoSpace);
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    return Err(error).or_kind(ErrorKind::NoSpace);
                 }
                 // Two file systems that will not copy between them, or a kernel that cannot: by hand, then.
                 Err(_) => self.kernel_copies = false,

@@ -18,6 +18,7 @@ mod medperf_apptainer;
 mod one_image;
 mod oracles;
 mod packaging;
+mod portability;
 mod properties;
 mod refusals;
 mod registry;

@@ -1,15 +1,16 @@
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, linkat, mkdirat, openat, openat2, renameat,
-    statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat, fstat, mkdirat, openat, renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::io::system;
 
 /// A directory that others may write to, held open: whatever they put in the place of a name in it, nothing outside of it is
 /// opened, made or removed, and nothing that is not a regular file is read.
@@ -56,31 +57,21 @@ impl Folder {
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
     }
 
-    /// Names have no slashes: where the kernel has no openat2 (before 5.6, or kept from us), following no link is as good.
+    /// Names have no slashes: where the kernel cannot look after that, following no link is as good.
     fn open_beneath(&self, name: &str, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mode = Mode::from_raw_mode(if flags.contains(OFlags::CREATE) { mode } else { 0 });
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match openat2(&self.fd, name, flags, mode, resolve) {
-            Err(Errno::NOSYS | Errno::PERM) => openat(&self.fd, name, flags, mode).map_err(io::Error::from),
-            opened => opened.map_err(io::Error::from),
-        }
+        let mode = Mode::from_raw_mode(if flags.contains(OFlags::CREATE) { mode as RawMode } else { 0 });
+        system::open_beneath(&self.fd, name, flags, mode)
     }
 
     /// A file without a name, where the file system has such and names can be given later.
     pub(super) fn unnamed(&self) -> Option<File> {
-        // The name is given through /proc, which a bare chroot may lack.
-        if !Path::new("/proc/self/fd").exists() {
-            return None;
-        }
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        openat(&self.fd, ".", flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+        system::unnamed(&self.fd, Path::new("."), 0o666)
     }
 
     /// Gives a file without a name a name.
     pub(super) fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(linkat(CWD, descriptor, self.fd.as_fd(), name, AtFlags::SYMLINK_FOLLOW)?)
+        system::link(file, &self.fd, Path::new(name))
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {

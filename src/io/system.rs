@@ -1,0 +1,139 @@
+//! What Linux can do and other systems cannot, each with what is done instead. Nothing else in the crate calls the kernel
+//! in a way that macOS does not know; `tests/it/portability.rs` holds that.
+//!
+//! Files below /proc are read without regard to the system: where there is none, they are absent.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+#[cfg(feature = "network")]
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+#[cfg(all(feature = "network", not(target_os = "linux")))]
+use rustix::fs::{Mode, OFlags};
+
+#[cfg(feature = "network")]
+pub(crate) use platform::open_beneath;
+pub(crate) use platform::{copy_inside_kernel, file_system_kind, give_back, link, unnamed};
+
+#[cfg(target_os = "linux")]
+mod platform {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, openat};
+
+    #[cfg(feature = "network")]
+    use super::OwnedFd;
+    use super::{AsFd, File, Path, io};
+
+    /// A file without a name in `directory`, a path from `base`, with the permission bits `mode`, that [`link`] can give one;
+    /// `None` where the file system or a missing /proc does not allow that.
+    pub(crate) fn unnamed(base: impl AsFd, directory: &Path, mode: u32) -> Option<File> {
+        // The name is given through /proc, which a bare chroot may lack.
+        if !Path::new("/proc/self/fd").exists() {
+            return None;
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        openat(base, directory, flags, Mode::from_raw_mode(mode)).ok().map(File::from)
+    }
+
+    /// Gives the name `path`, from `base`, to a file without one. Never replaces.
+    ///
+    /// # Errors
+    /// Those of linkat(2).
+    pub(crate) fn link(file: &File, base: impl AsFd, path: &Path) -> io::Result<()> {
+        let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(rustix::fs::linkat(CWD, descriptor, base, path, AtFlags::SYMLINK_FOLLOW)?)
+    }
+
+    /// Opens a `name` below `base` and follows no link there. Kernels before 5.6, and sandboxes, have no openat2(2): then
+    /// a link in the last part of `name` is refused by the flags alone.
+    ///
+    /// # Errors
+    /// Those of openat2(2).
+    #[cfg(feature = "network")]
+    pub(crate) fn open_beneath(base: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        use rustix::fs::{ResolveFlags, openat2};
+        use rustix::io::Errno;
+
+        let flags = flags | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match openat2(&base, name, flags, mode, resolve) {
+            Err(Errno::NOSYS | Errno::PERM) => openat(base, name, flags, mode).map_err(io::Error::from),
+            opened => opened.map_err(io::Error::from),
+        }
+    }
+
+    /// Gives back the room of `len` bytes at `offset`, which read as zeros from then on; `false` where that is not to be had.
+    pub(crate) fn give_back(file: &File, offset: u64, len: u64) -> bool {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(file, hole, offset, len).is_ok()
+    }
+
+    /// Copies up to `len` bytes from one file and offset to another without passing them through this process, and moves
+    /// both offsets; 0 at the end of `from`.
+    ///
+    /// # Errors
+    /// Those of `copy_file_range(2)`: among them that these two file systems do not copy to each other.
+    pub(crate) fn copy_inside_kernel(from: (&File, &mut u64), to: (&File, &mut u64), len: usize) -> io::Result<usize> {
+        Ok(rustix::fs::copy_file_range(from.0, Some(from.1), to.0, Some(to.1), len)?)
+    }
+
+    /// The magic number of the file system that holds `file` (statfs(2)).
+    pub(crate) fn file_system_kind(file: &File) -> Option<u64> {
+        // The field is a signed word on some machines, and the numbers have 32 bits on all.
+        rustix::fs::fstatfs(file).ok().map(|found| found.f_type as u64 & 0xffff_ffff)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod platform {
+    use super::{AsFd, File, Path, io};
+    #[cfg(feature = "network")]
+    use super::{Mode, OFlags, OwnedFd};
+
+    /// `None`: every file has a name here.
+    pub(crate) fn unnamed(_base: impl AsFd, _directory: &Path, _mode: u32) -> Option<File> {
+        None
+    }
+
+    /// There is no file without a name to give one to.
+    ///
+    /// # Errors
+    /// Always.
+    pub(crate) fn link(_file: &File, _base: impl AsFd, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens a `name` below `base`; a link in its last part is refused.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    #[cfg(feature = "network")]
+    pub(crate) fn open_beneath(base: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(base, name, flags | OFlags::NOFOLLOW, mode)?)
+    }
+
+    /// `false`: room comes back when the file goes.
+    pub(crate) fn give_back(_file: &File, _offset: u64, _len: u64) -> bool {
+        false
+    }
+
+    /// The caller copies by itself.
+    ///
+    /// # Errors
+    /// Always.
+    pub(crate) fn copy_inside_kernel(
+        _from: (&File, &mut u64),
+        _to: (&File, &mut u64),
+        _len: usize,
+    ) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// `None`: there are no such numbers.
+    pub(crate) fn file_system_kind(_file: &File) -> Option<u64> {
+        None
+    }
+}
