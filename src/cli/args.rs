@@ -62,6 +62,8 @@ Environment:
   DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
   SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots
+  XDG_CONFIG_HOME                                  where sif-convert/config.toml is; /etc/sif-convert.toml
+                                                   is read before it (see sif-convert config)
   SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                    read; default: the image's creation";
 
@@ -99,6 +101,8 @@ pub(super) enum Word {
     Verify(Verify),
     /// Look after a directory of downloads (--cache)
     Cache(Cache),
+    /// Show the settings that are in effect, and where each comes from
+    Config,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -128,6 +132,13 @@ pub(super) enum Parsed {
     Word(Word),
     /// Help or the version: text for stdout.
     Text(String),
+}
+
+impl Parsed {
+    /// Whether files of settings have a say in it.
+    pub(super) fn heeds_settings(&self) -> bool {
+        !matches!(self, Parsed::Text(_) | Parsed::Word(Word::Cache(_) | Word::Completions { .. } | Word::Man { .. }))
+    }
 }
 
 /// The whole command line, as clap has it.

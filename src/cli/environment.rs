@@ -4,6 +4,7 @@ use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroUsize;
 
 use super::registry::VARIABLES as REGISTRY_VARIABLES;
+use super::settings::Settings;
 
 /// What the process finds around itself, looked at once. Everything else in this room gets it as a value, so that tests
 /// can choose it.
@@ -15,6 +16,8 @@ pub(super) struct Environment {
     pub(super) stderr_is_terminal: bool,
     /// How many threads this machine (or this container) can run at once.
     pub(super) parallelism: NonZeroUsize,
+    /// What files say; nothing until it is needed.
+    pub(super) settings: Settings,
 }
 
 /// All environment variables that mean something to this program, besides those for registries.
@@ -47,6 +50,7 @@ impl Environment {
             stdin_is_terminal: stdin().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
             parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            settings: Settings::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Environment {
             stdin_is_terminal: false,
             stderr_is_terminal: false,
             parallelism: NonZeroUsize::new(4).unwrap(),
+            settings: Settings::default(),
         }
     }
 }

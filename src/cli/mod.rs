@@ -15,6 +15,7 @@ mod progress;
 mod registry;
 mod report;
 mod session;
+mod settings;
 mod signals;
 mod values;
 
@@ -24,9 +25,10 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{cache, convert, inspect, verify};
+use commands::{cache, config, convert, inspect, verify};
 use environment::Environment;
 use printer::Voice;
+use settings::Settings;
 
 pub use signals::Quit;
 
@@ -34,18 +36,25 @@ pub use signals::Quit;
 /// a signal arrives and the work does not stop on its own.
 #[must_use]
 pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
-    let environment = Environment::of_process();
+    let mut environment = Environment::of_process();
     exit::install_panic_hook();
     let (parsed, given) = match args::parse(&arguments) {
         Ok(both) => both,
         Err(error) => return i32::from(session::misuse(error, &arguments, Voice::default())),
     };
+    if parsed.heeds_settings() {
+        match Settings::load(&environment) {
+            Ok(settings) => environment.settings = settings,
+            Err(error) => return i32::from(session::misuse(error, &arguments, Voice::default())),
+        }
+    }
     let code = match parsed {
         Parsed::Text(text) => session::printed(|| printer::data(text.as_bytes())),
         Parsed::Word(Word::Build(build)) => build.run(given, &arguments, &environment, quit),
         Parsed::Word(Word::Verify(arguments)) => verify::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
+        Parsed::Word(Word::Config) => session::printed(|| printer::data(config::page(&environment).as_bytes())),
         Parsed::Word(Word::Completions { shell }) => session::printed(|| printer::data(&args::completions(shell))),
         Parsed::Word(Word::Man { directory }) => session::printed(|| printer::data(&args::man(directory.as_deref())?)),
         Parsed::Convert(convert) => convert::run(&convert, &given, None, &arguments, &environment, quit),

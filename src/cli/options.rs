@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, ValueEnum};
@@ -11,9 +11,13 @@ use super::environment::Environment;
 use super::printer::Voice;
 use super::values::{parsed, usage};
 use crate::error::Result;
+use crate::io::file_system_kind;
 use crate::model::Quoted;
 use crate::source::{EngineSettings, OpenOptions, Selection, Spec};
 use std::os::unix::ffi::OsStrExt;
+
+/// The magic number of tmpfs (statfs(2)).
+const TMPFS: u64 = 0x0102_1994;
 
 /// The options that were given to a command, by their IDs: not those that have their usual value.
 #[derive(Debug, Clone, Default)]
@@ -270,11 +274,27 @@ pub(super) fn selection(choice: &Choice) -> Result<Selection> {
     Ok(Selection { image: choice.image.clone(), platform })
 }
 
-/// Where temporaries go: the option, then what Apptainer, SingularityCE and everyone else look at.
+/// Where temporaries go: the option, what Apptainer, SingularityCE and everyone else look at, the settings, then a disk.
 pub(super) fn tmpdir(choice: &Choice, environment: &Environment) -> PathBuf {
-    let variables = ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"];
-    let set = variables.into_iter().filter_map(|name| environment.variable(name)).find(|value| !value.is_empty());
-    choice.tmpdir.clone().or_else(|| set.map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/tmp"))
+    choice.tmpdir.clone().unwrap_or_else(|| settled_tmpdir(environment).0)
+}
+
+/// Where temporaries go without an option, and what says so.
+pub(super) fn settled_tmpdir(environment: &Environment) -> (PathBuf, String) {
+    let set = |name: &'static str| Some((name, environment.variable(name).filter(|value| !value.is_empty())?));
+    if let Some((name, value)) = ["APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR"].into_iter().find_map(set) {
+        return (value.into(), name.to_string());
+    }
+    match &environment.settings.tmpdir {
+        Some(setting) => (setting.value.clone(), setting.file.display().to_string()),
+        None => (disk(Path::new("/tmp"), Path::new("/var/tmp")).to_path_buf(), "default".to_string()),
+    }
+}
+
+/// `usual`, unless what is written there takes memory and `on_disk` is there: a tmpfs is no place for an image.
+fn disk<'a>(usual: &'a Path, on_disk: &'a Path) -> &'a Path {
+    let kind = std::fs::File::open(usual).ok().and_then(|directory| file_system_kind(&directory));
+    if kind == Some(TMPFS) && on_disk.is_dir() { on_disk } else { usual }
 }
 
 /// How much is said, and how progress is shown: `Auto` is resolved.

@@ -67,6 +67,11 @@ pub(super) const VARIABLES: [&str; 22] = [
 /// Resolves options and environment for the registry that `spec` names, if it names one.
 pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Settings> {
     let mirrors: Result<Vec<Mirror>> = options.mirror.iter().map(|text| text.parse()).collect();
+    let mut mirrors = mirrors.doing(|| "option --mirror")?;
+    let settled = environment.settings.mirrors.values().map(|setting| &setting.value);
+    let unmentioned: Vec<Mirror> =
+        settled.filter(|mirror| mirrors.iter().all(|given| given.of != mirror.of)).cloned().collect();
+    mirrors.extend(unmentioned);
     Ok(Settings {
         login: login(environment)?,
         login_files: login_files(environment),
@@ -75,10 +80,10 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         roots_directory: path(environment, "SSL_CERT_DIR"),
         proxies: proxies(environment)?,
         insecure: insecure(options, spec, environment)?,
-        mirrors: mirrors.doing(|| "option --mirror")?,
+        mirrors,
         retries: options.retries.unwrap_or(Settings::RETRIES),
         timeout: timeout(options.timeout.as_deref())?,
-        cache: options.cache.clone(),
+        cache: options.cache.clone().or_else(|| environment.settings.cache.as_ref().map(|it| it.value.clone())),
     })
 }
 
@@ -102,7 +107,8 @@ fn timeout(text: Option<&str>) -> Result<Duration> {
 }
 
 fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Vec<String>> {
-    let mut insecure: Vec<String> = Vec::new();
+    let settled = environment.settings.insecure.as_ref();
+    let mut insecure: Vec<String> = settled.map(|setting| setting.value.clone()).unwrap_or_default();
     for host in &options.insecure {
         if !is_host(host) {
             return Err(Error::new(ErrorKind::Usage, format!("option --insecure: {host:?} is not a host"))

@@ -15,7 +15,7 @@ use crate::model::{BindTarget, Digest, EntryPath, Quoted};
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     match output.jobs.as_deref() {
-        None => Ok(environment.parallelism),
+        None => Ok(environment.settings.jobs.as_ref().map_or(environment.parallelism, |jobs| jobs.value)),
         Some(text) => text.parse().map_err(|_| {
             usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 up")
         }),

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode, RenameFlags};
 
 use super::leftover::{sweep, unfinished_name};
 use super::system::{link, unnamed};
@@ -150,6 +150,7 @@ fn exists(path: &Path) -> Error {
 }
 
 /// Permission bits that new files of this process do not get.
+#[allow(clippy::useless_conversion, reason = "macOS has 16 bits here")]
 pub fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let said = status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok());
@@ -157,7 +158,7 @@ pub fn umask() -> u32 {
     said.unwrap_or_else(|| {
         let mask = rustix::process::umask(Mode::empty());
         rustix::process::umask(mask);
-        mask.bits()
+        mask.bits().into()
     })
 }
 

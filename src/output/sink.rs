@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::place::Place;
 use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
-use crate::io::{CHUNK_BYTES, Codec, Compression, Compressor, Members, Monitor};
+use crate::io::{CHUNK_BYTES, Codec, Compression, Compressor, Members, Monitor, copy_inside_kernel};
 
 /// Contents of at least this many bytes are copied inside the kernel; smaller ones join their headers in one buffer.
 const KERNEL_COPY_BYTES_MIN: u64 = 128 << 10;

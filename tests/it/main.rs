@@ -26,6 +26,7 @@ mod registry_foreign;
 mod registry_logins;
 mod registry_oracles;
 mod scripts;
+mod settings;
 mod sif;
 mod sif_apptainer;
 mod sif_images;

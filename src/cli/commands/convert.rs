@@ -91,7 +91,10 @@ pub(in crate::cli) fn run(
             return session.supervise(|monitor| additional_files::attempt(&packing, voice, recorder, monitor));
         }
         let job = Job::resolve(arguments, given, environment)?;
-        recorder.record(|report| report.source = Some(SourceRecord::of(spelling, job.source.path())));
+        recorder.record(|report| {
+            report.source = Some(SourceRecord::of(spelling, job.source.path()));
+            report.notes.extend(job.settled.clone());
+        });
         session.supervise(|monitor| attempt(&job, voice, recorder, monitor))
     })
 }
@@ -113,6 +116,8 @@ pub(in crate::cli) struct Job {
     options: WriteOptions,
     /// What its manifest, index or config must hash to.
     expect_digest: Option<Digest>,
+    /// What a file of settings changes in the output's bytes.
+    settled: Option<Note>,
 }
 
 impl Job {
@@ -122,6 +127,7 @@ impl Job {
         let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
         let name = target.name();
         given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
+        let settled = settle_compression(&mut target, arguments, environment);
         registry::expect_registry(given, &spec)?;
         let destination = match arguments.output.as_deref() {
             Some(output) => given_destination(output)?,
@@ -143,6 +149,7 @@ impl Job {
             options: write_options(arguments, environment)?,
             expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
             source: spec,
+            settled,
             target,
             destination,
         })
@@ -196,6 +203,15 @@ fn instead(id: &str, arguments: &Convert) -> String {
     let takes = |target: &mut Target| apply(id, target, arguments).is_ok_and(|has_effect| has_effect);
     let other = Target::all().into_iter().find_map(|mut target| takes(&mut target).then(|| target.name()));
     other.map_or_else(String::new, |name| format!(", or convert --to {name}"))
+}
+
+/// Takes the compression of a SIF from the settings where no option says otherwise, and says so: it changes bytes.
+fn settle_compression(target: &mut Target, arguments: &Convert, environment: &Environment) -> Option<Note> {
+    let setting = environment.settings.compression.as_ref();
+    let setting = setting.filter(|_| target.name() == "sif" && arguments.output_options.compression.is_none())?;
+    set(target.compression_mut(), Some(setting.value));
+    let text = format!("compression {} is set in {}", setting.value, Quoted(setting.file.as_os_str().as_bytes()));
+    Some(Note::new("settings", text, 1))
 }
 
 fn set<T>(place: Option<&mut T>, value: T) -> bool {

@@ -3,6 +3,7 @@
 pub(super) mod additional_files;
 pub(super) mod build;
 pub(super) mod cache;
+pub(super) mod config;
 pub(super) mod convert;
 pub(super) mod inspect;
 pub(super) mod verify;
