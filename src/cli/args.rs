@@ -62,8 +62,8 @@ Environment:
   DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
   SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots
-  XDG_CONFIG_HOME                                  where sif-convert/config.toml is; /etc/sif-convert.toml
-                                                   is read before it (see sif-convert config)
+  XDG_CONFIG_HOME                                  where sif-convert/config.toml is, which wins over
+                                                   /etc/sif-convert.toml
   SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                    read; default: the image's creation";
 

@@ -106,6 +106,7 @@ fn help_is_for_newcomers() {
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
+      config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
       man          Print the manual page
 
@@ -287,6 +288,8 @@ fn help_is_for_newcomers() {
       DOCKER_CONFIG, REGISTRY_AUTH_FILE                where these are
       HTTP_PROXY, HTTPS_PROXY, NO_PROXY                how registries are reached
       SSL_CERT_FILE, SSL_CERT_DIR                      whom to trust instead of the system's roots
+      XDG_CONFIG_HOME                                  where sif-convert/config.toml is, which wins over
+                                                       /etc/sif-convert.toml
       SOURCE_DATE_EPOCH                                the time, in seconds, of what is made rather than
                                                        read; default: the image's creation
 
@@ -320,6 +323,7 @@ fn short_help_fits_a_screen() {
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
+      config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
       man          Print the manual page
 

@@ -1,8 +1,9 @@
 //! What packages rely on: the program's names, and one version in one place.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::run::{Run, run};
+use crate::support::run::{Run, run, scratch};
 
 /// The program under both of its names.
 const NAMES: [&str; 2] = [env!("CARGO_BIN_EXE_sif-convert"), env!("CARGO_BIN_EXE_convert")];
@@ -36,4 +37,32 @@ fn who_wanted_imagemagick_is_told_so() {
             assert!(said.stdout.is_empty());
         }
     }
+}
+
+/// A program of examples/. `cargo test` builds them all; of one test target alone they are not a part.
+fn example(name: &str) -> Command {
+    let built = Path::new(env!("CARGO_BIN_EXE_sif-convert")).with_file_name("examples").join(name);
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(cargo.status().unwrap().success(), "{name} does not build");
+    Command::new(built)
+}
+
+#[test]
+fn examples_work() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/hello.tar");
+    let place = scratch();
+    let run = |name: &str, arguments: &[&str]| {
+        let done = run(example(name).args(arguments).current_dir(place.path()));
+        assert_eq!(done.code, 0, "{name}: {}", done.stderr);
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let facts = run("image_facts", &[fixture]);
+    let listed = run("list_files", &[fixture]);
+    assert!(listed.lines().count() > 2 && listed.contains(" entries in "), "{listed}");
+    let written = run("to_sif", &[fixture, "hello.sif"]);
+    let id = facts.lines().find_map(|line| line.strip_prefix("image:    ")).unwrap();
+    assert!(written.contains(id), "{written}");
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_sif-convert"));
+    assert_eq!(crate::support::run::run(verify.args(["verify", "hello.sif"]).current_dir(place.path())).code, 0);
 }
