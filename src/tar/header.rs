@@ -1,6 +1,6 @@
 //! The 512-byte header block, read field by field from the layouts that the `tar` crate declares.
 
-use super::number::parse_field;
+use super::number::{is_number, parse_field};
 
 /// Which layout a header's later fields follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +58,20 @@ impl Block {
         let prefix = match self.layout() {
             Layout::Ustar => until_nul(&bytes[345..500]),
             Layout::Star => until_nul(&bytes[345..476]),
-            Layout::V7 | Layout::Gnu => b"",
+            Layout::Gnu => self.prefix_of_old_go(),
+            Layout::V7 => b"",
         };
         if prefix.is_empty() { name.to_vec() } else { [prefix, name].join(&b'/') }
+    }
+
+    /// Go before 1.8, and so Docker to 17.05, wrote ustar's prefix into GNU headers where a number took base-256
+    /// (golang.org/issue/12594). As in today's Go, it is taken for one where it cannot be the two times that GNU has there.
+    fn prefix_of_old_go(&self) -> &[u8] {
+        let bytes = self.0.as_bytes();
+        let is_time = |field: &[u8]| field[0] == 0 || is_number(field);
+        let prefix = until_nul(&bytes[345..500]);
+        let is_prefix = !(is_time(&bytes[345..357]) && is_time(&bytes[357..369])) && prefix.is_ascii();
+        if is_prefix { prefix } else { b"" }
     }
 
     pub(super) fn link_name(&self) -> Vec<u8> {
@@ -76,12 +87,12 @@ impl Block {
         parse_field(&self.0.as_old().mode).map(|mode| mode as u32)
     }
 
-    pub(super) fn uid(&self) -> Option<u32> {
-        u32::try_from(parse_field(&self.0.as_old().uid)?).ok()
+    pub(super) fn uid(&self) -> Option<i64> {
+        parse_field(&self.0.as_old().uid)
     }
 
-    pub(super) fn gid(&self) -> Option<u32> {
-        u32::try_from(parse_field(&self.0.as_old().gid)?).ok()
+    pub(super) fn gid(&self) -> Option<i64> {
+        parse_field(&self.0.as_old().gid)
     }
 
     pub(super) fn mtime_seconds(&self) -> Option<i64> {

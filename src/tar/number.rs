@@ -32,6 +32,27 @@ fn parse_octal(field: &[u8]) -> Option<i64> {
     })
 }
 
+/// Whether a field holds a number and, unlike in [`parse_field`], nothing behind it.
+pub(super) fn is_number(field: &[u8]) -> bool {
+    let is_blank = |byte: &u8| *byte == b' ' || *byte == 0;
+    let end = field.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
+    let start = field[..end].iter().position(|byte| !is_blank(byte)).unwrap_or(end);
+    let digits = &field[start..end];
+    field[0] & 0x80 != 0 || until_nul(digits).iter().all(|digit| matches!(digit, b'0'..=b'7'))
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// A decimal number with an optional minus sign: what owners may be in PAX records.
+pub(super) fn parse_signed_decimal(text: &[u8]) -> Option<i64> {
+    match text.split_first()? {
+        (b'-', digits) => i64::try_from(parse_decimal(digits)?).ok().map(|value| -value),
+        _ => i64::try_from(parse_decimal(text)?).ok(),
+    }
+}
+
 /// Decimal digits and nothing else, as PAX records hold them.
 pub(super) fn parse_decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {

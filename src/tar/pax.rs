@@ -25,7 +25,7 @@ impl Records {
             let record = payload.get(blank + 1..length)?;
             let (last, body) = record.split_last()?;
             let equals = body.iter().position(|&byte| byte == b'=')?;
-            if *last != b'\n' || equals == 0 {
+            if *last != b'\n' || !is_valid(&body[..equals], &body[equals + 1..]) {
                 return None;
             }
             records.push((body[..equals].into(), body[equals + 1..].into()));
@@ -42,11 +42,6 @@ impl Records {
         }
     }
 
-    /// Takes over what a further local header says: both stand, later values count.
-    pub(super) fn merge_repeated(&mut self, newer: Records) {
-        self.0.extend(newer.0);
-    }
-
     /// Bytes held, to be bounded by the caller.
     pub(super) fn bytes(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
@@ -55,6 +50,12 @@ impl Records {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(key, value)| (&**key, &**value))
     }
+}
+
+/// What Go's reader, and so Docker, takes: keys and names of files are C strings to whoever uses them.
+fn is_valid(key: &[u8], value: &[u8]) -> bool {
+    let names = [&b"path"[..], b"linkpath", b"GNU.sparse.name"];
+    !key.is_empty() && !key.contains(&0) && !(names.contains(&key) && value.contains(&0))
 }
 
 /// Local records before global ones. An empty value means "as if there were no record", and so hides a global one.
@@ -77,14 +78,19 @@ impl Lookup<'_> {
 
     /// Extended attributes in the spellings of star, GNU tar and Docker (`SCHILY.xattr.`) and of libarchive
     /// (`LIBARCHIVE.xattr.`: name percent-encoded, value in base64). The former wins where both are there.
-    /// `None` where a value cannot be decoded.
+    /// `None` where a value cannot be decoded, or a name holds a NUL, which no file system and no PAX key can.
     pub(super) fn xattrs(&self) -> Option<Option<Box<Xattrs>>> {
         let mut xattrs = Xattrs::new();
         let records = || self.global.iter().chain(self.local.iter());
         for (key, value) in records() {
             if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                 let name: Vec<u8> = percent_decode(name).collect();
-                xattrs.insert(name.into(), base64_decode(value)?.into());
+                if name.contains(&0) {
+                    return None;
+                }
+                if !name.is_empty() {
+                    xattrs.insert(name.into(), base64_decode(value)?.into());
+                }
             }
         }
         for (key, value) in records() {
@@ -181,6 +187,18 @@ mod tests {
         for bad in ["", "-", ".5", "1.x", "1e3", "99999999999999999999"] {
             assert_eq!(time(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn no_nul_in_keys_and_names() {
+        let bad = [&b"27 SCHILY.xattr.user.a\0b=v\n"[..], b"12 path=a\0b\n", b"16 linkpath=a\0b\n", b"8 a\0b=c\n"];
+        for bad in bad {
+            assert!(Records::parse(bad).is_none(), "{bad:?}");
+        }
+        let encoded = Records::parse(b"34 LIBARCHIVE.xattr.user.a%00b=AA\n").unwrap();
+        assert!(Lookup { local: &encoded, global: &Records::default() }.xattrs().is_none());
+        let nameless = Records::parse(b"24 LIBARCHIVE.xattr.=AA\n").unwrap();
+        assert!(matches!(Lookup { local: &nameless, global: &Records::default() }.xattrs(), Some(None)));
     }
 
     #[test]

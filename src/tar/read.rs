@@ -1,7 +1,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::header::Block;
-use super::number::parse_decimal;
+use super::number::{parse_decimal, parse_signed_decimal};
 use super::pax::{Lookup, Records, parse_time};
 use super::sparse::{LeadingMap, Map, Segment};
 use super::write::BLOCK_BYTES;
@@ -358,7 +358,8 @@ impl<I: Input> Entries<I> {
                     return Err(invalid("more than 1 MiB of global PAX records"));
                 }
             }
-            _ => extensions.local.merge_repeated(records(&payload)?),
+            // Of several the last one alone counts, in Go and in GNU tar.
+            _ => extensions.local = records(&payload)?,
         }
         Ok(())
     }
@@ -481,9 +482,9 @@ fn kind_of(type_flag: u8, path: &[u8]) -> Result<EntryKind> {
 }
 
 fn metadata(block: &Block, records: &Lookup<'_>) -> Result<Metadata> {
-    let id = |key: &[u8], field: Option<u32>, what: &str| match records.get(key) {
-        Some(text) => parse_decimal(text).and_then(|id| u32::try_from(id).ok()).ok_or_else(|| malformed(what)),
-        None => field.ok_or_else(|| malformed(what)),
+    let id = |key: &[u8], field: Option<i64>, what: &str| {
+        let number = records.get(key).map_or(field, parse_signed_decimal);
+        number.map(owner).ok_or_else(|| malformed(what))
     };
     let mtime = match records.get(b"mtime") {
         Some(text) => parse_time(text),
@@ -496,6 +497,15 @@ fn metadata(block: &Block, records: &Lookup<'_>) -> Result<Metadata> {
         mtime: mtime.ok_or_else(|| malformed("time"))?,
         xattrs: records.xattrs().ok_or_else(|| malformed("extended attribute"))?,
     })
+}
+
+/// An owner as it comes out of Docker: `lchown` takes the low 32 bits, so that -2 is 4294967294 (macOS's nobody), and takes
+/// 4294967295 for "leave it as it is", which is root's where Docker unpacks.
+fn owner(number: i64) -> u32 {
+    match number as u32 {
+        u32::MAX => 0,
+        id => id,
+    }
 }
 
 fn device(kind: EntryKind, block: &Block, records: &Lookup<'_>) -> Option<(u32, u32)> {

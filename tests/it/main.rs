@@ -34,5 +34,6 @@ mod sif_oracles;
 mod sources;
 mod squashfs_oracles;
 mod streams;
+mod tar_dialects;
 mod verify;
 mod walls;
