@@ -38,7 +38,7 @@ pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
 pub use sif::Sif;
 pub use sif_rootfs::SifRootfs;
-pub use verify::{Whole, hash_file, is_sif, verify_layers, verify_sif};
+pub use verify::{Whole, added_objects, hash_file, is_sif, verify_layers, verify_sif};
 
 use std::ffi::OsString;
 use std::fmt;

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
-use super::{Format, Target};
+use super::{Format, Target, added_objects};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor};
@@ -127,6 +127,7 @@ impl Prepared {
             match format.reuse(existing, image, &task, monitor) {
                 Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),
                 Err(error) if task.options.if_exists == Some(IfExists::Update) && is_about_the_file(&error) => {
+                    refuse_to_drop(existing, &error)?;
                     let message = format!("the output that existed is replaced: {error}");
                     notes.push(Note::new("output-replaced", message, 1));
                 }
@@ -161,6 +162,20 @@ fn reused(mut outcome: Outcome) -> Outcome {
 /// Whether `error` is `inner` with what was being done.
 fn is_the_same(error: &Error, inner: &Error) -> bool {
     error.to_string().ends_with(&inner.to_string())
+}
+
+/// What others added to an output that exists is not thrown away unasked, whatever is wrong with the rest.
+fn refuse_to_drop(path: &Path, reason: &Error) -> Result<()> {
+    let added = added_objects(path)?;
+    if added.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "output {path:?} is to be replaced ({reason}), but holds what was added to it later: {}",
+        added.join(", ")
+    );
+    let hint = "add --force to replace it all the same, or name another file with -o";
+    Err(Error::new(ErrorKind::Output, message).hint(hint))
 }
 
 /// Whether the file that exists is at fault, and not the user who stopped us or a bug.

@@ -79,18 +79,17 @@ impl Sif {
         let names = flattened.tree.walk().count() as u64;
         let architecture = sif_architecture(architecture.as_deref())?;
         let time = task.made_at(image);
-        let objects = [
-            ("inspect-metadata.json", prepared.inspect_metadata),
-            ("oci-config.json", prepared.oci_config),
-            (sif::SEAL_NAME, sif::unsealed(&image.id().to_string(), self.root.choices().as_deref())),
-        ];
+        let documents = [("inspect-metadata.json", prepared.inspect_metadata), ("oci-config.json", prepared.oci_config)];
+        // The definition is an object, too.
+        let seal = sif::unsealed(&image.id().to_string(), self.root.choices().as_deref(), documents.len() + 1);
+        let objects = documents.into_iter().chain([(sif::SEAL_NAME, seal)]);
         let plan = Plan::new(sif::Contents {
             architecture,
             time_seconds: time.seconds,
             uuid: [0; 16],
             launch_script: LAUNCH_SCRIPT.to_vec(),
             definition: prepared.definition.into_bytes(),
-            json: objects.into_iter().map(|(name, bytes)| (name.to_string(), bytes)).collect::<BTreeMap<_, _>>(),
+            json: objects.map(|(name, bytes)| (name.to_string(), bytes)).collect::<BTreeMap<_, _>>(),
         })?;
         let file = place.expect_file("a SIF")?;
         plan.write_objects(&mut &**file)?;

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
-use crate::sif::{Container, DataType, Finding, Severity, check_seal, read_seal};
+use crate::sif::{Container, DataType, Finding, Severity, additions, check_seal, read_seal};
 use crate::squashfs;
 
 /// What was found in a file without fault.
@@ -91,6 +91,7 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
             found.unprotected_blocks,
         )),
     }
+    notes.extend(added(&container));
     let signed = container.descriptors().filter(|descriptor| descriptor.data_type == DataType::Signature).count();
     if signed > 0 {
         let message = "signatures were not verified (apptainer verify does that)";
@@ -101,6 +102,27 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         None => (None, None),
     };
     Ok(Whole { names: found.names, blocks: found.checked_blocks + found.unprotected_blocks, image, choices, notes })
+}
+
+fn added(container: &Container) -> Option<Note> {
+    let added = additions(container);
+    let message = "objects were added after the file was written: they are left alone and not verified";
+    let mut note = Note::new("objects-added", message, added.len() as u64);
+    added.iter().for_each(|it| note.example(format!("{} {it}", it.id)));
+    (!added.is_empty()).then_some(note)
+}
+
+/// What others added to a SIF after it was written (overlays, signatures, and the like): what replacing it would destroy.
+/// Each is shown with its number. Empty for a file that is no SIF, or none that can be read.
+///
+/// # Errors
+/// [`ErrorKind::SourceUnavailable`] when the file cannot be read.
+pub fn added_objects(path: &Path) -> Result<Vec<String>> {
+    let doing = || format!("looking into {path:?}");
+    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let Ok(container) = Container::open(region) else { return Ok(Vec::new()) };
+    Ok(additions(&container).into_iter().map(|it| format!("{} {it}", it.id)).collect())
 }
 
 /// The first error ends it; the rest is worth a word.

@@ -31,6 +31,7 @@
 //! This room must not know what the objects mean: neither squashfs (but for its magic), nor OCI, nor what Singularity
 //! expects to find inside.
 
+mod additions;
 mod architecture;
 mod descriptor;
 mod finding;
@@ -45,6 +46,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use additions::additions;
 pub use architecture::{Architecture, goarch_of_elf};
 pub use descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, Link};
 pub use finding::{Finding, Severity};

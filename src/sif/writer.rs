@@ -12,11 +12,11 @@ use crate::model::Quoted;
 /// Descriptor slots of a new file: Apptainer's number, so that signatures, overlays and more can be added later.
 pub const DESCRIPTOR_CAPACITY: usize = 48;
 /// Where the descriptor table of a new file begins, in bytes.
-const TABLE_OFFSET: usize = 4096;
+pub(super) const TABLE_OFFSET: usize = 4096;
 /// Where the objects of a new file begin, in bytes: right behind the table.
 pub(super) const DATA_OFFSET: usize = TABLE_OFFSET + DESCRIPTOR_CAPACITY * DESCRIPTOR_BYTES;
 /// What the start of a partition is a multiple of, in bytes. Loop devices need 512, mapping into memory a page.
-const PARTITION_ALIGNMENT: u64 = 4096;
+pub(super) const PARTITION_ALIGNMENT: u64 = 4096;
 /// What the size of a partition must be a multiple of, in bytes: loop devices cut off what is left over.
 const SECTOR_BYTES: u64 = 512;
 

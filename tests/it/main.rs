@@ -29,6 +29,7 @@ mod scripts;
 mod settings;
 mod sif;
 mod sif_apptainer;
+mod sif_edits;
 mod sif_images;
 mod sif_oracles;
 mod sources;

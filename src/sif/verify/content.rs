@@ -10,6 +10,8 @@ use crate::sif::reader::{Container, read};
 
 /// Largest text or JSON object that is read, in bytes; Apptainer's are a few KiB.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// JSON objects that runtimes read, by name.
+const READ_BY_RUNTIMES: [&[u8]; 2] = [b"inspect-metadata.json", b"oci-config.json"];
 /// First bytes of a squashfs.
 const SQUASHFS_MAGIC: &[u8] = b"hsqs";
 /// First bytes of a LUKS container.
@@ -55,7 +57,8 @@ fn check_file_system(
     read(data, &mut found, at)?;
     if found != magic {
         let message = format!("partition {} ({descriptor}) does not hold such a file system", descriptor.id);
-        findings.push(Finding::error(data.offset + at, "file-system", message));
+        let finding = if descriptor.is_primary() { Finding::error } else { Finding::notice };
+        findings.push(finding(data.offset + at, "file-system", message));
     }
     Ok(())
 }
@@ -73,7 +76,10 @@ fn check_json(descriptor: &Descriptor, data: &Region, findings: &mut Vec<Finding
     let Some(bytes) = load(descriptor, data, findings)? else { return Ok(()) };
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
         let message = format!("object {} ({descriptor}) is not JSON: {error}", descriptor.id);
-        findings.push(Finding::error(data.offset, "json", message));
+        // What others add under names of their own is theirs.
+        let is_read = descriptor.data_type != DataType::GenericJson || READ_BY_RUNTIMES.contains(&descriptor.name());
+        let finding = if is_read { Finding::error } else { Finding::notice };
+        findings.push(finding(data.offset, "json", message));
     }
     Ok(())
 }

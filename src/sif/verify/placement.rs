@@ -104,17 +104,22 @@ fn check_sectors(descriptor: &Descriptor, offset: u64, findings: &mut Vec<Findin
                 "the {what} of partition {}, {number}, is not a multiple of {SECTOR_BYTES}: the kernel cannot mount it",
                 descriptor.id
             );
-            findings.push(Finding::error(offset + at as u64, "sectors", message));
+            let finding = if descriptor.is_primary() { Finding::error } else { Finding::notice };
+            findings.push(finding(offset + at as u64, "sectors", message));
         }
     }
 }
 
 fn check_end(container: &Container, end: u64, findings: &mut Vec<Finding>) {
     let header = container.header();
-    if header.data_offset.checked_add(header.data_size).and_then(|it| u64::try_from(it).ok()) != Some(end) {
+    let stated = header.data_offset.checked_add(header.data_size).and_then(|it| u64::try_from(it).ok());
+    if stated != Some(end) {
         let (offset, size) = (header.data_offset, header.data_size);
         let message = format!("data is said to take {size} bytes from byte {offset} on, the last object ends at {end}");
-        findings.push(Finding::error(header::at::DATA_SIZE as u64, "data-size", message));
+        // `sif del` takes away a descriptor and leaves the bytes where they are.
+        let is_room = stated.is_some_and(|stated| (end..=container.file().len).contains(&stated));
+        let finding = if is_room { Finding::notice } else { Finding::error };
+        findings.push(finding(header::at::DATA_SIZE as u64, "data-size", message));
     }
     let left = container.file().len.saturating_sub(end);
     if left > 0 {

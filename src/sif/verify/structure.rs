@@ -6,7 +6,7 @@ use crate::model::{Digest, Quoted};
 use crate::sif::descriptor::{DESCRIPTOR_BYTES, Descriptor, GROUP_MARK, Link, at};
 use crate::sif::finding::Finding;
 use crate::sif::header::{self, Header, LAUNCH_SCRIPT};
-use crate::sif::kind::{DataType, Extra, PartitionKind};
+use crate::sif::kind::{DataType, Extra};
 use crate::sif::reader::Container;
 use crate::sif::record::trimmed;
 
@@ -193,10 +193,10 @@ fn check_relations(descriptor: &Descriptor, offset: u64, known: &Known, findings
         let message = format!("the group of object {id} is {:#x}, without the mark of a group", descriptor.group_field);
         findings.push(Finding::error(group_at, "group", message));
     } else if !alone && known.primary_group.is_some_and(|group| group != descriptor.group()) {
-        let message = format!("object {id} ({descriptor}) is not in the group of the primary system partition");
-        let overlay = matches!(descriptor.extra(), Extra::Partition { kind: PartitionKind::Overlay, .. });
-        let finding = if overlay { Finding::error } else { Finding::notice };
-        findings.push(finding(group_at, "group", message));
+        let message = format!(
+            "object {id} ({descriptor}) is not in the group of the primary system partition: runtimes do not use it"
+        );
+        findings.push(Finding::notice(group_at, "group", message));
     } else if !alone && descriptor.group().is_none() {
         let message = format!("object {id} ({descriptor}) is in no group: a signature does not cover it");
         findings.push(Finding::notice(group_at, "group", message));
@@ -208,8 +208,9 @@ fn check_relations(descriptor: &Descriptor, offset: u64, known: &Known, findings
     };
     let link_at = offset + at::LINK as u64;
     if leads_nowhere {
+        // A signature stays when what it signed is removed.
         let message = format!("object {id} is linked to {link}, which is not there");
-        findings.push(Finding::error(link_at, "link", message));
+        findings.push(Finding::notice(link_at, "link", message));
     } else if link != Link::None
         && !matches!(descriptor.data_type, DataType::Signature | DataType::CryptoMessage | DataType::Sbom)
     {

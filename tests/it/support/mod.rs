@@ -16,6 +16,7 @@ pub mod random;
 pub mod reference;
 pub mod registry;
 pub mod run;
+pub mod siftool;
 pub mod singularity;
 pub mod squashfs;
 pub mod tar;
