@@ -164,7 +164,7 @@ pub(super) struct RootOptions {
     /// Add a label; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) label: Vec<String>,
-    /// What the programs inside run on, where the image does not say (sif)
+    /// What the programs inside run on, whatever the image says of it (sif)
     #[arg(long, value_name = "ARCH")]
     pub(super) arch: Option<String>,
     /// Record this name in the definition and labels [default: the image ID]

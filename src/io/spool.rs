@@ -56,7 +56,7 @@ impl Spool {
 
     /// A writer with slabs of its own.
     pub fn writer(&self) -> SpoolWriter<'_> {
-        SpoolWriter { spool: self, slab_next: 0, slab_end: 0, buffer: Vec::new(), buffer_at: 0 }
+        SpoolWriter { spool: self, slab_next: 0, slab_end: 0, buffer: Vec::new(), buffer_at: 0, skipped: false }
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<u64> {
@@ -74,6 +74,8 @@ pub struct SpoolWriter<'a> {
     buffer: Vec<u8>,
     /// Where in the file the buffer's first byte belongs.
     buffer_at: u64,
+    /// Whether the last bytes before that were zeros that were not written: the file may end before them.
+    skipped: bool,
 }
 
 impl SpoolWriter<'_> {
@@ -116,10 +118,14 @@ impl SpoolWriter<'_> {
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let direct = bytes.len() >= DIRECT_BYTES_MIN;
         if direct || self.buffer.len() + bytes.len() > BUFFER_BYTES {
-            self.flush()?;
+            self.write_buffer()?;
         }
         if direct {
-            self.spool.file.write_all_at(bytes, self.buffer_at)?;
+            // Nothing has been written there: a hole reads as zeros, and takes no room.
+            self.skipped = self.buffer_at >= self.spool.base && is_zero(bytes);
+            if !self.skipped {
+                self.spool.file.write_all_at(bytes, self.buffer_at)?;
+            }
             self.buffer_at += bytes.len() as u64;
             return Ok(());
         }
@@ -132,14 +138,28 @@ impl SpoolWriter<'_> {
     /// # Errors
     /// As `pwrite`.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.write_buffer()?;
+        // Lets the file reach to where it was skipped.
+        match std::mem::take(&mut self.skipped) {
+            true => self.spool.file.write_all_at(&[0], self.buffer_at - 1),
+            false => Ok(()),
+        }
+    }
+
+    fn write_buffer(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
+        self.skipped = false;
         self.spool.file.write_all_at(&self.buffer, self.buffer_at)?;
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|&first| first == 0) && bytes.get(1..).is_none_or(|rest| rest == &bytes[..rest.len()])
 }
 
 /// Gives back room of a [`Spool`] as its bytes are read for the last time, so that spool and output together need little
@@ -189,6 +209,33 @@ impl Reclaimer {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn long_runs_of_zeros_take_no_room() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let spool = Spool::new(Arc::clone(&file), 4096);
+        let (mut first, mut second) = (spool.writer(), spool.writer());
+        let zeros = vec![0; 256 << 10];
+        let big = 64 << 20;
+        let at = first.begin(big).unwrap();
+        (0..big / zeros.len() as u64).for_each(|_| first.append(&zeros).unwrap());
+        let small = first.begin(3).unwrap();
+        first.append(b"abc").unwrap();
+        let other = second.begin(big).unwrap();
+        second.append(b"start").unwrap();
+        (0..5).for_each(|_| second.append(&zeros).unwrap());
+        first.flush().unwrap();
+        second.flush().unwrap();
+        let mut bytes = vec![1; big as usize];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        assert!(is_zero(&bytes));
+        file.read_exact_at(&mut bytes[..3], small).unwrap();
+        assert_eq!(&bytes[..3], b"abc");
+        let mut bytes = vec![1; 5 + 5 * zeros.len()];
+        file.read_exact_at(&mut bytes, other).unwrap();
+        assert!(bytes.starts_with(b"start") && is_zero(&bytes[5..]));
+        assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20, "{}", file.metadata().unwrap().blocks());
+    }
 
     #[test]
     fn only_what_was_read_is_given_back() {

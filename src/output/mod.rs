@@ -29,6 +29,7 @@ mod tarball;
 mod verify;
 
 pub use additional_files::{AdditionalFiles, PreparedFolder};
+pub use architecture::other_machine;
 pub use docker_archive::DockerArchive;
 pub use oci::Oci;
 pub use oci_archive::OciArchive;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::prepared::Task;
 use super::{architecture, policy};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Result, ResultExt};
 use crate::image::Image;
 use crate::layers::Flattened;
 use crate::model::{BindTarget, Digest, EntryPath, Note};
@@ -58,7 +58,7 @@ pub(super) struct Made {
 }
 
 impl Root {
-    /// Makes the root of what was flattened. `asked` is the architecture where neither config nor programs say it.
+    /// Makes the root of what was flattened. `asked` is the architecture whatever config and programs say.
     pub(super) fn make(
         &self,
         image: &Image,
@@ -67,12 +67,8 @@ impl Root {
         task: &Task,
     ) -> Result<Made> {
         let mut notes = policy::apply(&mut flattened.tree, self);
-        let (found, note) = architecture::architecture(image, &flattened.tree, &flattened.contents);
-        notes.extend(note);
-        let architecture = match (found, asked) {
-            (Some(found), Some(asked)) if found != asked => return Err(other_architecture(&found, asked)),
-            (found, asked) => found.or_else(|| asked.map(str::to_string)),
-        };
+        let (architecture, more) = architecture::architecture(image, &flattened.tree, &flattened.contents, asked);
+        notes.extend(more);
         let mut prepared = self.add(image, &mut flattened.tree, architecture.as_deref(), task)?;
         notes.append(&mut prepared.notes);
         Ok(Made { notes, architecture, prepared })
@@ -122,11 +118,6 @@ impl Root {
         let words: Vec<String> = words.into_iter().flatten().collect();
         (!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string())
     }
-}
-
-fn other_architecture(found: &str, asked: &str) -> Error {
-    Error::new(ErrorKind::Usage, format!("the image is for {found}, not for {asked}"))
-        .hint("leave the architecture out, or choose an image of that platform")
 }
 
 /// What is recorded of where an image comes from: a name only where one is asked for, else its ID. The same image gives the

@@ -14,6 +14,7 @@ use crate::io::{Compression, Monitor};
 use crate::layers::Flattened;
 use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
 use crate::squashfs::{FileStore, Store};
+use crate::tree::FileData;
 
 /// A SIF file, runnable by Singularity and Apptainer: definition, JSON objects, and a squashfs that is written at its final
 /// place.
@@ -24,7 +25,7 @@ pub struct Sif {
     pub compression: Option<Compression>,
     /// Bytes in a data block, a power of two from 4 KiB to 1 MiB; `None` is 128 KiB.
     pub block_size: Option<u32>,
-    /// What the programs inside run on, in Go's spelling, where neither config nor programs say.
+    /// What the programs inside run on, in Go's spelling, whatever config and programs say.
     pub architecture: Option<String>,
     /// What goes into the root.
     pub root: Root,
@@ -50,7 +51,7 @@ impl Sif {
         self
     }
 
-    /// Says what the programs inside run on, where the image does not.
+    /// Says what the programs inside run on, whatever the image says.
     #[must_use]
     pub fn architecture(mut self, name: impl Into<String>) -> Self {
         self.architecture = Some(name.into());
@@ -79,7 +80,13 @@ impl Sif {
         let names = flattened.tree.walk().count() as u64;
         let architecture = sif_architecture(architecture.as_deref())?;
         let time = task.made_at(image);
-        let documents = [("inspect-metadata.json", prepared.inspect_metadata), ("oci-config.json", prepared.oci_config)];
+        let read = |data: &FileData| {
+            let mut bytes = vec![0; data.size as usize];
+            flattened.contents.read_at(data, &mut bytes, 0).map(|()| bytes).map_err(crate::io::read_error)
+        };
+        let (inspect_metadata, left_out) = prepared.inspect_metadata(&flattened.tree, &read)?;
+        notes.extend(left_out);
+        let documents = [("inspect-metadata.json", inspect_metadata), ("oci-config.json", prepared.oci_config)];
         // The definition is an object, too.
         let seal = sif::unsealed(&image.id().to_string(), self.root.choices().as_deref(), documents.len() + 1);
         let objects = documents.into_iter().chain([(sif::SEAL_NAME, seal)]);

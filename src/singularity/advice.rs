@@ -3,7 +3,10 @@ use super::runscript::Command;
 use crate::model::{Config, Note, Quoted};
 use crate::tree::{Kind, Tree};
 
-pub(super) const RELATIVE_ENTRYPOINT: &str = "relative-entrypoint";
+const RELATIVE_ENTRYPOINT: &str = "relative-entrypoint";
+const WORKDIR_IGNORED: &str = "workdir-ignored";
+/// What is said of `WORKDIR`, unless the runscript changes to it.
+pub(super) const ABOUT_WORKDIR: [&str; 2] = [RELATIVE_ENTRYPOINT, WORKDIR_IGNORED];
 
 const SETUID_SETGID: u16 = 0o6000;
 
@@ -28,9 +31,9 @@ pub fn review(config: &Config) -> Vec<Note> {
 pub fn forecast(config: &Config) -> Vec<Note> {
     let mut notes = review(config);
     let command = Command::of(config);
-    if relative_program(&command).is_none() && absolute_workdir(config) != "/" {
+    if relative_program(&command).is_none() {
         let words: Vec<&str> = shell_words(&command).into_iter().skip(1).filter(|word| is_like_a_file(word)).collect();
-        notes.extend((!words.is_empty()).then(|| relative_note(config, &words)));
+        notes.extend(workdir_note(config, &words));
     }
     notes
 }
@@ -49,8 +52,7 @@ pub(super) fn of_tree(tree: &Tree, config: &Config) -> Vec<Note> {
     let mut notes = Vec::new();
     // `review` has said so where the program itself is relative.
     if relative_program(&command).is_none() {
-        let words = words_in_workdir(tree, config, &command);
-        notes.extend((!words.is_empty()).then(|| relative_note(config, &words)));
+        notes.extend(workdir_note(config, &words_in_workdir(tree, config, &command)));
     }
     notes.extend(setuid_note(tree));
     notes
@@ -102,10 +104,27 @@ fn words_in_workdir<'a>(tree: &Tree, config: &Config, command: &Command<'a>) -> 
     words.filter(|word| !word.is_empty() && !word.starts_with('/') && is_there(word)).collect()
 }
 
+/// Whoever sets `WORKDIR` means programs to start there, whether or not a word of the command shows it: `npm start`,
+/// `python -m app`. `words` are those that do.
+fn workdir_note(config: &Config, words: &[&str]) -> Option<Note> {
+    let workdir = absolute_workdir(config);
+    if workdir == "/" {
+        return None;
+    }
+    if !words.is_empty() {
+        return Some(relative_note(config, words));
+    }
+    let workdir = Quoted(workdir.as_bytes());
+    let message = format!(
+        "WORKDIR is {workdir}, but Singularity does not start there: convert with --workdir, or run with --pwd"
+    );
+    Some(Note::new(WORKDIR_IGNORED, message, 1))
+}
+
 fn relative_note(config: &Config, words: &[&str]) -> Note {
     let workdir = absolute_workdir(config);
     let message = format!(
-        "ENTRYPOINT or CMD names files relative to WORKDIR {}, where Singularity does not change to: convert with \
+        "ENTRYPOINT or CMD names files relative to WORKDIR {}, but Singularity does not start there: convert with \
          --workdir, or run with --pwd",
         Quoted(workdir.as_bytes())
     );

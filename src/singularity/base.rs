@@ -1,8 +1,8 @@
 use super::inspect::Texts;
-use super::site::{Obstacle, Origin, Site};
+use super::site::{Asked, Obstacle, Origin, Site};
 use super::{Additions, labels, scripts};
 use crate::error::Result;
-use crate::model::BindKind;
+use crate::model::{BindKind, Config, EntryPath, Note, Quoted};
 use crate::tree::{InodeId, Kind, Tree};
 
 const METADATA_DIRECTORY: &[u8] = b".singularity.d";
@@ -36,6 +36,27 @@ pub(super) fn directories(site: &mut Site<'_>) -> Result<()> {
         site.directory(path.as_bytes(), mode, Obstacle::Replace)?;
     }
     Ok(())
+}
+
+/// The directories of `VOLUME` and `WORKDIR`, where no layer has them: Docker makes them when a container starts, which here
+/// only the conversion can. What cannot be made is told.
+pub(super) fn image_directories(site: &mut Site<'_>, config: &Config, volumes: &[String]) -> Option<Note> {
+    let message = "directories of VOLUME or WORKDIR could not be made: something else is in the way";
+    let mut note = Note::new("directories-not-made", message, 0);
+    let named = volumes.iter().map(String::as_str).chain([config.working_dir()]);
+    for path in named.filter(|path| !path.is_empty()) {
+        if !make_image_directory(site, path) {
+            note.count += 1;
+            note.example(Quoted(path.as_bytes()));
+        }
+    }
+    (note.count > 0).then_some(note)
+}
+
+fn make_image_directory(site: &mut Site<'_>, path: &str) -> bool {
+    let Ok(path) = EntryPath::parse(path.as_bytes()) else { return false };
+    let asked = Asked { origin: Origin::Option("VOLUME"), path: path.as_bytes() };
+    path.is_root() || site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked)).is_ok()
 }
 
 /// `.singularity.d` and everything in it.

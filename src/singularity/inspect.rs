@@ -3,11 +3,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::labels::Labels;
+use super::shown::{App, Environments, Shown};
 use super::{go_json, scripts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Config;
 
 /// The texts that depend on the image.
+#[derive(Debug, Clone)]
 pub(super) struct Texts {
     /// `env/10-docker2singularity.sh`
     pub(super) environment: String,
@@ -31,25 +33,38 @@ struct Data<'a> {
     attributes: Attributes<'a>,
 }
 
-/// In Apptainer's order. Its `apps`, `test` and `helpfile` come from definition files only and are left out when empty.
+/// In Apptainer's order.
 #[derive(Serialize)]
 struct Attributes<'a> {
-    environment: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    apps: &'a BTreeMap<String, App>,
+    environment: Environments,
     labels: &'a Labels,
     runscript: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    test: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    helpfile: &'a str,
     deffile: &'a str,
     startscript: &'a str,
 }
 
 /// The SIF object `inspect-metadata.json` (`specs/sif.md` section 2.8).
-pub(super) fn metadata(texts: &Texts) -> Result<Vec<u8>> {
+pub(super) fn metadata(texts: &Texts, shown: &Shown) -> Result<Vec<u8>> {
     let trimmed = |text: &'static str| text.trim_end_matches('\n');
-    let environment = BTreeMap::from([
-        ("/.singularity.d/env/10-docker2singularity.sh", texts.environment.trim_end_matches('\n')),
-        ("/.singularity.d/env/90-environment.sh", trimmed(scripts::ENVIRONMENT)),
-    ]);
+    let mut environment = shown.environment.clone();
+    environment.extend(
+        [
+            ("/.singularity.d/env/10-docker2singularity.sh", texts.environment.trim_end_matches('\n')),
+            ("/.singularity.d/env/90-environment.sh", trimmed(scripts::ENVIRONMENT)),
+        ]
+        .map(|(path, text)| (path.to_string(), text.to_string())),
+    );
     let attributes = Attributes {
+        apps: &shown.apps,
         environment,
+        test: &shown.test,
+        helpfile: &shown.helpfile,
         labels: &texts.labels,
         runscript: texts.runscript.trim_end_matches('\n'),
         deffile: texts.definition.trim_end_matches('\n'),
@@ -75,6 +90,12 @@ pub(super) fn oci_config(config: &Config) -> Result<Vec<u8>> {
     execution.env = config.env();
     execution.labels = config.labels().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     go_json::compact(&execution).map(String::into_bytes)
+}
+
+/// The paths of `VOLUME`, out of the object `oci-config.json`.
+pub(super) fn volumes(oci_config: &[u8]) -> Vec<String> {
+    let document: serde_json::Value = serde_json::from_slice(oci_config).unwrap_or_default();
+    document["Volumes"].as_object().map(|volumes| volumes.keys().cloned().collect()).unwrap_or_default()
 }
 
 #[derive(Deserialize)]

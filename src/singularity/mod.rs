@@ -13,9 +13,11 @@ mod environment;
 mod go_json;
 mod inspect;
 mod labels;
+mod program;
 mod quote;
 mod runscript;
 mod scripts;
+mod shown;
 mod site;
 
 #[cfg(test)]
@@ -24,6 +26,8 @@ mod shell_tests;
 mod tests;
 
 pub use advice::{forecast, review};
+pub use program::program;
+pub use shown::ReadFile;
 
 use self::inspect::Texts;
 use self::runscript::{Command, Workdir};
@@ -60,10 +64,22 @@ pub struct Prepared {
     pub notes: Vec<Note>,
     /// The definition text: the file `.singularity.d/Singularity` and the SIF's definition object.
     pub definition: String,
-    /// The SIF object `inspect-metadata.json`, which `apptainer inspect` reads.
-    pub inspect_metadata: Vec<u8>,
     /// The SIF object `oci-config.json`, which `apptainer oci` reads.
     pub oci_config: Vec<u8>,
+    texts: Texts,
+}
+
+impl Prepared {
+    /// The SIF object `inspect-metadata.json`, which `apptainer inspect` reads, and what was left out of it. `tree` is the
+    /// one that was prepared.
+    ///
+    /// # Errors
+    /// When a file of the image that is shown cannot be read.
+    pub fn inspect_metadata(&self, tree: &Tree, read: ReadFile<'_>) -> Result<(Vec<u8>, Option<Note>)> {
+        let mut shown = shown::Shown::of(tree, read)?;
+        let note = shown.note.take();
+        Ok((inspect::metadata(&self.texts, &shown)?, note))
+    }
 }
 
 /// Adds to `tree` what Singularity and Apptainer expect (`specs/sif.md` section 2).
@@ -81,12 +97,13 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     let mut notes = advice::review(config);
     notes.extend(advice::of_tree(tree, config));
     if additions.change_to_workdir {
-        notes.retain(|note| note.code != advice::RELATIVE_ENTRYPOINT);
+        notes.retain(|note| !advice::ABOUT_WORKDIR.contains(&note.code));
     }
 
     let mut site = Site::new(tree, additions.time);
     base::directories(&mut site)?;
     let workdir = workdir(&mut site, config, additions)?;
+    notes.extend(base::image_directories(&mut site, config, &inspect::volumes(&oci_config)));
     let texts = Texts {
         environment: environment.script(),
         runscript: runscript::text(&Command::of(config), workdir.as_ref(), &environment),
@@ -100,7 +117,7 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     notes.extend(site.into_notes());
     notes.extend(workdir.and_then(|workdir| workdir.note()));
 
-    Ok(Prepared { notes, inspect_metadata: inspect::metadata(&texts)?, oci_config, definition: texts.definition })
+    Ok(Prepared { notes, oci_config, definition: texts.definition.clone(), texts })
 }
 
 /// Where the runscript goes first, if anywhere. Docker makes a missing `WORKDIR` when a container starts; here only the

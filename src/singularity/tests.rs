@@ -495,7 +495,9 @@ fn references_of_several_lines_are_refused() {
 fn inspect_metadata_is_compact_go_json() {
     let config = config(serde_json::json!({ "Env": ["A=<>"], "Entrypoint": ["/e"] }));
     let prepared = prepare(&mut Tree::new(TIME), &config, &plain()).unwrap();
-    let text = String::from_utf8(prepared.inspect_metadata).unwrap();
+    let (metadata, note) = prepared.inspect_metadata(&Tree::new(TIME), &|_| unreachable!()).unwrap();
+    assert_eq!(note, None);
+    let text = String::from_utf8(metadata).unwrap();
     let want = [
         r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\ntest -n \"${A:-}\" || A='\u003c\u003e'\nexport A","##,
         r##""/.singularity.d/env/90-environment.sh":"#!/bin/sh\n# The %environment of a definition file goes here."},"##,

@@ -55,7 +55,8 @@ impl Records {
 /// What Go's reader, and so Docker, takes: keys and names of files are C strings to whoever uses them.
 fn is_valid(key: &[u8], value: &[u8]) -> bool {
     let names = [&b"path"[..], b"linkpath", b"GNU.sparse.name"];
-    !key.is_empty() && !key.contains(&0) && !(names.contains(&key) && value.contains(&0))
+    let has_nul = key.contains(&0) || names.contains(&key) && value.contains(&0);
+    !key.is_empty() && !has_nul
 }
 
 /// Local records before global ones. An empty value means "as if there were no record", and so hides a global one.

@@ -233,7 +233,7 @@ fn help_is_for_newcomers() {
               Add a label; may be repeated
 
           --arch <ARCH>
-              What the programs inside run on, where the image does not say (sif)
+              What the programs inside run on, whatever the image says of it (sif)
 
           --reference <NAME>
               Record this name in the definition and labels [default: the image ID]
@@ -390,7 +390,7 @@ fn short_help_fits_a_screen() {
           --medperf-config <FILE>  Create what a MedPerf container_config.yaml binds to: mount_path and
                                    type of every volume
           --label <KEY=VALUE>      Add a label; may be repeated
-          --arch <ARCH>            What the programs inside run on, where the image does not say (sif)
+          --arch <ARCH>            What the programs inside run on, whatever the image says of it (sif)
           --reference <NAME>       Record this name in the definition and labels [default: the image ID]
 
     The image (oci, oci-archive and docker-archive):

@@ -31,6 +31,7 @@ mod sif;
 mod sif_apptainer;
 mod sif_edits;
 mod sif_images;
+mod sif_inside;
 mod sif_oracles;
 mod sources;
 mod squashfs_oracles;

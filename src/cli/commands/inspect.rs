@@ -209,7 +209,7 @@ impl ImageView {
                 docker_image: text(&image.index_digest.or(image.manifest_digest)),
                 ..ImageHash::default()
             },
-            warnings: image.warnings.iter().cloned().chain(forecast(&image.config).iter().map(sentence)).collect(),
+            warnings: image.warnings.iter().cloned().chain(notes_of(image).iter().map(sentence)).collect(),
             ..ImageView::default()
         }
     }
@@ -261,6 +261,13 @@ impl LayerView {
             media_type: layer.blob.media_type.clone(),
         }
     }
+}
+
+/// What a conversion would say, as far as the documents tell.
+fn notes_of(image: &Image) -> Vec<Note> {
+    let mut notes = forecast(&image.config);
+    notes.extend(output::other_machine(&image.platform().architecture));
+    notes
 }
 
 fn text(digest: &Option<Digest>) -> Option<String> {
@@ -438,6 +445,7 @@ image @0
     1          "a/layer.tar", 2.0 KiB
       diff_id  {diff_id}
   warning      odd
+  warning      WORKDIR is "/w", but Singularity does not start there: convert with --workdir, or run with --pwd
 
 image @1
   names        "y:2"
