@@ -17,26 +17,50 @@
 //! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //! | registry | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
 //!
-//! A [`Source`] is opened and lists images; one [`Image`] is selected; a [`Target`] is prepared and writes it. What is in
-//! between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
-//! something else with it, and lets nothing out before every digest has been verified.
+//! A docker-archive becomes a SIF:
 //!
-//! ```no_run
-//! use sif_convert::{Monitor, OpenOptions, Selection, Spec, open};
+//! ```
+//! use sif_convert::{Sif, convert};
 //!
-//! # fn main() -> sif_convert::Result<()> {
-//! let monitor = Monitor::default();
-//! let options = OpenOptions { tmpdir: "/tmp".into(), want_layers: true, ..OpenOptions::default() };
-//! let source = open(&Spec::parse("image.tar".as_ref())?, &options, &monitor)?;
-//! let image = source.select(&Selection::default())?;
-//! println!("{} {}", image.id(), image.platform());
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let output = directory.path().join("hello.sif");
+//! let report = convert("fixtures/archives/hello.tar", Sif::new(), &output)?;
+//! assert!(report.output.is_some_and(|record| record.size > 0));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about it.
+//! With choices, step by step: a [`Target`] is prepared, which refuses whatever can be refused before anything is read; a
+//! [`Source`] is opened and lists images; one [`Image`] is selected and written.
+//!
+//! ```
+//! use sif_convert::io::Compression;
+//! use sif_convert::{ErrorKind, Monitor, Selection, Sif, Source, Target, WriteOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let output = directory.path().join("hello.sif");
+//! let target = Target::from(Sif::new().compression(Compression::zstd(9)));
+//! let prepared = target.prepare(&output.as_path().into(), &WriteOptions::default())?;
+//! let image = Source::open("fixtures/archives/hello.tar")?.select(&Selection::default())?;
+//! let outcome = prepared.write(&image, &Monitor::default())?;
+//! assert_eq!(outcome.size, output.metadata()?.len());
+//!
+//! let again = target.prepare(&output.as_path().into(), &WriteOptions::default());
+//! assert_eq!(again.unwrap_err().kind(), ErrorKind::Output);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is in between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
+//! something else with it, and lets nothing out before every digest has been verified. The formats [`tar`], [`squashfs`] and
+//! [`sif`] are modules of their own. Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about
+//! it.
 
+mod conversion;
 mod error;
+mod report;
 
 pub mod folder;
 pub mod image;
@@ -58,8 +82,13 @@ pub mod tree;
 #[doc(hidden)]
 pub mod cli;
 
+pub use conversion::{Conversion, Observer, convert};
 pub use error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;
-pub use output::{Destination, Outcome, Target, WriteOptions};
+pub use output::{
+    AdditionalFiles, Destination, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
+    SifRootfs, Target, WriteOptions,
+};
+pub use report::{ImageRecord, OutputRecord, Report, SourceRecord};
 pub use source::{OpenOptions, Selection, Source, Spec, open};

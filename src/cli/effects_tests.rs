@@ -6,7 +6,6 @@ use clap::Command;
 
 use super::args::{self, Parsed};
 use super::commands::additional_files;
-use super::commands::convert::Job;
 use super::environment::Environment;
 use super::options::voice;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,8 +52,8 @@ fn meaning(words: &[String]) -> Result<String> {
         let packing = additional_files::resolve(&convert, &given, &environment)?;
         return Ok(format!("{packing:?} {voice:?} {mode:?} {report:?}"));
     }
-    let job = Job::resolve(&convert, &given, &environment)?;
-    job.check()?;
+    let job = convert.resolve(&given, &environment)?;
+    job.target.check(&job.destination, &job.options)?;
     Ok(format!("{job:?} {voice:?} {mode:?} {report:?}"))
 }
 

@@ -17,10 +17,9 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::printer;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::image::Image;
 use crate::io::directory_of;
-use crate::model::{Digest, Note, Quoted, Timestamp};
-use crate::output::{Destination, Outcome};
+use crate::model::{Note, Quoted, Timestamp};
+use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord, text};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,119 +31,28 @@ pub(super) enum Status {
     Error,
 }
 
-/// The whole document.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
+/// The whole document, in the order of its keys.
+#[derive(Serialize)]
+struct Document<'a> {
     schema_version: u32,
     /// Of this program.
     version: &'static str,
     /// Words of the command line after the program's name.
-    arguments: Vec<String>,
-    status: Option<Status>,
-    error: Option<Failure>,
-    pub(super) source: Option<SourceRecord>,
-    pub(super) image: Option<ImageRecord>,
-    pub(super) output: Option<OutputRecord>,
-    timing: Timing,
-    pub(super) notes: Vec<Note>,
+    arguments: &'a [String],
+    status: Status,
+    error: Option<&'a Failure>,
+    source: &'a Option<SourceRecord>,
+    image: &'a Option<ImageRecord>,
+    output: &'a Option<OutputRecord>,
+    timing: Timing<'a>,
+    notes: &'a [Note],
 }
 
-/// Where the image came from.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct SourceRecord {
-    /// The SOURCE word as given.
-    pub(super) spelling: String,
-    /// What it turned out to be.
-    pub(super) kind: Option<String>,
-    /// The absolute path of a local source.
-    pub(super) path: Option<String>,
-    /// Bytes of the input file.
-    pub(super) size: Option<u64>,
-    /// SHA-256 of the input file in hex.
-    pub(super) sha256: Option<String>,
-}
-
-/// The image that was selected.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct ImageRecord {
-    id: String,
-    config_digest: String,
-    manifest_digest: Option<String>,
-    index_digest: Option<String>,
-    names: Vec<String>,
-    /// The name under which it is recorded, where it has one.
-    reference: Option<String>,
-    platform: String,
-    created: Option<String>,
-    pub(super) diff_ids: Vec<Option<String>>,
-}
-
-/// What was written.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct OutputRecord {
-    /// The absolute path; `-` is standard output.
-    path: String,
-    format: &'static str,
-    size: u64,
-    sha256: Option<String>,
-    entries: u64,
-    /// The image ID of an image that was written: another than the source's where it was flattened.
-    image_id: Option<String>,
-    manifest_digest: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Timing {
+#[derive(Serialize)]
+struct Timing<'a> {
     /// RFC 3339, UTC.
-    started: String,
+    started: &'a str,
     seconds: f64,
-}
-
-impl SourceRecord {
-    /// What the SOURCE word alone says. `path` is where it points to, if to a local place.
-    pub(super) fn of(spelling: &OsStr, path: Option<&Path>) -> Self {
-        let size = path.and_then(|path| std::fs::metadata(path).ok()).filter(|data| data.is_file());
-        SourceRecord {
-            spelling: text(spelling),
-            kind: None,
-            path: path.map(absolute),
-            size: size.map(|data| data.len()),
-            sha256: None,
-        }
-    }
-}
-
-impl ImageRecord {
-    /// Describes `image`, to be recorded under `reference` if that is given.
-    pub(super) fn of(image: &Image, reference: Option<&str>) -> Self {
-        let id = image.id().to_string();
-        ImageRecord {
-            config_digest: id.clone(),
-            id,
-            manifest_digest: image.manifest_digest.as_ref().map(Digest::to_string),
-            index_digest: image.index_digest.as_ref().map(Digest::to_string),
-            reference: reference.or(image.names.first().map(String::as_str)).map(str::to_string),
-            names: image.names.clone(),
-            platform: image.platform().to_string(),
-            created: image.config.created().map(Timestamp::to_rfc3339),
-            diff_ids: image.layers.iter().map(|layer| layer.diff_id.as_ref().map(Digest::to_string)).collect(),
-        }
-    }
-}
-
-impl OutputRecord {
-    /// Describes what was written in `format` to `destination`.
-    pub(super) fn of(format: &'static str, destination: &Destination, outcome: &Outcome) -> Self {
-        OutputRecord {
-            path: place_of(destination),
-            format,
-            size: outcome.size,
-            sha256: outcome.sha256.as_ref().map(Digest::hex),
-            entries: outcome.entries,
-            image_id: outcome.image_id.as_ref().map(Digest::to_string),
-            manifest_digest: outcome.manifest_digest.as_ref().map(Digest::to_string),
-        }
-    }
 }
 
 /// The last event of a run that succeeded.
@@ -153,13 +61,6 @@ pub(super) struct Done<'a> {
     pub(super) event: &'static str,
     pub(super) output: &'a OutputRecord,
     pub(super) seconds: f64,
-}
-
-fn place_of(destination: &Destination) -> String {
-    match destination {
-        Destination::Stdout => "-".to_string(),
-        Destination::Path(path) => absolute(path),
-    }
 }
 
 /// Where a report goes.
@@ -175,6 +76,8 @@ enum Place {
 /// Collects a [`Report`] and writes it once, whatever happens.
 pub(super) struct Recorder {
     place: Option<Place>,
+    arguments: Vec<String>,
+    started: String,
     report: Mutex<Report>,
     began: Instant,
 }
@@ -188,19 +91,13 @@ impl Recorder {
         #[expect(clippy::disallowed_methods, reason = "the time goes into the report and nowhere else")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = i64::try_from(now.as_secs()).map(Timestamp::from_seconds).unwrap_or_default();
-        let report = Report {
-            schema_version: 1,
-            version: env!("CARGO_PKG_VERSION"),
+        Ok(Recorder {
+            place: place.map(Place::parse).transpose()?,
             arguments: words.iter().skip(1).map(|word| text(word)).collect(),
-            status: None,
-            error: None,
-            source: None,
-            image: None,
-            output: None,
-            timing: Timing { started: started.to_rfc3339(), seconds: 0.0 },
-            notes: Vec::new(),
-        };
-        Ok(Recorder { place: place.map(Place::parse).transpose()?, report: Mutex::new(report), began: Instant::now() })
+            started: started.to_rfc3339(),
+            report: Mutex::default(),
+            began: Instant::now(),
+        })
     }
 
     /// Whether the report goes to standard output.
@@ -218,21 +115,16 @@ impl Recorder {
         change(&mut self.lock());
     }
 
-    /// Adds to what is said about the source.
-    pub(super) fn with_source(&self, change: impl FnOnce(&mut SourceRecord)) {
-        self.record(|report| report.source.as_mut().map_or((), change));
-    }
-
     /// Writes the report.
     pub(super) fn conclude(&self, status: Status, failure: Option<&Failure>) -> Result<()> {
-        self.write(&mut self.lock(), status, failure)
+        self.write(&self.lock(), status, failure)
     }
 
     /// Writes the report from outside the work, which may be in the middle of anything.
     pub(super) fn abandon(&self, failure: &Failure) {
-        if let Ok(mut report) = self.report.try_lock() {
+        if let Ok(report) = self.report.try_lock() {
             // The process ends now, because of what the failure says; there is no one left to tell about the report.
-            let _ = self.write(&mut report, Status::Error, Some(failure));
+            let _ = self.write(&report, Status::Error, Some(failure));
         }
     }
 
@@ -240,12 +132,21 @@ impl Recorder {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, report: &mut Report, status: Status, failure: Option<&Failure>) -> Result<()> {
+    fn write(&self, report: &Report, status: Status, failure: Option<&Failure>) -> Result<()> {
         let Some(place) = &self.place else { return Ok(()) };
-        report.status = Some(status);
-        report.error = failure.cloned();
-        report.timing.seconds = (self.seconds() * 1000.0).round() / 1000.0;
-        let mut json = serde_json::to_vec_pretty(report)
+        let document = Document {
+            schema_version: 1,
+            version: env!("CARGO_PKG_VERSION"),
+            arguments: &self.arguments,
+            status,
+            error: failure,
+            source: &report.source,
+            image: &report.image,
+            output: &report.output,
+            timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
+            notes: &report.notes,
+        };
+        let mut json = serde_json::to_vec_pretty(&document)
             .map_err(|error| Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}")))?;
         json.push(b'\n');
         place.write(&json)
@@ -294,20 +195,6 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     File::open(directory)?.sync_all()
-}
-
-/// Bytes of the operating system as JSON can hold them: what is not UTF-8 becomes `\xff`.
-pub(super) fn text(bytes: &OsStr) -> String {
-    let mut text = String::new();
-    for chunk in bytes.as_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
-    }
-    text
-}
-
-fn absolute(path: &Path) -> String {
-    text(std::path::absolute(path).as_deref().unwrap_or(path).as_os_str())
 }
 
 #[cfg(test)]

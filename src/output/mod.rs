@@ -4,7 +4,7 @@
 //! [`Prepared`] pulls: it is given an image, writes in its own order, and lets the output have its name only when every
 //! digest has been verified.
 //!
-//! A new format is a file with a type that has a [`Format`], and a line in [`targets!`].
+//! A new format is a file with a type that has a `Format`, and a line in `targets!`.
 
 mod additional_files;
 mod architecture;

@@ -1,5 +1,5 @@
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind};
 use crate::model::{Digest, Note, Reference};
@@ -13,9 +13,9 @@ pub enum Destination {
     Path(PathBuf),
 }
 
-impl<P: Into<PathBuf>> From<P> for Destination {
+impl<P: AsRef<Path>> From<P> for Destination {
     fn from(path: P) -> Self {
-        Destination::Path(path.into())
+        Destination::Path(path.as_ref().to_path_buf())
     }
 }
 

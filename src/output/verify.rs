@@ -21,7 +21,7 @@ pub struct Whole {
     pub blocks: u64,
     /// The config digest of the image it was made from, where it says so.
     pub image: Option<String>,
-    /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Request::choices`].
+    /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Root::choices`].
     pub choices: Option<String>,
     /// What is odd about it but harms nothing.
     pub notes: Vec<Note>,

@@ -150,6 +150,14 @@ fn quoted(path: &Path) -> String {
 }
 
 impl Source {
+    /// Opens what the program takes as SOURCE, with the usual options.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(word: impl AsRef<std::ffi::OsStr>) -> Result<Source> {
+        open(&Spec::parse(word.as_ref())?, &OpenOptions::default(), &Monitor::default())
+    }
+
     /// All images that the source lists, in its own order; absent ones too.
     pub fn images(&self) -> Vec<Candidate> {
         self.found.iter().map(|found| found.candidate.clone()).collect()

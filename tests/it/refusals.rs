@@ -109,9 +109,5 @@ fn what_has_no_effect_on_a_sif_is_refused() {
         }
     }
     let missing = program().args(["verify", hello, "--image", "nothere"]).output().unwrap();
-    assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
-    let other = place.command(hello, "--to sif -o y.sif --arch s390x").output().unwrap();
-    let said = String::from_utf8(other.stderr).unwrap();
-    assert!(other.status.code() == Some(2) && said.contains("not for s390x"), "{said}");
-    assert!(!place.path("y.sif").exists());
+    assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8(missing.stderr).unwrap());
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -21,9 +21,27 @@ const ROOMS: [(&str, &[&str]); 16] = [
         "output",
         &["model", "io", "tar", "image", "source", "tree", "layers", "squashfs", "sif", "singularity", "folder"],
     ),
+    ("report", &["model", "image", "output"]),
+    ("conversion", &["model", "io", "image", "source", "output", "report"]),
     ("medperf", &["model"]),
     ("folder", &["model", "io", "tar"]),
-    ("cli", &["model", "io", "image", "source", "registry", "sif", "singularity", "folder", "output", "medperf"]),
+    (
+        "cli",
+        &[
+            "model",
+            "io",
+            "image",
+            "source",
+            "registry",
+            "sif",
+            "singularity",
+            "folder",
+            "output",
+            "report",
+            "conversion",
+            "medperf",
+        ],
+    ),
 ];
 
 /// Names of the crate's root that are no rooms: what `error` gives to all.

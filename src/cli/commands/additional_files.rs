@@ -8,13 +8,14 @@ use super::convert::{Convert, given_destination, refuse_one_place, write_options
 use crate::cli::environment::Environment;
 use crate::cli::options::Given;
 use crate::cli::printer::{self, Bytes, Grouped, Voice};
-use crate::cli::report::{Done, OutputRecord, Recorder, SourceRecord};
+use crate::cli::report::{Done, Recorder};
 use crate::cli::values::{parsed, usage};
 use crate::error::Result;
 use crate::folder::is_inside;
 use crate::io::Monitor;
 use crate::model::Quoted;
 use crate::output::{AdditionalFiles, Destination, WriteOptions};
+use crate::report::{OutputRecord, SourceRecord};
 
 /// What has an effect on a folder that is packed; everything else is refused.
 const OPTIONS: [&str; 11] =

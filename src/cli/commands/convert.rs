@@ -16,16 +16,18 @@ use crate::cli::options::{
 };
 use crate::cli::printer::{self, Bytes, Grouped, Voice};
 use crate::cli::registry::{self, RegistryOptions};
-use crate::cli::report::{Done, ImageRecord, OutputRecord, Recorder, SourceRecord};
+use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
 use crate::cli::values::{bind_targets, entry_paths, expected, jobs, label, mode, parsed, source_date_epoch, usage};
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::conversion::{Conversion, Observer};
+use crate::error::{Error, Result, ResultExt};
 use crate::image::Image;
 use crate::io::Monitor;
-use crate::model::{Digest, Note, Quoted};
+use crate::model::{Note, Quoted};
 use crate::output::{AdditionalFiles, Destination, IfExists, Outcome, Target, WriteOptions, XattrPolicy};
-use crate::source::{self as sources, InputHash, OpenOptions, Selection, Spec};
+use crate::report::{OutputRecord, Report, SourceRecord};
+use crate::source::{InputHash, OpenOptions, Spec};
 
 /// `convert SOURCE --to FORMAT`.
 #[derive(Debug, Args)]
@@ -90,44 +92,24 @@ pub(in crate::cli) fn run(
             let packing = additional_files::resolve(arguments, given, environment)?;
             return session.supervise(|monitor| additional_files::attempt(&packing, voice, recorder, monitor));
         }
-        let job = Job::resolve(arguments, given, environment)?;
+        let mut job = arguments.resolve(given, environment)?;
+        let settled = settle_compression(&mut job.target, arguments, environment);
         recorder.record(|report| {
             report.source = Some(SourceRecord::of(spelling, job.source.path()));
-            report.notes.extend(job.settled.clone());
+            report.notes.extend(settled);
         });
         session.supervise(|monitor| attempt(&job, voice, recorder, monitor))
     })
 }
 
-/// One conversion, ready to run.
-#[derive(Debug)]
-pub(in crate::cli) struct Job {
-    /// Where the image comes from.
-    source: Spec,
-    /// How it is opened.
-    open: OpenOptions,
-    /// Which image of it.
-    selection: Selection,
-    /// What is written.
-    target: Target,
-    /// Where to.
-    destination: Destination,
-    /// How.
-    options: WriteOptions,
-    /// What its manifest, index or config must hash to.
-    expect_digest: Option<Digest>,
-    /// What a file of settings changes in the output's bytes.
-    settled: Option<Note>,
-}
-
-impl Job {
+impl Convert {
     /// Resolves text.
-    pub(in crate::cli) fn resolve(arguments: &Convert, given: &Given, environment: &Environment) -> Result<Job> {
+    pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Conversion> {
+        let arguments = self;
         let spec = source(arguments.source.as_deref().unwrap_or_default(), environment)?;
         let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
         let name = target.name();
         given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
-        let settled = settle_compression(&mut target, arguments, environment);
         registry::expect_registry(given, &spec)?;
         let destination = match arguments.output.as_deref() {
             Some(output) => given_destination(output)?,
@@ -139,28 +121,16 @@ impl Job {
             None if arguments.checks.report.is_some() => InputHash::Wanted,
             None => InputHash::Unneeded,
         };
-        Ok(Job {
-            open: OpenOptions {
-                hash,
-                registry: registry::settings(&arguments.registry, &spec, environment)?,
-                ..open_options(&arguments.choice, true, environment)?
-            },
-            selection: selection(&arguments.choice)?,
-            options: write_options(arguments, environment)?,
-            expect_digest: expected("--expect-digest", arguments.checks.expect_digest.as_deref())?,
-            source: spec,
-            settled,
-            target,
-            destination,
-        })
-    }
-}
-
-#[cfg(test)]
-impl Job {
-    /// Refuses what can be refused without a look at anything.
-    pub(in crate::cli) fn check(&self) -> Result<()> {
-        self.target.check(&self.destination, &self.options)
+        let mut conversion = Conversion::new(spec, target, destination);
+        conversion.open = OpenOptions {
+            hash,
+            registry: registry::settings(&arguments.registry, &conversion.source, environment)?,
+            ..open_options(&arguments.choice, true, environment)?
+        };
+        conversion.selection = selection(&arguments.choice)?;
+        conversion.options = write_options(arguments, environment)?;
+        conversion.expected_digest = expected("--expect-digest", arguments.checks.expect_digest.as_deref())?;
+        Ok(conversion)
     }
 }
 
@@ -301,57 +271,26 @@ fn same_place(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Converts, records, prints. Whatever can be refused is refused before the source is opened.
-pub(in crate::cli) fn attempt(job: &Job, voice: Voice, recorder: &Recorder, monitor: &Monitor) -> Result<()> {
-    let prepared = job.target.prepare(&job.destination, &job.options)?;
-    let open = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..job.open.clone() };
-    let source = sources::open(&job.source, &open, monitor)?;
-    recorder.with_source(|record| record.kind = Some(source.kind().to_string()));
-    let written = source.select(&job.selection).and_then(|image| {
-        let reference = job.target.clone().root_mut().and_then(|root| root.reference.clone());
-        recorder.record(|report| {
-            report.image = Some(ImageRecord::of(&image, reference.as_deref()));
-            report.notes.extend(image.warnings.iter().map(|text| Note::new("image", text, 1)));
-        });
-        check_digest(job.expect_digest, &image)?;
-        describe(&image, voice);
-        let outcome = prepared.write(&image, monitor);
-        let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
-        recorder.record(|report| report.notes.extend(late.map(|text| Note::new("image", text, 1))));
-        outcome
-    });
-    let hashed = source.sha256();
-    if let Ok(Some((sha256, size))) = &hashed {
-        recorder.with_source(|record| (record.sha256, record.size) = (Some(sha256.hex()), Some(*size)));
-    }
-    let outcome = written?;
-    hashed?;
-    recorder.record(|report| {
-        if let Some(image) = &mut report.image {
-            image.diff_ids = outcome.diff_ids.iter().map(|id| Some(id.to_string())).collect();
-        }
-        report.output = Some(OutputRecord::of(job.target.name(), &job.destination, &outcome));
-        report.notes.extend(outcome.notes.iter().cloned());
-    });
-    summarise(job, &outcome, voice, recorder);
-    Ok(())
+/// What the library finds out, recorded and told.
+struct Watching<'a> {
+    recorder: &'a Recorder,
+    voice: Voice,
 }
 
-fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
-    let found = [image.index_digest, image.manifest_digest, Some(image.id())];
-    match expected {
-        Some(expected) if !found.contains(&Some(expected)) => {
-            let names = ["index", "manifest", "config"];
-            let found: Vec<String> =
-                names.iter().zip(found).filter_map(|(name, digest)| Some(format!("{name} {}", digest?))).collect();
-            Err(Error::new(
-                ErrorKind::Mismatch,
-                format!("the image is not the expected one: expected {expected}, got {}", found.join(", ")),
-            )
-            .hint("fetch the image again, or correct --expect-digest"))
-        }
-        _ => Ok(()),
+impl Observer for Watching<'_> {
+    fn record(&self, change: &mut dyn FnMut(&mut Report)) {
+        self.recorder.record(change);
     }
+
+    fn selected(&self, image: &Image) {
+        describe(image, self.voice);
+    }
+}
+
+fn attempt(job: &Conversion, voice: Voice, recorder: &Recorder, monitor: &Monitor) -> Result<()> {
+    let outcome = job.run(&Watching { recorder, voice }, monitor)?;
+    summarise(job, &outcome, voice, recorder);
+    Ok(())
 }
 
 fn describe(image: &Image, voice: Voice) {
@@ -365,7 +304,7 @@ fn describe(image: &Image, voice: Voice) {
     ));
 }
 
-fn summarise(job: &Job, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
+fn summarise(job: &Conversion, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
     let seconds = recorder.seconds();
     if voice.json {
         let output = &OutputRecord::of(job.target.name(), &job.destination, outcome);
@@ -386,19 +325,20 @@ mod tests {
     use super::*;
     use crate::cli::args::{Parsed, parse};
     use crate::cli::options::{ProgressMode, voice};
+    use crate::error::ErrorKind;
     use crate::io::Compression;
     use crate::model::EntryPath;
     use crate::output::{ImageName, ImageOptions, Root};
 
-    fn resolve_in(line: &str, environment: &Environment) -> Result<Job> {
+    fn resolve_in(line: &str, environment: &Environment) -> Result<Conversion> {
         let words: Vec<OsString> = std::iter::once("convert").chain(line.split(' ')).map(OsString::from).collect();
         match parse(&words)? {
-            (Parsed::Convert(convert), given) => Job::resolve(&convert, &given, environment),
+            (Parsed::Convert(convert), given) => convert.resolve(&given, environment),
             other => panic!("{line}: {other:?}"),
         }
     }
 
-    fn resolve(line: &str) -> Result<Job> {
+    fn resolve(line: &str) -> Result<Conversion> {
         resolve_in(line, &Environment::bare())
     }
 
@@ -408,11 +348,11 @@ mod tests {
         environment
     }
 
-    fn root(job: &Job) -> Root {
+    fn root(job: &Conversion) -> Root {
         job.target.clone().root_mut().cloned().unwrap()
     }
 
-    fn image(job: &Job) -> ImageOptions {
+    fn image(job: &Conversion) -> ImageOptions {
         job.target.clone().image_mut().cloned().unwrap()
     }
 
@@ -450,8 +390,8 @@ mod tests {
         assert_eq!((root.xattrs, root.reference.as_deref()), (XattrPolicy::All, Some("host/x:1")));
         assert_eq!(job.selection.image.as_deref(), Some("app:1"));
         assert_eq!(job.selection.platform.as_ref().unwrap().to_string(), "linux/amd64");
-        assert_eq!(job.expect_digest.unwrap().hex(), hex.to_lowercase());
-        assert_eq!(job.open.hash, InputHash::Expected(job.expect_digest.unwrap()));
+        assert_eq!(job.expected_digest.unwrap().hex(), hex.to_lowercase());
+        assert_eq!(job.open.hash, InputHash::Expected(job.expected_digest.unwrap()));
     }
 
     #[test]

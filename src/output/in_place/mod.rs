@@ -2,7 +2,7 @@
 //!
 //! The idea to hold: a forecast is no promise. `forecast` counts what will stand before each entry while the layer is still
 //! being decoded, `moves` brings what other layers have there meanwhile, and what was foreseen wrongly is moved away before
-//! the tar is written. `layers` knows it by its trait [`Forecast`] alone.
+//! the tar is written. `layers` knows it by its trait `Forecast` alone.
 
 mod forecast;
 mod moves;

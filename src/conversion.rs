@@ -1,0 +1,138 @@
+//! From a source to an output: everything that the program does, for everyone.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::io::Monitor;
+use crate::model::{Digest, Note};
+use crate::output::{Destination, Outcome, Target, WriteOptions};
+use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord};
+use crate::source::{OpenOptions, Selection, Spec, open};
+
+/// One conversion, with every choice made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Conversion {
+    /// Where the image comes from.
+    pub source: Spec,
+    /// How it is opened. Where layers may become a part of the output is filled in.
+    pub open: OpenOptions,
+    /// Which image of it.
+    pub selection: Selection,
+    /// What is written.
+    pub target: Target,
+    /// Where to.
+    pub destination: Destination,
+    /// How.
+    pub options: WriteOptions,
+    /// What its manifest, index or config must hash to.
+    pub expected_digest: Option<Digest>,
+}
+
+/// Takes what is found out about a conversion while it runs.
+pub trait Observer {
+    /// Adds to the report.
+    fn record(&self, change: &mut dyn FnMut(&mut Report));
+
+    /// An image was selected, and is the expected one.
+    fn selected(&self, _image: &Image) {}
+}
+
+impl Observer for Mutex<Report> {
+    fn record(&self, change: &mut dyn FnMut(&mut Report)) {
+        change(&mut self.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Converts the one image of `source`, which is what the program takes as SOURCE, with the usual options.
+///
+/// # Errors
+/// As [`Conversion::run`].
+pub fn convert(
+    source: impl AsRef<OsStr>,
+    target: impl Into<Target>,
+    destination: impl Into<Destination>,
+) -> Result<Report> {
+    let report = Mutex::new(Report::default());
+    Conversion::new(Spec::parse(source.as_ref())?, target, destination).run(&report, &Monitor::default())?;
+    Ok(report.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Conversion {
+    /// With the usual options.
+    pub fn new(source: Spec, target: impl Into<Target>, destination: impl Into<Destination>) -> Self {
+        Conversion {
+            source,
+            open: OpenOptions::default(),
+            selection: Selection::default(),
+            target: target.into(),
+            destination: destination.into(),
+            options: WriteOptions::default(),
+            expected_digest: None,
+        }
+    }
+
+    /// Converts. Whatever can be refused is refused before the source is opened.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it). What was found out until
+    /// then is recorded.
+    pub fn run(&self, observer: &dyn Observer, monitor: &Monitor) -> Result<Outcome> {
+        let prepared = self.target.prepare(&self.destination, &self.options)?;
+        let open_options = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..self.open.clone() };
+        let source = open(&self.source, &open_options, monitor)?;
+        let with_source = |change: &dyn Fn(&mut SourceRecord)| {
+            let usual = || SourceRecord::of(self.source.to_string().as_ref(), self.source.path());
+            observer.record(&mut |report| change(report.source.get_or_insert_with(usual)));
+        };
+        with_source(&|record| record.kind = Some(source.kind().to_string()));
+        let written = source.select(&self.selection).and_then(|image| {
+            let reference = self.target.clone().root_mut().and_then(|root| root.reference.clone());
+            observer.record(&mut |report| {
+                report.image = Some(ImageRecord::of(&image, reference.as_deref()));
+                report.notes.extend(image.warnings.iter().map(|text| Note::new("image", text, 1)));
+            });
+            check_digest(self.expected_digest, &image)?;
+            observer.selected(&image);
+            let outcome = prepared.write(&image, monitor);
+            let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
+            let late: Vec<Note> = late.map(|text| Note::new("image", text, 1)).collect();
+            observer.record(&mut |report| report.notes.extend(late.iter().cloned()));
+            outcome
+        });
+        let hashed = source.sha256();
+        if let Ok(Some((sha256, size))) = hashed {
+            with_source(&|record| (record.sha256, record.size) = (Some(sha256.hex()), Some(size)));
+        }
+        let outcome = written?;
+        hashed?;
+        observer.record(&mut |report| {
+            if let Some(image) = &mut report.image {
+                image.diff_ids = outcome.diff_ids.iter().map(|id| Some(id.to_string())).collect();
+            }
+            report.output = Some(OutputRecord::of(self.target.name(), &self.destination, &outcome));
+            report.notes.extend(outcome.notes.iter().cloned());
+        });
+        Ok(outcome)
+    }
+}
+
+fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
+    let found = [image.index_digest, image.manifest_digest, Some(image.id())];
+    match expected {
+        Some(expected) if !found.contains(&Some(expected)) => {
+            let names = ["index", "manifest", "config"];
+            let found: Vec<String> =
+                names.iter().zip(found).filter_map(|(name, digest)| Some(format!("{name} {}", digest?))).collect();
+            Err(Error::new(
+                ErrorKind::Mismatch,
+                format!("the image is not the expected one: expected {expected}, got {}", found.join(", ")),
+            )
+            .hint("fetch the image again, or correct --expect-digest"))
+        }
+        _ => Ok(()),
+    }
+}
