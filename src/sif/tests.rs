@@ -352,6 +352,41 @@ fn findings_name_the_byte() {
     }
 }
 
+/// What a descriptor says of the padding in front of its object.
+#[test]
+fn room_before_an_object_is_its_padding() {
+    let bytes = sample();
+    let partition =
+        (0..8).map(|number| 4096 + number * 585).find(|at| bytes[at + 17..at + 25] == 32_768_i64.to_le_bytes());
+    let partition = partition.unwrap();
+    let size = i64::from_le_bytes(bytes[partition + 25..partition + 33].try_into().unwrap());
+    let padded = i64::from_le_bytes(bytes[partition + 33..partition + 41].try_into().unwrap());
+    assert!(padded > size, "{padded} {size}");
+    for (padded, want) in [
+        (size, ((partition + 17) as u64, Severity::Notice, "gap")),
+        (padded - 1, ((partition + 17) as u64, Severity::Notice, "gap")),
+        (padded + 1, ((partition + 33) as u64, Severity::Error, "size-with-padding")),
+        (size - 1, ((partition + 33) as u64, Severity::Error, "size-with-padding")),
+    ] {
+        let found = codes(&changed(&bytes, partition + 33, &padded.to_le_bytes()));
+        assert!(found.contains(&want), "{want:?} not in {found:?}");
+    }
+}
+
+#[test]
+fn one_unknown_number_makes_an_object_unknown() {
+    let architecture = Architecture::from_goarch("amd64").unwrap();
+    let partition = |file_system, kind| Extra::Partition { file_system, kind, architecture }.is_known();
+    let (unknown_system, unknown_kind) = (FileSystem::from_code(99), PartitionKind::from_code(99));
+    assert!(partition(FileSystem::from_code(1), PartitionKind::from_code(2)));
+    assert!(!partition(unknown_system, PartitionKind::from_code(2)));
+    assert!(!partition(FileSystem::from_code(1), unknown_kind));
+    let message = |format, kind| Extra::CryptoMessage { format, kind }.is_known();
+    let (format, kind) = (MessageFormat::from_code(1), MessageKind::from_code(0x100));
+    assert!(message(format, kind));
+    assert!(!message(MessageFormat::from_code(99), kind) && !message(format, MessageKind::from_code(99)));
+}
+
 /// A second primary partition is what Apptainer trips over; an overlay in another group is one that it does not see.
 #[test]
 fn partitions_get_on_with_each_other() {

@@ -86,7 +86,9 @@ mod tests {
             assert_eq!(parse_field(field), value, "{field:?}");
         }
         assert_eq!(parse_decimal(b"18446744073709551616"), None);
-        assert_eq!(parse_decimal(b""), None);
+        for bad in ["", "1:", "1/", "-1", " 1"] {
+            assert_eq!(parse_decimal(bad.as_bytes()), None, "{bad:?}");
+        }
         assert_eq!(parse_decimal(b"42"), Some(42));
     }
 }

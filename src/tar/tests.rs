@@ -31,6 +31,52 @@ fn written(members: &[Member<'_>]) -> Vec<u8> {
     out
 }
 
+/// As many extended headers before one member, and as large ones, as are taken, and not one more.
+#[test]
+fn extended_headers_are_bounded() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let member = written(&[Member { path: b"f", kind: MemberKind::File { size: 0 }, metadata: &metadata }]);
+    let extension = |payload: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(payload.len() as u64);
+        header.set_cksum();
+        let mut bytes = [header.as_bytes().as_slice(), payload].concat();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    };
+    let several = |count: usize| [extension(b"5 a=\n").repeat(count), member.clone()].concat();
+    assert_eq!(read_all(&several(64)).unwrap().len(), 1);
+    assert_eq!(read_all(&several(65)).unwrap_err().kind(), crate::error::ErrorKind::InvalidImage);
+    let large = |bytes: u64| {
+        let mut payload = format!("{bytes} comment=").into_bytes();
+        payload.resize(bytes as usize - 1, b'x');
+        payload.push(b'\n');
+        [extension(&payload), member.clone()].concat()
+    };
+    assert_eq!(read_all(&large(1 << 20)).unwrap().len(), 1);
+    assert_eq!(read_all(&large((1 << 20) + 1)).unwrap_err().kind(), crate::error::ErrorKind::InvalidImage);
+}
+
+#[test]
+fn data_is_read_exactly() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let member = |path, size| Member { path, kind: MemberKind::File { size }, metadata: &metadata };
+    let bytes = written(&[member(b"one", 700), member(b"two", 3), member(b"three", 0)]);
+    let mut entries = Entries::new(region(&bytes).reader());
+    assert_eq!(entries.next_entry().unwrap().unwrap().raw_path[..], b"one"[..]);
+    // What is not read is skipped.
+    let mut buffer = [0; 600];
+    entries.read_data_exact(&mut buffer).unwrap();
+    assert_eq!(buffer, [b'x'; 600]);
+    assert_eq!(entries.next_entry().unwrap().unwrap().raw_path[..], b"two"[..]);
+    entries.read_data_exact(&mut []).unwrap();
+    entries.read_data_exact(&mut buffer[..3]).unwrap();
+    assert_eq!(entries.read_data_exact(&mut buffer[..1]).unwrap_err().kind(), crate::error::ErrorKind::InvalidImage);
+    assert_eq!(entries.next_entry().unwrap().unwrap().raw_path[..], b"three"[..]);
+    assert!(entries.next_entry().unwrap().is_none());
+}
+
 #[test]
 fn what_is_written_is_read_back() {
     let xattrs: Xattrs = [(&b"security.capability"[..], &b"\x01\0\0\x02\n12 a=b\n"[..]), (b"user.a=b%", b"")]
