@@ -27,6 +27,7 @@ mod registry_logins;
 mod registry_oracles;
 mod scripts;
 mod settings;
+mod shim;
 mod sif;
 mod sif_apptainer;
 mod sif_edits;
