@@ -36,15 +36,7 @@ pub(in crate::cli) struct Convert {
     #[arg(required = true, value_hint = clap::ValueHint::AnyPath)]
     pub(in crate::cli) source: Option<OsString>,
     /// What to write
-    ///
-    /// sif: a SIF file, which Singularity and Apptainer run.
-    /// sif-rootfs: one flattened tar with all that Singularity expects inside.
-    /// rootfs: one flattened tar, the image's files and nothing else.
-    /// oci: an OCI layout directory; the image is added where there is one.
-    /// oci-archive: the same as one tar.
-    /// docker-archive: a tar that docker load takes.
-    /// additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
-    #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), verbatim_doc_comment)]
+    #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), long_help = about_formats())]
     pub(in crate::cli) to: Option<String>,
     /// Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
@@ -64,6 +56,13 @@ pub(in crate::cli) struct Convert {
     pub(in crate::cli) image: ImageOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
+}
+
+/// What the formats say of themselves.
+fn about_formats() -> String {
+    let formats = Target::all().into_iter().map(|target| (target.name(), target.about()));
+    let formats = formats.chain([(AdditionalFiles::NAME, AdditionalFiles::ABOUT)]);
+    formats.fold("What to write\n".to_string(), |text, (name, about)| format!("{text}\n{name}: {about}."))
 }
 
 fn formats() -> PossibleValuesParser {
