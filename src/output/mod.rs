@@ -25,6 +25,7 @@ mod rootfs;
 mod sif;
 mod sif_rootfs;
 mod sink;
+mod squashfs;
 mod tarball;
 mod verify;
 
@@ -39,6 +40,7 @@ pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
 pub use sif::Sif;
 pub use sif_rootfs::SifRootfs;
+pub use squashfs::Squashfs;
 pub use verify::{Whole, added_objects, hash_file, is_sif, verify_layers, verify_sif};
 
 use std::ffi::OsString;
@@ -153,7 +155,7 @@ macro_rules! targets {
     };
 }
 
-targets!(Sif, SifRootfs, Rootfs, Oci, OciArchive, DockerArchive);
+targets!(Sif, SifRootfs, Rootfs, Squashfs, Oci, OciArchive, DockerArchive);
 
 impl Target {
     /// Its name, as on the command line and in reports: `sif`, `oci-archive`, …

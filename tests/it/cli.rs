@@ -121,12 +121,13 @@ fn help_is_for_newcomers() {
               sif: a SIF file, which Singularity and Apptainer run.
               sif-rootfs: one flattened tar with all that Singularity expects inside.
               rootfs: one flattened tar, the image's files and nothing else.
+              squashfs: a file system to mount, the image's files and nothing else.
               oci: an OCI layout directory; the image is added where there is one.
               oci-archive: the same as one tar.
               docker-archive: a tar that docker load takes.
               additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
 
-              [possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive,
+              [possible values: sif, sif-rootfs, rootfs, squashfs, oci, oci-archive, docker-archive,
               additional-files]
 
       -o, --output <FILE>
@@ -331,8 +332,8 @@ fn short_help_fits_a_screen() {
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
-      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, oci, oci-archive,
-                           docker-archive, additional-files]
+      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, squashfs, oci,
+                           oci-archive, docker-archive, additional-files]
       -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
                            this directory]
       -h, --help           Print help (see more with '--help')
@@ -504,7 +505,7 @@ fn wrong_use_says_what_is_right() {
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, oci, oci-archive, docker-archive, additional-files]
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, squashfs, oci, oci-archive, docker-archive, additional-files]
     hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"

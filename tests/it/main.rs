@@ -36,6 +36,7 @@ mod sif_inside;
 mod sif_oracles;
 mod sources;
 mod squashfs_oracles;
+mod squashfs_target;
 mod streams;
 mod tar_dialects;
 mod verify;

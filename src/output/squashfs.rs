@@ -1,0 +1,85 @@
+use std::sync::Arc;
+
+use super::flat::{self, Foresight, Written};
+use super::place::Place;
+use super::prepared::Task;
+use super::{Format, Outcome, file_system, policy};
+use crate::error::Result;
+use crate::image::Image;
+use crate::io::{Compression, Monitor};
+use crate::squashfs::FileStore;
+
+/// A squashfs: the image's files and nothing else, as a file system to mount.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Squashfs {
+    /// How blocks are compressed; `None` is gzip.
+    pub compression: Option<Compression>,
+    /// Bytes in a data block, a power of two from 4 KiB to 1 MiB; `None` is 128 KiB.
+    pub block_size: Option<u32>,
+}
+
+impl Squashfs {
+    /// Compressed with gzip.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses how blocks are compressed.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
+    /// Chooses how many bytes a data block has.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+}
+
+impl Format for Squashfs {
+    fn name(&self) -> &'static str {
+        "squashfs"
+    }
+
+    fn about(&self) -> &'static str {
+        "a file system to mount, the image's files and nothing else"
+    }
+
+    fn suffix(&self) -> String {
+        ".squashfs".to_string()
+    }
+
+    fn compression(&mut self) -> Option<&mut Option<Compression>> {
+        Some(&mut self.compression)
+    }
+
+    fn block_size(&mut self) -> Option<&mut Option<u32>> {
+        Some(&mut self.block_size)
+    }
+
+    fn check(&self, task: &Task) -> Result<()> {
+        file_system::options(self.compression, self.block_size, Default::default(), task).map(drop)
+    }
+
+    fn open(&self, task: &Task) -> Result<Place> {
+        let place = Place::open(task)?;
+        place.expect_file("a squashfs")?;
+        Ok(place)
+    }
+
+    fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
+        flat::write(image, place, Foresight::None, task, monitor, |mut flattened, place| {
+            let mut all: Vec<_> = policy::drop_unstorable_xattrs(&mut flattened.tree).collect();
+            let names = flattened.tree.walk().count() as u64;
+            let store = FileStore { file: Arc::clone(place.expect_file("a squashfs")?), offset: 0 };
+            let (bytes, notes) = file_system::write(flattened, store, options, monitor)?;
+            all.extend(notes);
+            Ok(Written { names, bytes, notes: all })
+        })
+    }
+}
