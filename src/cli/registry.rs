@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::options::Given;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
-use crate::registry::{Login, Mirror, Proxies, Secret, Settings, is_host};
+use crate::registry::{Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host};
 use crate::source::Spec;
 
 /// How registries are reached.
@@ -39,10 +39,11 @@ pub(super) struct RegistryOptions {
 }
 
 /// The variables that mean something to a registry client. Of several in one line of [`first`], the first that is set counts.
-pub(super) const VARIABLES: [&str; 22] = [
+pub(super) const VARIABLES: [&str; 23] = [
     "APPTAINER_DOCKER_PASSWORD",
     "APPTAINER_DOCKER_USERNAME",
     "APPTAINER_NOHTTPS",
+    "CONTAINERS_REGISTRIES_CONF",
     "DOCKER_CONFIG",
     "HOME",
     "HTTPS_PROXY",
@@ -81,6 +82,8 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         proxies: proxies(environment)?,
         insecure: insecure(options, spec, environment)?,
         mirrors,
+        registries: registries(spec, environment)?,
+        lenient: Vec::new(),
         retries: options.retries.unwrap_or(Settings::RETRIES),
         timeout: timeout(options.timeout.as_deref())?,
         cache: options.cache.clone().or_else(|| environment.settings.cache.as_ref().map(|it| it.value.clone())),
@@ -125,6 +128,28 @@ fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -
         insecure.push(name.parse::<Reference>()?.host.to_ascii_lowercase());
     }
     Ok(insecure)
+}
+
+/// `registries.conf` where skopeo and Podman look for it: what the variable names, else the user's, else the system's. Files
+/// in directories beside it add to it: to the user's only the user's own.
+fn registries(spec: &Spec, environment: &Environment) -> Result<RegistriesConf> {
+    if !matches!(spec, Spec::Registry(_)) {
+        return Ok(RegistriesConf::default());
+    }
+    let system = PathBuf::from("/etc/containers/registries.conf");
+    let user = path(environment, "HOME").map(|home| home.join(".config/containers/registries.conf"));
+    let directory_of = |file: &PathBuf| file.with_extension("conf.d");
+    let named = path(environment, "CONTAINERS_REGISTRIES_CONF");
+    let of_user_only = named.is_none() && user.as_ref().is_some_and(|file| file.exists());
+    let directories = [Some(&system).filter(|_| !of_user_only), user.as_ref()].into_iter().flatten().map(directory_of);
+    RegistriesConf::load(&RegistriesConfFiles {
+        is_required: named.is_some(),
+        directories: directories.collect(),
+        main: match named {
+            Some(file) => vec![file],
+            None => user.into_iter().chain([system]).collect(),
+        },
+    })
 }
 
 /// Apptainer's and Singularity's variables for `docker://`.

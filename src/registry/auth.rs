@@ -15,7 +15,7 @@ use super::http::{Answer, Failure, Http, Request, refusal};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::token::{Token, scopes};
-use super::url::{Scheme, Url, is_loopback};
+use super::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind};
 use crate::io::Monitor;
 
@@ -66,6 +66,8 @@ type RefusedLogin = Arc<(String, String)>;
 pub(super) struct Auth {
     settings: Arc<Settings>,
     access: Access,
+    /// What a token is to be good for besides.
+    scopes: Vec<String>,
     grants: Mutex<BTreeMap<Audience, Grant>>,
     /// Several threads may need a token at once: one gets it.
     turn: Mutex<()>,
@@ -73,18 +75,13 @@ pub(super) struct Auth {
 }
 
 impl Auth {
-    pub(super) fn new(settings: Arc<Settings>, access: Access) -> Self {
-        Auth { settings, access, grants: Mutex::default(), turn: Mutex::default(), warnings: Mutex::default() }
+    pub(super) fn new(settings: Arc<Settings>, access: Access, scopes: Vec<String>) -> Self {
+        Auth { settings, access, scopes, grants: Mutex::default(), turn: Mutex::default(), warnings: Mutex::default() }
     }
 
     /// Logins that could not be used.
     pub(super) fn warnings(&self) -> Vec<String> {
         lock(&self.warnings).clone()
-    }
-
-    /// What the server of `url` may see: only what was meant for it.
-    pub(super) fn shown(&self, url: &Url) -> Option<Secret> {
-        lock(&self.grants).get(&Audience::of(url)?).map(|grant| grant.secret.clone())
     }
 
     fn grant(&self, audience: &Audience) -> Option<Grant> {
@@ -110,21 +107,30 @@ pub(super) struct Door<'a> {
 impl Door<'_> {
     /// Sends a request without credentials until a server wants some; then with what it wants, where that can be had.
     pub(super) fn send(&self, request: &Request<'_>) -> Asked<Answer> {
-        self.renew(request.url);
+        let home = request.home;
+        self.renew(home.unwrap_or(request.url));
+        let audience_of = |url: &Url| {
+            let is_at_home = home.is_none_or(|home| home.is_same_server(url));
+            Audience::of(url).or_else(|| home.and_then(Audience::of)).filter(|_| is_at_home)
+        };
         let mut answered = BTreeSet::new();
         let mut request = request.clone();
         let mut at = request.url.clone();
         loop {
-            let before = |url: &Url| self.auth.shown(url);
+            let before =
+                |url: &Url| audience_of(url).and_then(|audience| self.auth.grant(&audience)).map(|it| it.secret);
             let shown_here = before(&at);
             let answer = self.http.send(&Request { url: &at, ..request.clone() }, &before)?;
             // What is written goes where the registry says, but who asks for credentials there is not the registry.
-            let may_answer = answer.is_from_asked || request.method == Method::GET || request.method == Method::HEAD;
-            let audience = Audience::of(&answer.url).filter(|_| may_answer);
+            let may_answer = match home {
+                Some(home) => home.is_same_server(&answer.url),
+                None => answer.is_from_asked || request.method == Method::GET || request.method == Method::HEAD,
+            };
+            let audience = audience_of(&answer.url).filter(|_| may_answer);
             let Some(audience) = audience.filter(|audience| !answered.contains(audience)) else {
                 return self.last(answer);
             };
-            let shown = if answer.is_from_asked { shown_here } else { self.auth.shown(&answer.url) };
+            let shown = if answer.is_from_asked { shown_here } else { before(&answer.url) };
             if !self.respond(&audience, &answer, shown.as_ref())? {
                 return self.last(answer);
             }
@@ -219,7 +225,8 @@ impl Door<'_> {
             (Challenge::Bearer { realm, service, scope }, _) => {
                 let actions = if self.auth.access == Access::Push { "pull,push" } else { "pull" };
                 let wanted = format!("repository:{}:{actions}", audience.repository);
-                let scopes = scopes(&wanted, scope.as_deref().unwrap_or_default());
+                let mut scopes = scopes(&wanted, scope.as_deref().unwrap_or_default());
+                scopes.extend(self.auth.scopes.iter().cloned());
                 let ask = TokenRequest { asked: url, realm, service: service.as_deref().unwrap_or_default(), scopes };
                 let (token, refused) = self.token(&ask, &found)?;
                 let renewal = Some(Instant::now() + token.lasts - margin(token.lasts));
@@ -304,7 +311,7 @@ impl Door<'_> {
         let asked = &ask.asked.authority;
         let realm =
             Url::parse(ask.realm).ok_or_else(|| lasting(format!("{asked} named a token server that is not a URL")))?;
-        let may_be_plain = is_loopback(&realm.authority) || self.auth.settings.insecure.contains(&realm.authority);
+        let may_be_plain = self.auth.settings.may_be_plain(&realm.authority);
         if ask.asked.scheme == Scheme::Https && realm.scheme == Scheme::Http && !may_be_plain {
             return Err(lasting(format!("{asked} named token server {realm}, which is not encrypted")));
         }

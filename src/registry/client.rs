@@ -6,8 +6,9 @@ use ureq::http::Method;
 
 use super::auth::{Access, Auth, Door};
 use super::http::{Answer, Failure, Http, Request, refusal};
+use super::registries_conf::PullSource;
 use super::retry::Retry;
-use super::settings::Settings;
+use super::settings::{Mirror, Settings};
 use super::url::{Scheme, Url, is_loopback};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::{Expected, Monitor};
@@ -34,6 +35,17 @@ pub(super) struct Endpoint {
     pub(super) is_named: bool,
 }
 
+impl Endpoint {
+    fn of(reference: &Reference) -> Endpoint {
+        Endpoint {
+            host: reference.host.clone(),
+            authority: authority_of(&reference.host),
+            repository: reference.repository.clone(),
+            is_named: true,
+        }
+    }
+}
+
 /// A document as it came.
 pub(super) struct Document {
     pub(super) bytes: Vec<u8>,
@@ -54,29 +66,54 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(reference: &Reference, settings: Settings, monitor: Monitor) -> Self {
-        let of_mirror = |mirror: &super::settings::Mirror| Endpoint {
+    /// A client for an image that is read: mirrors first. Those that are given go before those of `registries.conf`.
+    pub(super) fn for_pulling(reference: &Reference, settings: Settings, monitor: Monitor) -> Result<Self> {
+        let given: Vec<&Mirror> = settings.mirrors.iter().filter(|mirror| mirror.of == reference.host).collect();
+        let mut sources = settings.registries.pull_sources(reference)?;
+        if !given.is_empty() {
+            sources.drain(..sources.len() - 1);
+        }
+        let of_mirror = |mirror: &&Mirror| Endpoint {
             host: mirror.host.clone(),
             authority: authority_of(&mirror.host),
             repository: [mirror.prefix.as_str(), &reference.repository].join("/").trim_start_matches('/').to_string(),
             is_named: false,
         };
-        let named = Endpoint {
-            host: reference.host.clone(),
-            authority: authority_of(&reference.host),
-            repository: reference.repository.clone(),
-            is_named: true,
+        let of_source = |source: &PullSource| Endpoint {
+            is_named: source.reference.host == reference.host,
+            ..Endpoint::of(&source.reference)
         };
-        let mirrors = settings.mirrors.iter().filter(|mirror| mirror.of == reference.host).map(of_mirror);
-        let authority = named.authority.clone();
-        let endpoints = mirrors.chain([named]).collect();
+        let endpoints = given.iter().map(of_mirror).chain(sources.iter().map(of_source)).collect();
+        let lenient = sources.iter().filter(|source| source.is_insecure);
+        let lenient = lenient.map(|source| authority_of(&source.reference.host));
+        let mut settings = settings;
+        settings.lenient.extend(lenient);
+        let auth = |settings| Auth::new(settings, Access::Pull, Vec::new());
+        Ok(Client::new(endpoints, settings, monitor, auth))
+    }
+
+    /// A client for a repository that is written to, which no mirror stands for. Blobs may be mounted from other
+    /// repositories, which then must be read.
+    pub(super) fn for_pushing(reference: &Reference, mounts: &[String], settings: Settings, monitor: Monitor) -> Self {
+        let scopes = mounts.iter().map(|repository| format!("repository:{repository}:pull")).collect();
+        let auth = |settings| Auth::new(settings, Access::Push, scopes);
+        Client::new(vec![Endpoint::of(reference)], settings, monitor, auth)
+    }
+
+    fn new(
+        endpoints: Vec<Endpoint>,
+        settings: Settings,
+        monitor: Monitor,
+        auth: impl FnOnce(Arc<Settings>) -> Auth,
+    ) -> Self {
         let settings = Arc::new(settings);
+        let authority = endpoints.last().map(|endpoint| endpoint.authority.clone()).unwrap_or_default();
         Client {
             http: Http::new(Arc::clone(&settings), &authority),
             monitor,
             endpoints,
             schemes: Mutex::default(),
-            auth: Auth::new(Arc::clone(&settings), Access::Pull),
+            auth: auth(Arc::clone(&settings)),
             settings,
             warnings: Mutex::default(),
         }
@@ -154,19 +191,43 @@ impl Client {
 
     /// Asks an endpoint for what is at `path` below the repository. Any status is an answer.
     pub(super) fn ask(&self, at: usize, path: &str, headers: &[(&str, &str)]) -> Asked<Answer> {
+        self.ask_with(at, |url| self.send(&Request { headers, ..Request::new(Method::GET, url) }), path)
+    }
+
+    /// Sends any request to the first endpoint: the only one of a client that pushes.
+    pub(super) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked<Answer> {
+        self.ask_with(0, |url| self.send(&Request { headers, body, ..Request::new(method.clone(), url) }), path)
+    }
+
+    /// The same with parameters.
+    pub(super) fn request_with(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Asked<Answer> {
+        self.ask_with(0, |url| self.send(&Request::new(method.clone(), &url.with_query(query))), path)
+    }
+
+    /// The URL of what is at `path` below the repository, once it is known how the server is spoken to.
+    pub(super) fn url_of(&self, at: usize, path: &str) -> Asked<Url> {
+        let authority = &self.endpoints[at].authority;
+        self.url(at, self.scheme(authority).unwrap_or(Scheme::Https), path)
+    }
+
+    fn url(&self, at: usize, scheme: Scheme, path: &str) -> Asked<Url> {
         let Endpoint { authority, repository, .. } = &self.endpoints[at];
-        let ask = |scheme| {
-            let url = Url::new(scheme, authority, &format!("/v2/{repository}/{path}"))
-                .ok_or_else(|| Error::new(ErrorKind::Usage, format!("{authority:?} is not a host")))?;
-            self.send(&Request { headers, ..Request::new(Method::GET, &url) })
-        };
+        let url = Url::new(scheme, authority, &format!("/v2/{repository}/{path}"));
+        Ok(url.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{authority:?} is not a host")))?)
+    }
+
+    fn ask_with(&self, at: usize, send: impl Fn(&Url) -> Asked<Answer>, path: &str) -> Asked<Answer> {
+        let authority = &self.endpoints[at].authority;
+        let ask = |scheme| send(&self.url(at, scheme, path)?);
         if let Some(scheme) = self.scheme(authority) {
             return ask(scheme);
         }
         let secure = ask(Scheme::Https);
-        // Docker falls back to plain HTTP on this machine, and only there.
+        // Docker falls back to plain HTTP on this machine, and only there; containers/image where it is told to.
         let (answer, scheme) = match secure {
-            Err(Failure::NoTls(_) | Failure::Passing { .. }) if is_loopback(authority) => {
+            Err(Failure::NoTls(_) | Failure::Passing { .. } | Failure::Nobody(_))
+                if is_loopback(authority) || self.settings.lenient.contains(authority) =>
+            {
                 (ask(Scheme::Http), Scheme::Http)
             }
             secure => (secure, Scheme::Https),
@@ -178,7 +239,7 @@ impl Client {
     }
 
     /// Sends a request with what it takes to be let in.
-    fn send(&self, request: &Request<'_>) -> Asked<Answer> {
+    pub(super) fn send(&self, request: &Request<'_>) -> Asked<Answer> {
         let Client { auth, http, endpoints, monitor, .. } = self;
         Door { auth, http, endpoints, monitor }.send(request)
     }

@@ -11,7 +11,7 @@ use super::guard::{self, Guard};
 use super::secret::Secret;
 use super::settings::Settings;
 use super::tls;
-use super::url::{Scheme, Url, is_loopback};
+use super::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Quoted;
 
@@ -98,11 +98,13 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
     /// Whether it is somebody's choice whom we do not trust: see [`guard`].
     pub(super) is_guarded: bool,
+    /// A repository whose credentials its own server may see at any URL: some take uploads elsewhere than below it.
+    pub(super) home: Option<&'a Url>,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: &'a Url) -> Self {
-        Request { method, url, headers: &[], body: &[], is_guarded: false }
+        Request { method, url, headers: &[], body: &[], is_guarded: false, home: None }
     }
 }
 
@@ -183,10 +185,11 @@ impl Http {
         }
     }
 
-    fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
+    /// Where `location` leads from there.
+    pub(super) fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
         let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} redirects to {why}")));
         let to = at.join(location).ok_or_else(|| lasting("something that is not an HTTP address"))?;
-        let may_be_plain = is_loopback(&to.authority) || self.settings.insecure.contains(&to.authority);
+        let may_be_plain = self.settings.may_be_plain(&to.authority);
         if at.scheme == Scheme::Https && to.scheme == Scheme::Http && !may_be_plain {
             return Err(lasting(&format!("{to}, which is not encrypted")));
         }

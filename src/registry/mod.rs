@@ -6,6 +6,7 @@
 //! decide when and where to. What a registry, a mirror or a token server may be told, `http` and `client` decide alone:
 //! credentials go to nobody else. Nothing here reads the environment.
 
+mod artifact;
 mod auth;
 mod cache;
 mod challenge;
@@ -16,6 +17,10 @@ mod guard;
 mod helper;
 mod http;
 mod proxy;
+mod push;
+mod referrers;
+mod registries_conf;
+mod repository;
 mod retry;
 mod secret;
 mod settings;
@@ -24,6 +29,7 @@ mod stream;
 mod tls;
 mod token;
 mod transfer;
+mod upload;
 mod url;
 
 use std::cmp::Reverse;
@@ -46,8 +52,11 @@ use crate::image::{BlobRef, Blobs, Layer};
 use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference, digest_of};
 
+pub use artifact::{SIF_LAYER, SifArtifact};
 pub use cache::{Pruned, prune};
 pub use proxy::Proxies;
+pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
+pub use repository::{Content, Pushed, Repository, Stored};
 pub use secret::Secret;
 pub use settings::{Login, Mirror, Settings, is_host};
 pub(crate) use settings_file::read_settings_file;
@@ -84,7 +93,7 @@ impl Registry {
     ) -> Result<(Registry, Digest)> {
         monitor.begin(Phase::Open, 0);
         let cache = settings.cache.as_deref().filter(|_| fetching.want_layers).map(Cache::open).transpose()?;
-        let client = Arc::new(Client::new(reference, settings.clone(), monitor.clone()));
+        let client = Arc::new(Client::for_pulling(reference, settings.clone(), monitor.clone())?);
         let registry = Registry {
             name: format!("registry image {}", Quoted(reference.to_string().as_bytes())),
             fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.to_path_buf()),

@@ -3,7 +3,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::proxy::Proxies;
+use super::registries_conf::RegistriesConf;
 use super::secret::Secret;
+use super::url::is_loopback;
 use crate::error::{Error, ErrorKind};
 
 /// All that decides how a registry is reached, besides the reference. The library looks at no environment variable and
@@ -27,6 +29,11 @@ pub struct Settings {
     pub insecure: Vec<String>,
     /// Registries to be asked before the one that a reference names, in this order.
     pub mirrors: Vec<Mirror>,
+    /// What `registries.conf` says.
+    pub registries: RegistriesConf,
+    /// Servers (with their port, in lower case) whose certificates are not verified, and that are spoken to in plain HTTP where
+    /// they speak no TLS. What `registries` says of a server that is asked is added.
+    pub lenient: Vec<String>,
     /// How often a request that failed for a reason that may pass is repeated.
     pub retries: u32,
     /// How long a connection may be silent, and how long it may take to be made.
@@ -46,6 +53,8 @@ impl Default for Settings {
             proxies: Proxies::default(),
             insecure: Vec::new(),
             mirrors: Vec::new(),
+            registries: RegistriesConf::default(),
+            lenient: Vec::new(),
             retries: Settings::RETRIES,
             timeout: Settings::TIMEOUT,
             cache: None,
@@ -54,6 +63,12 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether an encrypted server may send us to this one though it is not encrypted.
+    pub(super) fn may_be_plain(&self, authority: &str) -> bool {
+        let is_listed = |list: &[String]| list.iter().any(|host| host == authority);
+        is_loopback(authority) || is_listed(&self.insecure) || is_listed(&self.lenient)
+    }
+
     /// With the pauses between them, five retries bridge eight seconds.
     pub const RETRIES: u32 = 5;
     /// A minute without a byte: registries that fetch a blob from elsewhere first may need that long.

@@ -3,7 +3,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat, fstat, mkdirat, openat, renameat, statat, unlinkat,
@@ -116,9 +116,7 @@ impl Folder {
 pub(super) fn age(data: &Stat) -> Option<Duration> {
     let seconds = u64::try_from(data.st_mtime).ok()?;
     let written = UNIX_EPOCH + Duration::from_secs(seconds);
-    #[expect(clippy::disallowed_methods, reason = "the age of a file in the cache reaches no output")]
-    let now = SystemTime::now();
-    now.duration_since(written).ok()
+    written.elapsed().ok()
 }
 
 /// Whether a file has no name but the one in the cache.

@@ -21,7 +21,11 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
+    /// Empty where it is not text.
     pub body: String,
+    pub bytes: Vec<u8>,
+    /// Whether the connection breaks in the body, of which this is what came.
+    pub is_cut: bool,
     /// How often this path was asked for before.
     pub earlier: usize,
 }
@@ -91,14 +95,21 @@ struct Shared {
     handler: Box<Handler>,
     log: Mutex<Vec<Request>>,
     closed: AtomicBool,
+    /// After how many bytes of a body connections break.
+    cut: usize,
 }
 
 impl Fake {
     pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Fake::start_cutting(usize::MAX, handler)
+    }
+
+    /// One that breaks every connection after so many bytes of what it is sent.
+    pub fn start_cutting(cut: usize, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared =
-            Arc::new(Shared { handler: Box::new(handler), log: Mutex::default(), closed: AtomicBool::new(false) });
+            Arc::new(Shared { handler: Box::new(handler), log: Mutex::default(), closed: AtomicBool::new(false), cut });
         let serving = Arc::clone(&shared);
         std::thread::spawn(move || {
             for connection in listener.incoming() {
@@ -150,7 +161,11 @@ impl Shared {
                 continue;
             }
             let answer = (self.handler)(&request);
+            let is_cut = request.is_cut;
             self.log.lock().unwrap().push(request);
+            if is_cut {
+                return Ok(());
+            }
             return self.answer(&connection, answer);
         }
         Ok(())
@@ -170,11 +185,12 @@ impl Shared {
             headers.insert(name.to_ascii_lowercase(), value.trim().to_string());
         }
         let length = headers.get("content-length").map_or(0, |text| text.parse().unwrap());
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let body = String::from_utf8(body).unwrap();
+        let is_cut = length > self.cut;
+        let mut bytes = vec![0; length.min(self.cut)];
+        reader.read_exact(&mut bytes)?;
+        let body = String::from_utf8(bytes.clone()).unwrap_or_default();
         let earlier = self.log.lock().unwrap().iter().filter(|request| request.path == path).count();
-        Ok(Some(Request { method, path, headers, body, earlier }))
+        Ok(Some(Request { method, path, headers, body, bytes, is_cut, earlier }))
     }
 
     fn answer(&self, mut connection: &TcpStream, answer: Answer) -> std::io::Result<()> {

@@ -2,6 +2,7 @@
 
 pub mod archives;
 pub mod case;
+pub mod depot;
 pub mod disk;
 pub mod docker;
 pub mod engine;

@@ -1,0 +1,418 @@
+//! Pushing: what is sent and what is not, uploads that break, whom credentials go to, and lists of referrers that several
+//! write. Docker's own registry where it is installed, and registries of our own with faults.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use sif_convert::model::{Digest, Reference};
+use sif_convert::registry::{
+    Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
+};
+use sif_convert::{Error, ErrorKind, Image, Monitor, OpenOptions, Selection, Spec, open};
+
+use crate::support::depot::Depot;
+use crate::support::fake::{Answer, Fake, OCI_MANIFEST, Request};
+use crate::support::layer;
+use crate::support::pack::{Squeeze, docker_archive, sha256};
+use crate::support::registry::Registry;
+use crate::support::run::{self, program, scratch};
+
+/// `user:hunter2` as RFC 7617 has it.
+const BASIC: &str = "Basic dXNlcjpodW50ZXIy";
+
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn layers() -> Vec<Vec<u8>> {
+    let of = |name: &str, bytes: &[u8]| {
+        let mut tar = Vec::new();
+        layer::member(&mut tar, name, bytes);
+        tar.resize(tar.len() + 1024, 0);
+        tar
+    };
+    vec![of("a", b"lower"), of("big", &noise(300_000)), of("b", b"upper")]
+}
+
+fn image_of(source: &str, directory: &Path) -> Image {
+    let options = OpenOptions { tmpdir: directory.to_path_buf(), want_layers: true, ..OpenOptions::default() };
+    let spec = Spec::parse(source.as_ref()).unwrap();
+    open(&spec, &options, &Monitor::default()).unwrap().select(&Selection::default()).unwrap()
+}
+
+fn archive(directory: &Path, squeeze: Squeeze) -> Image {
+    let path = directory.join("image.tar");
+    fs::write(&path, docker_archive(&layers(), squeeze)).unwrap();
+    image_of(path.to_str().unwrap(), directory)
+}
+
+fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn settings() -> Settings {
+    Settings { retries: 3, ..Settings::default() }
+}
+
+fn repository(host: &str, name: &str) -> Repository {
+    Repository::open(&reference(&format!("{host}/{name}")), &[], &settings(), &Monitor::default())
+}
+
+fn push_bytes(repository: &Repository, bytes: &[u8]) -> Result<Pushed, Error> {
+    repository.push_blob(Digest::of(bytes), bytes.len() as u64, &bytes as &dyn Content)
+}
+
+/// A registry whose answers `change` may replace.
+fn depot(change: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static) -> (Fake, Depot) {
+    let depot = Depot::default();
+    let held = depot.clone();
+    (Fake::start(move |request| change(request).unwrap_or_else(|| held.answer(request))), depot)
+}
+
+fn methods(fake: &Fake) -> Vec<String> {
+    fake.log().iter().map(|request| request.method.clone()).collect()
+}
+
+#[test]
+fn an_image_is_pushed_as_it_is_stored_and_its_manifest_last() {
+    let place = scratch();
+    let image = archive(place.path(), Squeeze::Not);
+    let (fake, depot) = depot(|_| None);
+    let repository = repository(&fake.host(), "org/x");
+    let stored = repository.push_image(&image, &["1", "two"]).unwrap();
+    let paths: Vec<String> = fake.log().iter().map(|request| format!("{} {}", request.method, request.path)).collect();
+    assert_eq!(paths[paths.len() - 2..], ["PUT /v2/org/x/manifests/1", "PUT /v2/org/x/manifests/two"]);
+    for layer in layers() {
+        assert_eq!(depot.blob("org/x", &format!("sha256:{}", sha256(&layer))).unwrap(), layer);
+    }
+    let manifest = depot.manifest("org/x", "two").unwrap();
+    assert_eq!(Digest::of(&manifest), stored.digest);
+    // The second time nothing is sent but the manifest.
+    let before = fake.log().len();
+    repository.push_image(&image, &["1"]).unwrap();
+    let again = methods(&fake)[before..].to_vec();
+    assert_eq!((again.len(), again.iter().filter(|method| *method == "HEAD").count()), (5, 4));
+    // What comes back is what went.
+    let done = run::run(program().args([&*format!("docker://{}/org/x:1", fake.host()), "--to", "rootfs", "-o", "-"]));
+    let archive = place.path().join("image.tar");
+    let saved = run::run(program().arg(archive).args(["--to", "rootfs", "-o", "-"]));
+    assert!(done.code == 0 && done.stdout == saved.stdout, "{}", done.stderr);
+}
+
+#[test]
+fn layers_keep_their_bytes_and_manifests_their_digest() {
+    let place = scratch();
+    // gzip layers of an archive that does not say their digests.
+    let image = archive(place.path(), Squeeze::Gzip);
+    let (fake, first) = depot(|_| None);
+    let stored = repository(&fake.host(), "x").push_image(&image, &["1"]).unwrap();
+    let manifest: Value = serde_json::from_slice(&first.manifest("x", "1").unwrap()).unwrap();
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    // From one registry to another: the same manifest, whatever it looks like.
+    let odd = format!(" {}\n", String::from_utf8(first.manifest("x", "1").unwrap()).unwrap());
+    let odd_digest = repository(&fake.host(), "x").push_manifest("odd", OCI_MANIFEST, odd.as_bytes()).unwrap().digest;
+    assert_ne!(odd_digest, stored.digest);
+    let (other, second) = depot(|_| None);
+    let pulled = image_of(&format!("docker://{}/x:odd", fake.host()), place.path());
+    let copied = repository(&other.host(), "y").push_image(&pulled, &["1"]).unwrap();
+    assert_eq!(copied.digest, odd_digest);
+    assert_eq!(second.manifest("y", "1").unwrap(), odd.as_bytes());
+}
+
+#[test]
+fn blobs_are_mounted_from_other_repositories() {
+    let (fake, depot) = depot(|_| None);
+    let (here, other) = (noise(5000), noise(6000));
+    depot.put_blob("base", &here);
+    let mounts = [reference(&format!("{}/base", fake.host())), reference("elsewhere.net/base")];
+    let opened = Repository::open(&reference(&format!("{}/x", fake.host())), &mounts, &settings(), &Monitor::default());
+    assert_eq!(push_bytes(&opened, &here).unwrap(), Pushed::Mounted);
+    assert_eq!(methods(&fake), ["HEAD", "POST"]);
+    // What is not there is uploaded by the upload that was begun.
+    assert_eq!(push_bytes(&opened, &other).unwrap(), Pushed::Uploaded);
+    assert_eq!(methods(&fake)[2..], ["HEAD", "POST", "PUT"]);
+    assert_eq!(push_bytes(&opened, &other).unwrap(), Pushed::Present);
+}
+
+#[test]
+fn uploads_that_break_go_on_where_they_ended() {
+    const CUT: usize = 1 << 20;
+    let depot = Depot::default();
+    let (held, count) = (depot.clone(), AtomicUsize::new(0));
+    // Every connection breaks after 1 MiB, every seventh request fails besides.
+    let fake = Fake::start_cutting(CUT, move |request| match count.fetch_add(1, Ordering::Relaxed) % 7 {
+        5 if !request.is_cut => Answer::new(503, "text/plain", "").with("Retry-After", "0"),
+        _ => held.answer(request),
+    });
+    let bytes = noise(18 * CUT + 12_345);
+    assert_eq!(push_bytes(&repository(&fake.host(), "x"), &bytes).unwrap(), Pushed::Uploaded);
+    assert!(depot.blob("x", &format!("sha256:{}", sha256(&bytes))).unwrap() == bytes);
+    let sent: usize = fake.log().iter().map(|request| request.bytes.len()).sum();
+    assert!(sent <= bytes.len() + 2 * CUT, "{sent} bytes were sent for {}", bytes.len());
+}
+
+#[test]
+fn an_upload_that_is_lost_begins_anew_and_one_that_never_ends_gives_up() {
+    let (fake, depot) = depot(|request| {
+        let is_lost = request.method == "PUT" && request.is_for("/uploads/u1?");
+        is_lost.then(|| Answer::json(500, json!({})).with("Retry-After", "0"))
+    });
+    // The first upload is forgotten while it is asked how far it has come.
+    let bytes = noise(1000);
+    assert_eq!(push_bytes(&repository(&fake.host(), "x"), &bytes).unwrap(), Pushed::Uploaded);
+    assert!(depot.blob("x", &format!("sha256:{}", sha256(&bytes))).is_some());
+    let never = Fake::start(|request| match request.method.as_str() {
+        "HEAD" => Answer::new(404, "text/plain", ""),
+        "POST" => Answer::new(202, "text/plain", "").with("Location", "/v2/x/blobs/uploads/1"),
+        _ => Answer::new(503, "text/plain", "").with("Retry-After", "0"),
+    });
+    let error = push_bytes(&repository(&never.host(), "x"), &bytes).unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("after 4 attempts"), "{error}");
+}
+
+#[test]
+fn what_the_registry_received_otherwise_is_a_mismatch() {
+    let (fake, _) = depot(|_| None);
+    let repository = repository(&fake.host(), "x");
+    let error = repository.push_blob(Digest::of(b"right"), 5, &&b"wrong"[..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    let error = repository.push_blob(Digest::of(b"right"), 6, &&b"right"[..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    let other = Fake::start(|_| {
+        Answer::new(201, "text/plain", "").with("Docker-Content-Digest", &format!("sha256:{}", "0".repeat(64)))
+    });
+    let error = self::repository(&other.host(), "x").push_manifest("1", OCI_MANIFEST, b"{}").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    let refusing = Fake::start(|request| match request.method.as_str() {
+        "HEAD" => Answer::new(404, "text/plain", ""),
+        _ => Answer::json(403, json!({ "errors": [{ "code": "DENIED", "message": "read only" }] })),
+    });
+    let error = push_bytes(&self::repository(&refusing.host(), "x"), b"x").unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("DENIED"), "{error}");
+}
+
+fn with_login(fake: &Fake) -> Repository {
+    let login = Some(Login { username: "user".into(), password: Secret::new("hunter2") });
+    let settings = Settings { login, ..settings() };
+    Repository::open(&reference(&format!("{}/x", fake.host())), &[], &settings, &Monitor::default())
+}
+
+/// Where a registry has uploads sent to another server, that one sees no credentials, even if it asks for them.
+#[test]
+fn uploads_elsewhere_get_no_credentials() {
+    let (elsewhere, there) = depot(|request| {
+        assert!(request.header("authorization").is_none(), "credentials went elsewhere");
+        None
+    });
+    let begun = Arc::new(elsewhere);
+    let to = Arc::clone(&begun);
+    let (fake, here) = depot(move |request| match request.header("authorization") {
+        None => Some(Answer::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\"")),
+        Some(BASIC) if request.method == "POST" => {
+            // Both begin their first upload.
+            let client = std::net::TcpStream::connect(to.address).unwrap();
+            use std::io::{Read, Write};
+            (&client).write_all(b"POST /v2/x/blobs/uploads/ HTTP/1.1\r\nContent-Length: 0\r\n\r\n").unwrap();
+            (&client).read_to_string(&mut String::new()).unwrap();
+            let location = format!("http://{}/v2/x/blobs/uploads/u1", to.host());
+            Some(Answer::new(202, "text/plain", "").with("Location", &location))
+        }
+        Some(_) => None,
+    });
+    let bytes = noise(1000);
+    assert_eq!(push_bytes(&with_login(&fake), &bytes).unwrap(), Pushed::Uploaded);
+    let digest = format!("sha256:{}", sha256(&bytes));
+    assert!(there.blob("x", &digest).is_some() && here.blob("x", &digest).is_none());
+
+    let asking = Arc::new(Fake::start(|request| {
+        assert!(request.header("authorization").is_none(), "credentials went elsewhere");
+        Answer::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\"")
+    }));
+    let to = asking.host();
+    let (fake, _) = depot(move |request| match request.header("authorization") {
+        None => Some(Answer::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\"")),
+        Some(_) if request.method == "POST" => {
+            Some(Answer::new(202, "text/plain", "").with("Location", &format!("http://{to}/v2/x/blobs/uploads/u1")))
+        }
+        Some(_) => None,
+    });
+    let error = push_bytes(&with_login(&fake), &bytes).unwrap_err();
+    assert!(error.to_string().contains("(401)") && !asking.log().is_empty(), "{error}");
+}
+
+/// Some take uploads on their own server, but not below the repository.
+#[test]
+fn uploads_at_another_path_of_the_registry_get_its_credentials() {
+    let (fake, depot) = depot(|_| None);
+    let held = depot.clone();
+    drop(fake);
+    let fake = Fake::start(move |request| {
+        if request.header("authorization") != Some(BASIC) {
+            return Answer::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\"");
+        }
+        let mut inner = request.clone();
+        inner.path = request.path.replace("/storage/", "/v2/x/blobs/uploads/");
+        let mut answer = held.answer(&inner);
+        for (name, value) in &mut answer.headers {
+            if name == "Location" {
+                *value = value.replace("/v2/x/blobs/uploads/", "/storage/");
+            }
+        }
+        answer
+    });
+    assert_eq!(push_bytes(&with_login(&fake), &noise(1000)).unwrap(), Pushed::Uploaded);
+}
+
+#[test]
+fn tokens_are_asked_for_pull_and_push_and_mirrors_are_not_written_to() {
+    let tokens = Fake::start(|_| Answer::json(200, json!({ "token": "t", "expires_in": 300 })));
+    let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\",scope=\"repository:x:pull\"", tokens.host());
+    let (fake, depot) = depot(move |request| match request.header("authorization") {
+        Some("Bearer t") => None,
+        _ => Some(Answer::new(401, "text/plain", "").with("WWW-Authenticate", &realm)),
+    });
+    depot.put_blob("base", b"base");
+    let mirror = Fake::start(|_| Answer::new(200, "text/plain", ""));
+    let mirrors = vec![Mirror { of: fake.host(), host: mirror.host(), prefix: String::new() }];
+    let settings = Settings { mirrors, ..settings() };
+    let mounts = [reference(&format!("{}/base", fake.host()))];
+    let opened = Repository::open(&reference(&format!("{}/x", fake.host())), &mounts, &settings, &Monitor::default());
+    assert_eq!(push_bytes(&opened, b"base").unwrap(), Pushed::Mounted);
+    assert_eq!(push_bytes(&opened, b"more").unwrap(), Pushed::Uploaded);
+    let asked = tokens.log();
+    assert_eq!(asked.len(), 1, "one token is enough");
+    assert!(asked[0].is_for("scope=repository%3Ax%3Apull%2Cpush&scope=repository%3Abase%3Apull"), "{}", asked[0].path);
+    assert_eq!(mirror.log().len(), 0);
+}
+
+/// A SIF that refers to `subject`, told apart by a number.
+fn attach(repository: &Repository, subject: (Digest, u64), number: usize) -> Stored {
+    let bytes = format!("SIF {number}").into_bytes();
+    let content: &[u8] = &bytes;
+    let sif = SifArtifact {
+        digest: Digest::of(content),
+        size: content.len() as u64,
+        content: &content,
+        title: "x.sif",
+        subject: Some((OCI_MANIFEST, subject.0, subject.1)),
+        annotations: &[("org.example.number", &number.to_string())],
+    };
+    repository.push_sif(&sif, None).unwrap().0
+}
+
+/// Several attach at once; all are listed, whichever way.
+fn nothing_is_lost(host: &str) {
+    let place = scratch();
+    let image = archive(place.path(), Squeeze::Not);
+    let repository = repository(host, "org/x");
+    let subject = repository.push_image(&image, &["1"]).unwrap().digest;
+    let bytes = repository.manifest("1").unwrap().unwrap().len() as u64;
+    assert_eq!(repository.referrers(subject, None).unwrap(), []);
+    let attached: Vec<Stored> = std::thread::scope(|scope| {
+        let writer = |number| {
+            let own = self::repository(host, "org/x");
+            scope.spawn(move || attach(&own, (subject, bytes), number))
+        };
+        let writers: Vec<_> = (0..5).map(writer).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let listed = || {
+        let found = repository.referrers(subject, Some(SIF_LAYER)).unwrap();
+        let mut digests: Vec<String> = found.iter().map(|entry| entry.digest().to_string()).collect();
+        digests.sort();
+        digests
+    };
+    let mut expected: Vec<String> = attached.iter().map(|stored| stored.digest.to_string()).collect();
+    expected.sort();
+    assert_eq!(listed(), expected);
+    let entry = repository.referrers(subject, Some(SIF_LAYER)).unwrap().remove(0);
+    assert!(entry.annotations().as_ref().unwrap().contains_key("org.example.number"));
+    // Twice changes nothing.
+    attach(&repository, (subject, bytes), 3);
+    assert_eq!(listed(), expected);
+    assert_eq!(repository.referrers(subject, Some("application/x-other")).unwrap(), []);
+}
+
+#[test]
+fn referrers_are_listed_by_a_registry_that_keeps_them() {
+    let depot = Depot { has_referrers: true, ..Depot::default() };
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    nothing_is_lost(&fake.host());
+    assert_eq!(fake.count("/manifests/sha256-"), 0, "the tag is for registries that keep no list");
+}
+
+#[test]
+fn referrers_are_kept_under_a_tag_where_the_registry_keeps_none() {
+    // Slow, so that writers do meet.
+    let (fake, _) = depot(|request| {
+        if request.is_for("/manifests/sha256-") {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+        }
+        None
+    });
+    nothing_is_lost(&fake.host());
+}
+
+#[test]
+fn entries_that_do_not_say_what_they_are_are_looked_at() {
+    let (fake, _) = depot(|_| None);
+    let repository = repository(&fake.host(), "x");
+    let subject = Digest::of(b"some image");
+    attach(&repository, (subject, 10), 1);
+    let tag = format!("sha256-{}", subject.hex());
+    let mut index: Value = serde_json::from_slice(&repository.manifest(&tag).unwrap().unwrap()).unwrap();
+    index["manifests"][0].as_object_mut().unwrap().remove("artifactType");
+    index["manifests"].as_array_mut().unwrap().push(json!("nonsense"));
+    repository.push_manifest(&tag, crate::support::fake::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    assert_eq!(repository.referrers(subject, Some(SIF_LAYER)).unwrap().len(), 1);
+    // What others wrote stays as it is when an entry is added.
+    attach(&repository, (subject, 10), 2);
+    let after: Value = serde_json::from_slice(&repository.manifest(&tag).unwrap().unwrap()).unwrap();
+    assert_eq!(after["manifests"].as_array().unwrap()[..2], index["manifests"].as_array().unwrap()[..]);
+}
+
+#[test]
+fn dockers_registry_takes_what_is_pushed_docker() {
+    let place = scratch();
+    let Some(registry) = Registry::start(place.path(), "", "") else { return };
+    nothing_is_lost(&registry.host);
+    let big = noise(20 << 20);
+    let repository = repository(&registry.host, "org/x");
+    assert_eq!(push_bytes(&repository, &big).unwrap(), Pushed::Uploaded);
+    assert_eq!(push_bytes(&repository, &big).unwrap(), Pushed::Present);
+    let mounts = [reference(&format!("{}/org/x", registry.host))];
+    let other = reference(&format!("{}/org/y", registry.host));
+    let other = Repository::open(&other, &mounts, &settings(), &Monitor::default());
+    assert_eq!(push_bytes(&other, &big).unwrap(), Pushed::Mounted);
+    let done = run::run(program().args(["inspect", "--json", &format!("docker://{}/org/x:1", registry.host)]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+#[test]
+fn others_read_what_is_pushed_oracle() {
+    let Some(oracles) = run::oracles() else { return };
+    let place = scratch();
+    let Some(registry) = Registry::start(place.path(), "", "") else { return };
+    let image = archive(place.path(), Squeeze::Gzip);
+    let repository = repository(&registry.host, "org/x");
+    let stored = repository.push_image(&image, &["1"]).unwrap();
+    let bytes = repository.manifest("1").unwrap().unwrap().len() as u64;
+    attach(&repository, (stored.digest, bytes), 1);
+    let name = format!("{}/org/x", registry.host);
+    let script = format!(
+        "skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{name}:1; crane validate --insecure --remote {name}:1 >&2; \
+         skopeo copy --quiet --insecure-policy --src-tls-verify=false docker://{name}:1 oci:copied"
+    );
+    let done = run::run(oracles.run(place.path()).args(["sh", "-euc", &script]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(String::from_utf8(done.stdout).unwrap().trim(), stored.digest.to_string());
+}
