@@ -8,9 +8,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, Note};
-use crate::output::{Destination, Outcome, Target, WriteOptions};
+use crate::output::{Destination, Outcome, Prepared, Target, WriteOptions};
 use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord};
-use crate::source::{OpenOptions, Selection, Spec, open};
+use crate::source::{InputHash, OpenOptions, Selection, Spec, open};
 
 /// One conversion, with every choice made.
 #[derive(Debug, Clone)]
@@ -82,6 +82,10 @@ impl Conversion {
     /// then is recorded.
     pub fn run(&self, observer: &dyn Observer, monitor: &Monitor) -> Result<Outcome> {
         let prepared = self.target.prepare(&self.destination, &self.options)?;
+        if let Some(outcome) = self.reuse_unread(&prepared, monitor)? {
+            self.record_output(&outcome, observer);
+            return Ok(outcome);
+        }
         let open_options = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..self.open.clone() };
         let source = open(&self.source, &open_options, monitor)?;
         let with_source = |change: &dyn Fn(&mut SourceRecord)| {
@@ -113,10 +117,25 @@ impl Conversion {
             if let Some(image) = &mut report.image {
                 image.diff_ids = outcome.diff_ids.iter().map(|id| Some(id.to_string())).collect();
             }
-            report.output = Some(OutputRecord::of(self.target.name(), &self.destination, &outcome));
+        });
+        self.record_output(&outcome, observer);
+        Ok(outcome)
+    }
+
+    /// The output that exists, where the expected digest alone tells that it is what would be written. What the source's own
+    /// bytes must be, only the source tells.
+    fn reuse_unread(&self, prepared: &Prepared, monitor: &Monitor) -> Result<Option<Outcome>> {
+        match (self.expected_digest, self.open.hash) {
+            (Some(expected), InputHash::Unneeded | InputHash::Wanted) => prepared.reuse_unread(expected, monitor),
+            _ => Ok(None),
+        }
+    }
+
+    fn record_output(&self, outcome: &Outcome, observer: &dyn Observer) {
+        observer.record(&mut |report| {
+            report.output = Some(OutputRecord::of(self.target.name(), &self.destination, outcome));
             report.notes.extend(outcome.notes.iter().cloned());
         });
-        Ok(outcome)
     }
 }
 

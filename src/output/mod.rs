@@ -16,6 +16,7 @@ mod name;
 mod oci;
 mod oci_archive;
 mod options;
+mod origin;
 mod package;
 mod place;
 mod policy;
@@ -51,6 +52,7 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
+use crate::model::Digest;
 use crate::source::Spec;
 use place::Place;
 use prepared::Task;
@@ -116,6 +118,12 @@ trait Format: fmt::Debug {
 
     /// Writes the output, which is complete and verified then, and has its name.
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome>;
+
+    /// Looks whether `existing` is what would be written from the image that `expected` names: its manifest, its index or
+    /// itself. `None` where the file does not say.
+    fn reuse_unread(&self, _existing: &Path, _expected: Digest, _task: &Task, _: &Monitor) -> Result<Option<Outcome>> {
+        Ok(None)
+    }
 
     /// Looks whether `existing` is what would be written.
     fn reuse(&self, existing: &Path, _image: &Image, _task: &Task, _monitor: &Monitor) -> Result<Outcome> {

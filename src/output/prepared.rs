@@ -7,7 +7,7 @@ use super::{Format, Target, added_objects};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor};
-use crate::model::{Note, Timestamp};
+use crate::model::{Digest, Note, Timestamp};
 
 /// One output, with every choice made.
 #[derive(Debug, Clone)]
@@ -103,6 +103,20 @@ impl Prepared {
 
     fn is_flattened(&self) -> bool {
         self.target.clone().image_mut().is_some_and(|image| image.flatten)
+    }
+
+    /// Uses the output that exists, where reuse is asked for and the file says that it was made from the image that
+    /// `expected` names: then the source need not be asked, and may be out of reach. `None` where an image must be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] and its like.
+    pub fn reuse_unread(&self, expected: Digest, monitor: &Monitor) -> Result<Option<Outcome>> {
+        let Some(existing) = self.task.reusable() else { return Ok(None) };
+        match self.target.format().reuse_unread(existing, expected, &self.task, monitor) {
+            // What is wrong with the file is told, or mended, once the image is there.
+            Err(error) if is_about_the_file(&error) => Ok(None),
+            found => Ok(found?.map(reused)),
+        }
     }
 
     /// Writes `image`, or uses the output that exists where that will do.

@@ -4,14 +4,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::flat::{self, Foresight, Written};
+use super::origin::Origin;
 use super::place::Place;
 use super::prepared::Task;
 use super::root::Made;
+use super::verify::sealed_image;
 use super::{Format, Outcome, Root, file_system, hash_file, policy, verify_sif};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
 use crate::layers::Flattened;
+use crate::model::{Digest, OUTPUT_FORMAT};
 use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
 use crate::squashfs::{FileStore, Store};
 use crate::tree::FileData;
@@ -65,6 +68,36 @@ impl Sif {
         self
     }
 
+    /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
+    fn usable(&self, path: &Path, image: &str, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        let hint = "add --force to replace it, or name another file with -o";
+        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.hint(hint))?;
+        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
+        if whole.image.as_deref() != Some(image) {
+            let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
+            return refuse(format!("output {path:?} exists and was made from {made}, not from image {image}"));
+        }
+        if whole.choices != self.root.choices() {
+            return refuse(format!("output {path:?} exists and was made from this image with other options"));
+        }
+        if whole.format != Some(OUTPUT_FORMAT) {
+            return refuse(format!("output {path:?} exists and was made in another output format"));
+        }
+        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
+        let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
+        Ok(Outcome {
+            size,
+            sha256,
+            entries: whole.names,
+            image_id: None,
+            manifest_digest: None,
+            layer_entries: 0,
+            layer_bytes: 0,
+            diff_ids: Vec::new(),
+            notes: whole.notes,
+        })
+    }
+
     /// Writes the SIF and says how long it is in bytes.
     fn write_file(
         &self,
@@ -109,6 +142,7 @@ impl Sif {
         let bytes = plan.finish(&mut &**file, padded_bytes)?;
         // Decoded contents that lay behind the output are not wanted any more.
         file.set_len(bytes).or_kind(ErrorKind::Output)?;
+        Origin::of(image).record(file);
         sif::seal(file, &sum.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(Written { names, bytes, notes })
     }
@@ -169,30 +203,17 @@ impl Format for Sif {
         })
     }
 
+    fn reuse_unread(&self, path: &Path, expected: Digest, task: &Task, monitor: &Monitor) -> Result<Option<Outcome>> {
+        let Some(image) = sealed_image(path) else { return Ok(None) };
+        if image != expected.to_string() && !Origin::read(path).is_some_and(|origin| origin.led_to(&image, expected)) {
+            return Ok(None);
+        }
+        self.usable(path, &image, task, monitor).map(Some)
+    }
+
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
-        let hint = "add --force to replace it, or name another file with -o";
-        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.hint(hint))?;
-        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
-        if whole.image != Some(image.id().to_string()) {
-            let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
-            return refuse(format!("output {path:?} exists and was made from {made}, not from image {}", image.id()));
-        }
-        if whole.choices != self.root.choices() {
-            return refuse(format!("output {path:?} exists and was made from this image with other options"));
-        }
-        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
-        let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
-        Ok(Outcome {
-            size,
-            sha256,
-            entries: whole.names,
-            image_id: None,
-            manifest_digest: None,
-            layer_entries: 0,
-            layer_bytes: 0,
-            diff_ids: image.config.diff_ids()?,
-            notes: whole.notes,
-        })
+        let outcome = self.usable(path, &image.id().to_string(), task, monitor)?;
+        Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
     }
 }
 

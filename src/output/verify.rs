@@ -23,6 +23,8 @@ pub struct Whole {
     pub image: Option<String>,
     /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Root::choices`].
     pub choices: Option<String>,
+    /// The number of the output format it was made in, where it says so: see [`crate::model::OUTPUT_FORMAT`].
+    pub format: Option<u32>,
     /// What is odd about it but harms nothing.
     pub notes: Vec<Note>,
 }
@@ -97,11 +99,18 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         let message = "signatures were not verified (apptainer verify does that)";
         notes.push(Note::new("signatures-not-verified", message, signed as u64));
     }
-    let (image, choices) = match read_seal(&container)? {
-        Some((seal, _)) => (Some(seal.image), seal.options),
-        None => (None, None),
+    let (image, choices, format) = match read_seal(&container)? {
+        Some((seal, _)) => (Some(seal.image), seal.options, Some(seal.format)),
+        None => (None, None, None),
     };
-    Ok(Whole { names: found.names, blocks: found.checked_blocks + found.unprotected_blocks, image, choices, notes })
+    let blocks = found.checked_blocks + found.unprotected_blocks;
+    Ok(Whole { names: found.names, blocks, image, choices, format, notes })
+}
+
+/// The ID of the image that a SIF of ours says it was made from. Nothing is verified.
+pub(super) fn sealed_image(path: &Path) -> Option<String> {
+    let region = Region::whole(Arc::new(File::open(path).ok()?)).ok()?;
+    read_seal(&Container::open(region).ok()?).ok()?.map(|(seal, _)| seal.image)
 }
 
 fn added(container: &Container) -> Option<Note> {

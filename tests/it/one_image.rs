@@ -90,3 +90,46 @@ fn a_name_that_is_asked_for_is_recorded() {
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds("from: example.org/app:1\n"), "the definition holds the name");
 }
+
+/// The image in a layout, whose manifest has a digest; that digest.
+fn layout(directory: &Path) -> String {
+    fs::copy(HELLO, directory.join("image.tar")).unwrap();
+    convert(directory, &["image.tar", "--to", "oci", "-o", "layout"]);
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(directory.join("layout/index.json")).unwrap()).unwrap();
+    index["manifests"][0]["digest"].as_str().unwrap().to_string()
+}
+
+/// The exit code of `build --if-exists update --expect-digest` on `x.sif` from a registry that is not there.
+fn updated_out_of_reach(directory: &Path, digest: &str) -> i32 {
+    let words = ["build", "--if-exists", "update", "--expect-digest", digest, "--retries", "0", "--no-https", "x.sif"];
+    run(program().current_dir(directory).args(words).arg("docker://127.0.0.1:1/app:1")).code
+}
+
+#[test]
+fn a_whole_output_of_the_expected_image_needs_no_registry() {
+    let place = scratch();
+    let manifest = layout(place.path());
+    convert(place.path(), &["oci:layout", "--to", "sif", "-o", "x.sif"]);
+    assert_eq!(updated_out_of_reach(place.path(), &manifest), 0);
+    let (other, network) = (format!("sha256:{}", "0".repeat(64)), 6);
+    assert_eq!(updated_out_of_reach(place.path(), &other), network, "another image must be asked for");
+}
+
+#[test]
+fn a_damaged_output_of_the_expected_image_is_made_again() {
+    let place = scratch();
+    let manifest = layout(place.path());
+    convert(place.path(), &["oci:layout", "--to", "sif", "-o", "x.sif"]);
+    let path = place.path().join("x.sif");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 5000;
+    bytes[last] ^= 1;
+    // In place: the record beside the bytes stays.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, &bytes))
+        .unwrap();
+    assert_eq!(updated_out_of_reach(place.path(), &manifest), 6, "damage is not used");
+}
