@@ -3,7 +3,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroUsize;
 
-use super::registry::VARIABLES as REGISTRY_VARIABLES;
 use super::settings::Settings;
 
 /// What the process finds around itself, looked at once. Everything else in this room gets it as a value, so that tests
@@ -36,6 +35,33 @@ const VARIABLES: [&str; 14] = [
     "TERM",
     "TMPDIR",
     "XDG_RUNTIME_DIR",
+];
+
+/// The variables that mean something to a registry client.
+const REGISTRY_VARIABLES: [&str; 23] = [
+    "APPTAINER_DOCKER_PASSWORD",
+    "APPTAINER_DOCKER_USERNAME",
+    "APPTAINER_NOHTTPS",
+    "CONTAINERS_REGISTRIES_CONF",
+    "DOCKER_CONFIG",
+    "HOME",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "REGISTRY_AUTH_FILE",
+    "SINGULARITY_DOCKER_PASSWORD",
+    "SINGULARITY_DOCKER_USERNAME",
+    "SINGULARITY_NOHTTPS",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "all_proxy",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "REQUEST_METHOD",
 ];
 
 impl Environment {

@@ -38,33 +38,6 @@ pub(super) struct RegistryOptions {
     pub(super) no_https: bool,
 }
 
-/// The variables that mean something to a registry client. Of several in one line of [`first`], the first that is set counts.
-pub(super) const VARIABLES: [&str; 23] = [
-    "APPTAINER_DOCKER_PASSWORD",
-    "APPTAINER_DOCKER_USERNAME",
-    "APPTAINER_NOHTTPS",
-    "CONTAINERS_REGISTRIES_CONF",
-    "DOCKER_CONFIG",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "REGISTRY_AUTH_FILE",
-    "SINGULARITY_DOCKER_PASSWORD",
-    "SINGULARITY_DOCKER_USERNAME",
-    "SINGULARITY_NOHTTPS",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "XDG_CONFIG_HOME",
-    "XDG_RUNTIME_DIR",
-    "all_proxy",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "REQUEST_METHOD",
-];
-
 /// Resolves options and environment for the registry that `spec` names, if it names one.
 pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Environment) -> Result<Settings> {
     let mirrors: Result<Vec<Mirror>> = options.mirror.iter().map(|text| text.parse()).collect();

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::exit::Failure;
 use super::printer;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::directory_of;
+use crate::io::{Output, directory_of, umask};
 use crate::model::{Note, Quoted, Timestamp};
 use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord, text};
 
@@ -177,24 +177,21 @@ impl Place {
     fn write(&self, json: &[u8]) -> Result<()> {
         let written = match self {
             Place::Stdout => return printer::data(json),
-            Place::Special(path) => File::options().write(true).open(path).and_then(|mut file| file.write_all(json)),
+            Place::Special(path) => {
+                let opened = File::options().write(true).open(path);
+                opened.and_then(|mut file| file.write_all(json)).or_kind(ErrorKind::Output)
+            }
             Place::File(path) => replace(path, json),
         };
-        written.or_kind(ErrorKind::Output).doing(|| "writing the report")
+        written.doing(|| "writing the report")
     }
 }
 
 /// Puts `bytes` at `path`, whole and durable, or leaves what was there.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = directory_of(path);
-    // The umask applies to these permissions.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let mut file =
-        tempfile::Builder::new().prefix(".convert-report-").permissions(permissions).tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let output = Output::create(path, true, 0o666 & !umask())?;
+    output.file().write_all_at(bytes, 0).or_kind(ErrorKind::Output)?;
+    output.publish()
 }
 
 #[cfg(test)]
