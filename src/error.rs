@@ -105,6 +105,16 @@ impl Error {
         self
     }
 
+    /// The same error once more, for who comes to the same trouble again.
+    pub(crate) fn again(&self) -> Self {
+        let mut error = Error::new(self.0.kind, &self.0.message);
+        error.0.context.clone_from(&self.0.context);
+        error.0.hint.clone_from(&self.0.hint);
+        error.0.cause = self.0.cause.as_ref().map(|cause| cause.to_string().into());
+        error.0.io_kind = self.0.io_kind;
+        error
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::io::{Expected, Region};
-use crate::model::{Config, Digest, Platform};
+use crate::model::{Algorithm, Config, Digest, Platform};
 
 /// Names one blob of a [`Blobs`], and says what it must turn out to be.
 #[derive(Debug, Clone)]
@@ -75,8 +75,15 @@ pub trait Blobs: Send + Sync {
 pub struct Layer {
     /// Where its stored bytes are.
     pub blob: BlobRef,
-    /// The SHA-256 of its uncompressed tar; unknown only in archives of Docker before 1.10.
+    /// The digest of its uncompressed tar; unknown only in archives of Docker before 1.10.
     pub diff_id: Option<Digest>,
+}
+
+impl Layer {
+    /// What its uncompressed tar is hashed with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.diff_id.map(|digest| digest.algorithm()).unwrap_or_default()
+    }
 }
 
 /// An image: documents, layers, and where the layers' bytes come from.
@@ -96,6 +103,8 @@ pub struct Image {
     pub names: Vec<String>,
     /// Bare tags it goes by, where the source says no name that they belong to.
     pub tags: Vec<String>,
+    /// Names of an OCI layout that are no names with a tag as Docker knows them, as they are written.
+    pub ref_names: Vec<String>,
     /// The bytes of the manifest that led here, where there is one, so that they can be kept.
     pub manifest: Option<Arc<[u8]>>,
     /// Things a user should know that are no errors.

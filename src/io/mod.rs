@@ -7,6 +7,7 @@ mod compress;
 mod compression;
 mod decompress;
 mod deflate;
+mod foreign;
 mod leftover;
 mod monitor;
 mod noise;
@@ -21,6 +22,7 @@ mod verify;
 pub use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};
 pub use decompress::{Codec, decoder};
+pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
 pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
 pub use output::{Output, directory_of, free_bytes, is_stream, umask, unnamed_file};
@@ -29,7 +31,7 @@ pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
 pub(crate) use system::{copy_inside_kernel, file_system_kind};
-pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region};
+pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
 
 use crate::error::{Error, ErrorKind};
 

@@ -3,11 +3,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, VerifiedReader, decoder, read_error};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest, Hasher};
 
 /// How many chunks may wait between two stages: enough that neither starves the other, 2 MiB a stream.
 const CHUNKS_AHEAD: usize = 8;
@@ -15,14 +13,14 @@ const CHUNKS_AHEAD: usize = 8;
 /// What a decoded stream turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded {
-    /// SHA-256 of the decoded bytes.
+    /// Digest of the decoded bytes.
     pub digest: Digest,
     /// Length of the decoded bytes.
     pub bytes: u64,
 }
 
 /// Decodes `stored`, which must be what is `expected`, hands the decoded bytes to `consume`, and hashes both forms of it
-/// in the same pass (the stored form only where a digest is expected of it). What `consume` leaves unread is read and hashed all the same.
+/// in the same pass (the stored form only where a digest is expected of it, the decoded one with `algorithm`). What `consume` leaves unread is read and hashed all the same.
 ///
 /// With `staged`, decoding, hashing and consuming run side by side on three threads: a layer takes the time of its
 /// slowest stage, not of their sum.
@@ -32,13 +30,18 @@ pub struct Decoded {
 pub fn decode<'a, T: Send>(
     stored: Box<dyn Read + Send + 'a>,
     expected: Expected,
+    algorithm: Algorithm,
     monitor: &'a Monitor,
     staged: bool,
     consume: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
 ) -> Result<(T, Decoded)> {
     let watched: Box<dyn Read + Send + 'a> = Box::new(Watched { inner: stored, monitor });
     let verified = VerifiedReader::new(watched, expected);
-    if staged { decode_staged(verified, monitor, consume) } else { decode_inline(verified, consume) }
+    if staged {
+        decode_staged(verified, algorithm, monitor, consume)
+    } else {
+        decode_inline(verified, algorithm, consume)
+    }
 }
 
 /// Wraps the start of the decoding: sniff, set up, decode. The verified reader comes back out of `finish`.
@@ -80,10 +83,11 @@ impl<'a> Stored<'a> {
 
 fn decode_inline<'a, T>(
     verified: VerifiedReader<Box<dyn Read + Send + 'a>>,
+    algorithm: Algorithm,
     consume: impl FnOnce(&mut dyn BufRead) -> Result<T>,
 ) -> Result<(T, Decoded)> {
     let mut stored = Stored::open(verified).map_err(read_error)?;
-    let hashing = HashingReader::new(&mut stored.decoded);
+    let hashing = HashingReader::with(algorithm, &mut stored.decoded);
     let mut hashed = BufReader::with_capacity(CHUNK_BYTES, hashing);
     let consumed = consume(&mut hashed);
     let drained = io::copy(&mut hashed, &mut io::sink()).map_err(read_error);
@@ -133,6 +137,7 @@ type Chunk = Arc<Vec<u8>>;
 
 fn decode_staged<'a, T: Send>(
     verified: VerifiedReader<Box<dyn Read + Send + 'a>>,
+    algorithm: Algorithm,
     monitor: &Monitor,
     consume: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
 ) -> Result<(T, Decoded)> {
@@ -141,7 +146,7 @@ fn decode_staged<'a, T: Send>(
     let (spare, spares) = sync_channel::<Chunk>(2 * CHUNKS_AHEAD + 2);
     let spare_of_consumer = spare.clone();
     thread::scope(|scope| {
-        let hasher = scope.spawn(move || hash_chunks(&hash_from, &spare));
+        let hasher = scope.spawn(move || hash_chunks(&hash_from, &spare, algorithm));
         let consumer = scope.spawn(move || {
             let mut reader =
                 ChunkReader { chunks: consume_from, spare: spare_of_consumer, chunk: Arc::default(), position: 0 };
@@ -213,15 +218,15 @@ fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn hash_chunks(chunks: &Receiver<Chunk>, spare: &SyncSender<Chunk>) -> (Digest, u64) {
-    let mut hasher = Sha256::new();
+fn hash_chunks(chunks: &Receiver<Chunk>, spare: &SyncSender<Chunk>, algorithm: Algorithm) -> (Digest, u64) {
+    let mut hasher = Hasher::new(algorithm);
     let mut bytes = 0;
     for chunk in chunks {
-        hasher.update(&*chunk);
+        hasher.update(&chunk);
         bytes += chunk.len() as u64;
         let _ = spare.try_send(chunk);
     }
-    (Digest::from_bytes(hasher.finalize().into()), bytes)
+    (hasher.finish(), bytes)
 }
 
 /// The consumer's end: chunks as one stream.
@@ -272,7 +277,7 @@ mod tests {
 
     fn run(stored: &[u8], expected: Digest, staged: bool, take: u64) -> Result<(Vec<u8>, Decoded)> {
         let expected = Expected { digest: Some(expected), size: Some(stored.len() as u64) };
-        decode(Box::new(stored), expected, &Monitor::default(), staged, |reader| {
+        decode(Box::new(stored), expected, Algorithm::Sha256, &Monitor::default(), staged, |reader| {
             let mut bytes = Vec::new();
             reader.take(take).read_to_end(&mut bytes).map_err(read_error)?;
             Ok(bytes)
@@ -312,7 +317,7 @@ mod tests {
         monitor.stop(ErrorKind::Interrupted);
         for staged in [false, true] {
             let endless = Box::new(io::repeat(0));
-            let error = decode(endless, Expected::default(), &monitor, staged, |reader| {
+            let error = decode(endless, Expected::default(), Algorithm::Sha256, &monitor, staged, |reader| {
                 io::copy(reader, &mut io::sink()).map_err(read_error)
             });
             assert_eq!(error.unwrap_err().kind(), ErrorKind::Interrupted);

@@ -1,15 +1,13 @@
 use std::io::{self, Read, Write};
 
-use sha2::{Digest as _, Sha256};
-
 use super::{CHUNK_BYTES, Region};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest, Hasher};
 
 /// What a stream must turn out to be.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Expected {
-    /// Its SHA-256.
+    /// Its digest.
     pub digest: Option<Digest>,
     /// Its length in bytes.
     pub size: Option<u64>,
@@ -18,19 +16,24 @@ pub struct Expected {
 /// Hashes what passes through.
 pub struct HashingReader<R> {
     inner: R,
-    hasher: Sha256,
+    hasher: Hasher,
     bytes: u64,
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Starts hashing `inner`.
+    /// Starts computing the SHA-256 of `inner`.
     pub fn new(inner: R) -> Self {
-        HashingReader { inner, hasher: Sha256::new(), bytes: 0 }
+        Self::with(Algorithm::Sha256, inner)
+    }
+
+    /// Starts hashing `inner`.
+    pub fn with(algorithm: Algorithm, inner: R) -> Self {
+        HashingReader { inner, hasher: Hasher::new(algorithm), bytes: 0 }
     }
 
     /// The digest and length of what was read.
     pub fn finish(self) -> (Digest, u64) {
-        (Digest::from_bytes(self.hasher.finalize().into()), self.bytes)
+        (self.hasher.finish(), self.bytes)
     }
 }
 
@@ -43,17 +46,30 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
-/// Hashes all of `region`. `each` is told before every chunk how many bytes the one before had (0 at first), to count them
-/// and to stop; `fail` says what an error of reading means.
+/// The SHA-256 and length of all of `region`. `each` is told before every chunk how many bytes the one before had (0 at
+/// first), to count them and to stop; `fail` says what an error of reading means.
 ///
 /// # Errors
 /// Those of `each`, and those that `fail` makes.
 pub fn hash_region(
     region: &Region,
     fail: impl Fn(io::Error) -> Error,
+    each: impl FnMut(u64) -> Result<()>,
+) -> Result<(Digest, u64)> {
+    hash_region_with(Algorithm::Sha256, region, fail, each)
+}
+
+/// As [`hash_region`], with another algorithm.
+///
+/// # Errors
+/// As [`hash_region`].
+pub fn hash_region_with(
+    algorithm: Algorithm,
+    region: &Region,
+    fail: impl Fn(io::Error) -> Error,
     mut each: impl FnMut(u64) -> Result<()>,
 ) -> Result<(Digest, u64)> {
-    let mut reader = HashingReader::new(region.reader());
+    let mut reader = HashingReader::with(algorithm, region.reader());
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut count = 0;
     loop {
@@ -67,17 +83,17 @@ pub fn hash_region(
     }
 }
 
-/// Hashes what is written through it.
+/// Computes the SHA-256 of what is written through it.
 pub struct HashingWriter<W> {
     inner: W,
-    hasher: Sha256,
+    hasher: Hasher,
     bytes: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     /// Starts hashing what goes to `inner`.
     pub fn new(inner: W) -> Self {
-        HashingWriter { inner, hasher: Sha256::new(), bytes: 0 }
+        HashingWriter { inner, hasher: Hasher::new(Algorithm::Sha256), bytes: 0 }
     }
 
     /// The digest and length of what was written.
@@ -87,7 +103,7 @@ impl<W: Write> HashingWriter<W> {
 
     /// The inner writer, and the digest and length of what was written.
     pub fn into_parts(self) -> (W, (Digest, u64)) {
-        (self.inner, (Digest::from_bytes(self.hasher.finalize().into()), self.bytes))
+        (self.inner, (self.hasher.finish(), self.bytes))
     }
 }
 
@@ -108,7 +124,7 @@ impl<W: Write> Write for HashingWriter<W> {
 /// byte, which proves the stream too long. Where no digest is expected, none is computed.
 pub struct VerifiedReader<R> {
     inner: R,
-    hasher: Option<Sha256>,
+    hasher: Option<Hasher>,
     bytes: u64,
     expected: Expected,
 }
@@ -116,7 +132,7 @@ pub struct VerifiedReader<R> {
 impl<R: Read> VerifiedReader<R> {
     /// Reads `inner`, which must be what is `expected`.
     pub fn new(inner: R, expected: Expected) -> Self {
-        let hasher = expected.digest.map(|_| Sha256::new());
+        let hasher = expected.digest.map(|digest| Hasher::new(digest.algorithm()));
         VerifiedReader { inner, hasher, bytes: 0, expected }
     }
 
@@ -128,7 +144,7 @@ impl<R: Read> VerifiedReader<R> {
         io::copy(&mut self, &mut io::sink()).map_err(|error| Error::io(ErrorKind::InvalidImage, error))?;
         self.expected.check_size(self.bytes)?;
         match self.hasher {
-            Some(hasher) => self.expected.check_digest(Digest::from_bytes(hasher.finalize().into())),
+            Some(hasher) => self.expected.check_digest(hasher.finish()),
             None => Ok(()),
         }
     }
@@ -145,10 +161,12 @@ impl Expected {
     /// # Errors
     /// As [`Expected::check`].
     pub fn check_bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.check(Digest::of(bytes), bytes.len() as u64)
+        let mut hasher = Hasher::like(self.digest);
+        hasher.update(bytes);
+        self.check(hasher.finish(), bytes.len() as u64)
     }
 
-    /// Compares what was found with what was expected.
+    /// Compares what was found with what was expected: a digest of the same algorithm.
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`], naming both.

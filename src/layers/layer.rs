@@ -3,9 +3,9 @@ use std::io::{self, BufRead};
 use super::forecast::Visible;
 use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Monitor, RegionReader, SpoolWriter};
+use crate::io::{FOREIGN_LOOK_BYTES, Monitor, Region, SpoolWriter, foreign_format, read_error};
 use crate::model::{EntryPath, Metadata, Quoted};
-use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential};
+use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential, is_header};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// How many entries all layers of an image may have together, and how many bytes their names, links and extended
@@ -95,8 +95,11 @@ impl<'a> Keep<'a> {
 }
 
 /// Reads the changes of a layer whose tar lies uncompressed in a file: headers only.
-pub(super) fn scan(reader: RegionReader, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
-    changes(reader, keep, budget, monitor)
+pub(super) fn scan(region: &Region, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+    let mut start = vec![0; FOREIGN_LOOK_BYTES];
+    let count = region.read_at(&mut start, 0).map_err(read_error)?;
+    expect_tar(&start[..count])?;
+    changes(region.reader(), keep, budget, monitor)
 }
 
 /// Reads the changes of a layer from a stream of its uncompressed tar, keeping the contents of its files.
@@ -106,7 +109,18 @@ pub(super) fn read(
     budget: &Budget,
     monitor: &Monitor,
 ) -> Result<Vec<Change>> {
+    expect_tar(stream.fill_buf().map_err(read_error)?)?;
     changes(Sequential(stream), keep, budget, monitor)
+}
+
+/// Refuses what is told by its first bytes to be something else than a tar.
+fn expect_tar(start: &[u8]) -> Result<()> {
+    let is_tar = start.first_chunk().is_some_and(is_header);
+    match foreign_format(start).filter(|_| !is_tar) {
+        None => Ok(()),
+        Some(what) => Err(Error::new(ErrorKind::Unsupported, format!("the layer is {what}, not a tar"))
+            .hint("push or save the image again with layers of tar, plain or compressed with gzip or zstd")),
+    }
 }
 
 fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {

@@ -10,7 +10,7 @@ use super::layer::{self, Budget, Change, Keep};
 use super::merge;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, decode, hash_region, read_error};
+use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, decode, hash_region_with, read_error};
 use crate::model::{Digest, Timestamp};
 use crate::tree::{FileId, Tree};
 
@@ -61,6 +61,7 @@ pub fn flatten<T>(
     options: &Options<'_>,
     emit: impl FnOnce(Flattened) -> Result<T>,
 ) -> Result<(T, Summary)> {
+    expect_files(image)?;
     let plans = plan(image)?;
     let stored_bytes = plans.iter().map(Plan::stored_bytes).sum();
     options.monitor.begin(Phase::Read, stored_bytes);
@@ -94,6 +95,16 @@ pub fn flatten<T>(
         }
         run.conclude(result, checks)
     })
+}
+
+/// Refuses images whose layers are not made of a system's files as they are: those of Windows hold `Files` and `Hives`.
+fn expect_files(image: &Image) -> Result<()> {
+    let platform = image.platform();
+    if platform.os != "windows" && platform.architecture != "wasm" {
+        return Ok(());
+    }
+    let message = format!("{} is an image for {platform}, not for Linux", image.blobs.name());
+    Err(Error::new(ErrorKind::Unsupported, message).hint("give an image for Linux"))
 }
 
 /// So many times larger than any other compressed layer is one that is worth waiting for the others.
@@ -230,7 +241,7 @@ impl Run<'_, '_> {
 
     fn scan(&self, index: usize, region: &Region) -> Result<Vec<Change>> {
         let keep = Keep::InPlace { file: FileId(index as u32), offset: region.offset };
-        layer::scan(region.reader(), keep, &self.budget, self.options.monitor)
+        layer::scan(region, keep, &self.budget, self.options.monitor)
             .doing(|| format!("reading {}", self.image.layer_name(index)))
     }
 
@@ -247,7 +258,8 @@ impl Run<'_, '_> {
             Plan::DecodeStream { .. } => blob.expected(),
             _ => Expected::default(),
         };
-        let (changes, found) = decode(stored, expected, self.options.monitor, staged, read).doing(doing)?;
+        let algorithm = self.image.layers[index].algorithm();
+        let (changes, found) = decode(stored, expected, algorithm, self.options.monitor, staged, read).doing(doing)?;
         let hashed = Hashed { diff_id: found.digest, bytes: found.bytes };
         self.check_diff_id(index, &hashed).doing(doing)?;
         Ok((changes, hashed))
@@ -264,22 +276,29 @@ impl Run<'_, '_> {
 
     fn hash(&self, index: usize, region: &Region) -> Result<Check> {
         let doing = || format!("verifying {}", self.image.layer_name(index));
-        let hashed = hash_region(region, read_error, |count| {
-            if self.options.verify_first {
-                self.options.monitor.advance(count);
-            }
-            self.options.monitor.check()?;
-            match self.give_up.load(Ordering::Relaxed) {
-                true => Err(Error::new(ErrorKind::Other, "given up")),
-                false => Ok(()),
-            }
-        });
-        let (digest, bytes) = hashed.doing(doing)?;
-        self.image.layers[index].blob.expected().check(digest, bytes).doing(doing)?;
+        let hash = |algorithm| {
+            let hashed = hash_region_with(algorithm, region, read_error, |count| {
+                if self.options.verify_first {
+                    self.options.monitor.advance(count);
+                }
+                self.options.monitor.check()?;
+                match self.give_up.load(Ordering::Relaxed) {
+                    true => Err(Error::new(ErrorKind::Other, "given up")),
+                    false => Ok(()),
+                }
+            });
+            hashed.doing(doing)
+        };
+        let layer = &self.image.layers[index];
+        let of_tar = layer.algorithm();
+        let of_blob = layer.blob.digest.map_or(of_tar, |digest| digest.algorithm());
+        let stored = hash(of_blob)?;
+        layer.blob.expected().check(stored.0, stored.1).doing(doing)?;
         if let Plan::DecodeFile(_) = self.plans[index] {
             return Ok(Check::Stored);
         }
-        let hashed = Hashed { diff_id: digest, bytes };
+        let (diff_id, bytes) = if of_tar == of_blob { stored } else { hash(of_tar)? };
+        let hashed = Hashed { diff_id, bytes };
         self.check_diff_id(index, &hashed).doing(doing)?;
         Ok(Check::Tar(hashed))
     }

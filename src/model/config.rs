@@ -1,15 +1,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use super::document::{null_as_default, parse_json};
+use super::json::{is_key, json_text, parse_json};
 use super::{Digest, Platform, Timestamp};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// What Docker's own migration of images before 1.10 takes out of their documents.
 const V1_KEYS: [&str; 6] = ["id", "parent", "Size", "parent_id", "layer_id", "throwaway"];
+
+/// 0001-01-01T00:00:00Z.
+const GO_ZERO_TIME: Timestamp = Timestamp { seconds: -62_135_596_800, nanoseconds: 0 };
 
 /// An image config (OCI image-spec config.md, Docker image spec v1.3): the bytes as they came, and the parts that a
 /// conversion looks at. Whatever else the document holds stays in the bytes and is passed through.
@@ -21,78 +25,76 @@ pub struct Config {
 
 /// One line of the image's history.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct HistoryEntry {
     /// When it was made, as written.
-    #[serde(default)]
     pub created: Option<String>,
     /// The instruction that made it.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub created_by: String,
     /// Whether it has no layer.
-    #[serde(default, deserialize_with = "null_as_default")]
     pub empty_layer: bool,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 struct Document {
-    #[serde(default)]
     created: Option<String>,
-    #[serde(default, deserialize_with = "null_as_default")]
     architecture: String,
-    #[serde(default, deserialize_with = "null_as_default")]
     os: String,
-    #[serde(default)]
     variant: Option<String>,
-    #[serde(default, deserialize_with = "null_as_default")]
     config: Execution,
-    #[serde(default, deserialize_with = "null_as_default")]
     rootfs: RootFs,
-    #[serde(default, deserialize_with = "null_as_default")]
     history: Vec<HistoryEntry>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 struct RootFs {
-    #[serde(default, deserialize_with = "null_as_default")]
     diff_ids: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 struct Execution {
-    #[serde(rename = "Env", default, deserialize_with = "null_as_default")]
     env: Vec<String>,
-    #[serde(rename = "Entrypoint", default, deserialize_with = "null_as_default")]
     entrypoint: Words,
-    #[serde(rename = "Cmd", default, deserialize_with = "null_as_default")]
     cmd: Words,
-    #[serde(rename = "WorkingDir", default, deserialize_with = "null_as_default")]
     working_dir: String,
-    #[serde(rename = "User", default, deserialize_with = "null_as_default")]
     user: String,
-    #[serde(rename = "Labels", default, deserialize_with = "null_as_default")]
     labels: BTreeMap<String, String>,
 }
 
-/// Docker reads a bare string where a list of words belongs (its `strslice`).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Words {
-    List(Vec<String>),
-    One(String),
-}
+/// A list of words. Docker reads a bare string there too (its `strslice`).
+#[derive(Debug, Clone, Default)]
+struct Words(Vec<String>);
 
-impl Default for Words {
-    fn default() -> Self {
-        Words::List(Vec::new())
-    }
-}
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct WordsVisitor;
+        impl<'de> Visitor<'de> for WordsVisitor {
+            type Value = Words;
 
-impl Words {
-    fn as_slice(&self) -> &[String] {
-        match self {
-            Words::List(words) => words,
-            Words::One(word) => std::slice::from_ref(word),
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_unit<E>(self) -> std::result::Result<Words, E> {
+                Ok(Words::default())
+            }
+
+            fn visit_str<E>(self, word: &str) -> std::result::Result<Words, E> {
+                Ok(Words(vec![word.to_string()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = access.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words(words))
+            }
         }
+        deserializer.deserialize_any(WordsVisitor)
     }
 }
 
@@ -103,9 +105,7 @@ impl Config {
     /// [`crate::ErrorKind::InvalidImage`] when it is not JSON of that shape.
     pub fn parse(raw: impl Into<Arc<[u8]>>) -> Result<Self> {
         let raw = raw.into();
-        #[expect(clippy::disallowed_methods, reason = "JSON text, not a file name; the raw bytes are kept")]
-        let text = String::from_utf8_lossy(&raw);
-        let document = parse_json(text.as_bytes(), "an image config")?;
+        let document = parse_json(&raw, "an image config")?;
         Ok(Config { document, raw })
     }
 
@@ -125,17 +125,31 @@ impl Config {
         Platform::new(os, &self.document.architecture, self.document.variant.as_deref())
     }
 
-    /// When the image was made. A text that is no time counts as missing.
+    /// When the image was made. A text that is not a time counts as missing, as does the year 1, Go's zero time.
     pub fn created(&self) -> Option<Timestamp> {
-        self.document.created.as_deref().and_then(|text| Timestamp::from_rfc3339(text).ok())
+        self.document.created.as_deref().and_then(known_time)
     }
 
     /// Digests of the uncompressed layers, lowest first.
     ///
     /// # Errors
-    /// When one is not a SHA-256 digest.
+    /// When one is not a digest.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         self.document.rootfs.diff_ids.iter().map(|text| text.parse()).collect()
+    }
+
+    /// The history as it is written, where there is one.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn raw_history(&self) -> Result<Option<Value>> {
+        Ok(self.members()?.into_iter().rev().find(|(key, _)| is_key(key, "history")).map(|(_, history)| history))
+    }
+
+    /// All that the document holds, in its order.
+    fn members(&self) -> Result<Map<String, Value>> {
+        serde_json::from_str(&json_text(&self.raw))
+            .map_err(|error| Error::new(ErrorKind::InvalidImage, format!("this is not an image config: {error}")))
     }
 
     /// The same config over other layers, whose history is `history` where there is one. All else stays, in its order, but
@@ -144,12 +158,10 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`].
     pub fn with_layers(&self, diff_ids: &[Digest], history: Option<Value>) -> Result<Config> {
-        #[expect(clippy::disallowed_methods, reason = "JSON text, not a file name; as it is parsed above")]
-        let text = String::from_utf8_lossy(&self.raw);
-        let mut document: Map<String, Value> = parse_json(text.as_bytes(), "an image config")?;
-        for key in V1_KEYS {
-            document.shift_remove(key);
-        }
+        let mut document = self.members()?;
+        // A key in another letter case would be read along with the one that is written here.
+        let replaced = |key: &str| ["rootfs", "history"].iter().any(|name| key != *name && is_key(key, name));
+        document.retain(|key, _| !replaced(key) && !V1_KEYS.contains(&key.as_str()));
         let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
         document.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
         match history {
@@ -157,7 +169,8 @@ impl Config {
             None => drop(document.shift_remove("history")),
         }
         // A config without these is none (config.md): Docker takes a missing system for Linux.
-        if document.get("os").and_then(Value::as_str).is_none_or(str::is_empty) {
+        if self.document.os.is_empty() {
+            document.retain(|key, _| key == "os" || !is_key(key, "os"));
             document.insert("os".into(), "linux".into());
         }
         Config::parse(Value::Object(document).to_string().into_bytes())
@@ -175,12 +188,12 @@ impl Config {
 
     /// `ENTRYPOINT` words.
     pub fn entrypoint(&self) -> &[String] {
-        self.document.config.entrypoint.as_slice()
+        &self.document.config.entrypoint.0
     }
 
     /// `CMD` words.
     pub fn cmd(&self) -> &[String] {
-        self.document.config.cmd.as_slice()
+        &self.document.config.cmd.0
     }
 
     /// `WORKDIR`; empty means `/`.
@@ -205,10 +218,15 @@ impl Config {
         let with_layer: Vec<&HistoryEntry> = self.document.history.iter().filter(|entry| !entry.empty_layer).collect();
         let entry_time = |layer: usize| {
             let text = (with_layer.len() == layers).then(|| with_layer[layer].created.as_deref()).flatten()?;
-            Timestamp::from_rfc3339(text).ok()
+            known_time(text)
         };
         (0..layers).map(|layer| entry_time(layer).unwrap_or(image_time)).collect()
     }
+}
+
+/// The time that a text says, where it says one: Go writes the first second of the year 1 for an unknown time.
+fn known_time(text: &str) -> Option<Timestamp> {
+    Timestamp::from_rfc3339(text).ok().filter(|&time| time != GO_ZERO_TIME)
 }
 
 #[cfg(test)]
@@ -246,6 +264,35 @@ mod tests {
         );
         let bare = Config::parse(b"{}".as_slice()).unwrap().with_layers(&[], None).unwrap();
         assert_eq!(text(bare), r#"{"rootfs":{"type":"layers","diff_ids":[]},"os":"linux"}"#);
+    }
+
+    #[test]
+    fn keys_in_any_letter_case_are_read() {
+        let config = Config::parse(
+            br#"{"ARCHITECTURE":"arm64","OS":"linux","Config":{"env":["A=1"],"EntryPoint":["/e"],"cmd":"c","workingdir":"/w","USER":"u","LABELS":{"Key":"v"}},"RootFS":{"Diff_IDs":[]},"History":[{"Created_By":"x"}]}"#
+                .as_slice(),
+        )
+        .unwrap();
+        assert_eq!((config.env().join(" "), config.entrypoint()), ("A=1".to_string(), &["/e".to_string()][..]));
+        assert_eq!((config.cmd(), config.working_dir(), config.user()), (&["c".to_string()][..], "/w", "u"));
+        assert_eq!((config.labels()["Key"].as_str(), config.history()[0].created_by.as_str()), ("v", "x"));
+        assert_eq!(config.platform().to_string(), "linux/arm64");
+        let other = config.with_layers(&[Digest::of(b"x")], None).unwrap();
+        assert_eq!(other.diff_ids().unwrap(), [Digest::of(b"x")]);
+        assert!(other.history().is_empty());
+        let text = std::str::from_utf8(other.raw()).unwrap();
+        assert!(!text.contains("RootFS") && !text.contains("History") && !text.contains("\"os\""), "{text}");
+    }
+
+    #[test]
+    fn the_year_1_is_no_date() {
+        for text in ["0001-01-01T00:00:00Z", "0001-01-01T01:00:00+01:00"] {
+            let config = format!(r#"{{"created":{text:?},"history":[{{"created":{text:?}}}]}}"#);
+            let config = Config::parse(config.into_bytes()).unwrap();
+            assert_eq!((config.created(), config.layer_times(1)), (None, vec![Timestamp::default()]), "{text}");
+        }
+        let config = Config::parse(br#"{"created":"0001-01-01T00:00:01Z"}"#.as_slice()).unwrap();
+        assert!(config.created().is_some());
     }
 
     #[test]

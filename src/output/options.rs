@@ -1,3 +1,4 @@
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,15 @@ pub enum ImageName {
     Full(Reference),
     /// A tag alone: OCI layouts can say that.
     Tag(String),
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageName::Full(reference) => write!(f, "{reference}"),
+            ImageName::Tag(tag) => f.write_str(tag),
+        }
+    }
 }
 
 impl ImageName {

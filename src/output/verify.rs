@@ -156,7 +156,7 @@ pub fn verify_layers(image: &Image, threads: NonZeroUsize, monitor: &Monitor) ->
         let layer = &image.layers[index];
         let stored = image.blobs.open(&layer.blob)?;
         let staged = threads.get() > 1;
-        let ((), found) = decode(stored, layer.blob.expected(), monitor, staged, |_| Ok(()))?;
+        let ((), found) = decode(stored, layer.blob.expected(), layer.algorithm(), monitor, staged, |_| Ok(()))?;
         crate::io::Expected { digest: layer.diff_id, size: None }.check(found.digest, found.bytes)?;
         Ok(found.digest)
     };

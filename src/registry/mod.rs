@@ -38,7 +38,6 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci_spec::image::MediaType;
 use serde::Deserialize;
 
 use self::url::Url;
@@ -50,7 +49,7 @@ use stream::Blob;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs, Layer};
 use crate::io::{Expected, Monitor, Phase, Region};
-use crate::model::{Digest, Manifest, Quoted, Reference, digest_of};
+use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{SIF_LAYER, SifArtifact};
 pub use cache::{Pruned, prune};
@@ -119,7 +118,8 @@ impl Registry {
                 },
             )?;
         let digest = Digest::of(&found.bytes);
-        if let Some(stated) = found.stated.filter(|&stated| stated != digest) {
+        if let Some(stated) = found.stated.filter(|&stated| Expected::digest(stated).check_bytes(&found.bytes).is_err())
+        {
             let message = format!("{what}: digest mismatch: the registry says {stated}, its manifest has {digest}");
             return Err(
                 Error::new(ErrorKind::Mismatch, message).hint("try again; something changes what the registry says")
@@ -135,10 +135,10 @@ impl Registry {
         if let Ok(manifest) = Manifest::parse(&bytes) {
             let mut blobs = lock(&self.blobs);
             for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
-                let listed = descriptor.urls().iter().flatten().filter(|_| is_foreign(descriptor.media_type()));
+                let listed = descriptor.urls.iter().filter(|_| is_foreign(&descriptor.media_type));
                 let urls = listed.filter_map(|url| Url::parse(url)).take(URLS_MAX).collect();
-                if let Ok(digest) = digest_of(descriptor) {
-                    blobs.entry(digest).or_insert(Blob { digest, size: Some(descriptor.size()), urls });
+                if let Ok(digest) = descriptor.digest() {
+                    blobs.entry(digest).or_insert(Blob { digest, size: descriptor.size(), urls });
                 }
             }
         }
@@ -211,11 +211,19 @@ impl Blobs for Registry {
 }
 
 impl Registry {
+    /// Whether a manifest lists `key`, a digest.
+    pub(crate) fn lists(&self, key: &str) -> Result<bool> {
+        Ok(self.blob(&key.parse()?).is_some())
+    }
+
     /// How many bytes are stored under `key`, a digest; `None` where there is nothing.
     pub(crate) fn size(&self, key: &str) -> Result<Option<u64>> {
         let digest: Digest = key.parse()?;
-        if let Some(Blob { size: Some(size), .. }) = self.blob(&digest) {
-            return Ok(Some(size));
+        match self.blob(&digest) {
+            Some(Blob { size: Some(size), .. }) => return Ok(Some(size)),
+            // A document: nobody asks how large a layer is whose manifest does not say.
+            Some(blob) => return Ok(Some(self.config(&blob)?.len() as u64)),
+            None => {}
         }
         Ok(self.manifest(digest)?.map(|bytes| bytes.len() as u64))
     }
@@ -246,8 +254,7 @@ impl Registry {
 
 /// Whether a layer is of a kind that registries need not have (image-spec, layer.md, non-distributable layers; Docker's image
 /// manifest schema 2): only for these do the addresses in a document count.
-fn is_foreign(media_type: &MediaType) -> bool {
-    let media_type = media_type.to_string();
+fn is_foreign(media_type: &str) -> bool {
     media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
 }
 

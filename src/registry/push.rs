@@ -11,7 +11,7 @@ use super::repository::{Content, Repository, Stored};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Image};
 use crate::io::{CHUNK_BYTES, Codec};
-use crate::model::{Digest, Manifest, digest_of};
+use crate::model::{Digest, Manifest};
 
 /// How many blobs are pushed at once.
 const CONNECTIONS_MAX: usize = 3;
@@ -109,9 +109,9 @@ fn manifest_of(image: &Image, layers: &[StoredLayer<'_>]) -> Result<(String, Vec
     if let Some(bytes) = &image.manifest
         && let Ok(manifest) = Manifest::parse(bytes)
     {
-        let listed: Vec<Digest> = manifest.layers.iter().filter_map(|layer| digest_of(layer).ok()).collect();
+        let listed: Vec<Digest> = manifest.layers.iter().filter_map(|layer| layer.digest().ok()).collect();
         let is_same = listed.iter().eq(layers.iter().map(|layer| &layer.digest));
-        if is_same && digest_of(&manifest.config).ok() == Some(image.id()) {
+        if is_same && manifest.config.digest().ok() == Some(image.id()) {
             let stated: Value = serde_json::from_slice(bytes).unwrap_or_default();
             let media_type = stated["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string();
             return Ok((media_type, bytes.to_vec()));

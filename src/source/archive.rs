@@ -128,7 +128,7 @@ impl Store for Archive {
     }
 
     fn key(&self, digest: &Digest) -> String {
-        format!("blobs/sha256/{}", digest.hex())
+        format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
     }
 }
 

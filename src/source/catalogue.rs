@@ -27,6 +27,8 @@ pub struct Candidate {
     /// Why it cannot be converted: its manifest or config is listed but not there, as in archives that list all platforms
     /// and hold one.
     pub absent: Option<String>,
+    /// Why it cannot be converted: what describes it is there, but cannot be read.
+    pub unreadable: Option<String>,
     /// Whether no more is known of it than what an index says: registries are asked for an image's documents only when it is
     /// selected.
     pub unread: bool,
@@ -43,6 +45,14 @@ pub(super) struct Found {
     pub(super) manifests: Vec<FoundManifest>,
     /// Names and tags as the documents spell them, and full names.
     pub(super) spellings: BTreeSet<String>,
+    /// What is wrong with an image that is [unreadable](Candidate::unreadable).
+    pub(super) trouble: Option<Error>,
+    /// A name that no image can have: a terminal would obey it.
+    pub(super) bad_name: Option<String>,
+    /// Names of an OCI layout that are neither a tag nor a name with a tag as Docker knows them: `release/1.0`.
+    pub(super) odd_names: Vec<String>,
+    /// Things a user should know who takes this image.
+    pub(super) warnings: Vec<String>,
     /// The v1 image ID, in hexadecimal digits, which is no digest of anything.
     pub(super) v1_id: Option<String>,
 }
@@ -68,8 +78,26 @@ pub(super) struct FoundManifest {
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     pub(super) found: Vec<Found>,
-    /// Attestations, signatures and other things that are no images.
-    pub(super) passed_over: usize,
+    pub(super) artifacts: Artifacts,
+}
+
+/// What a source holds beside images.
+#[derive(Debug, Default)]
+pub(super) struct Artifacts {
+    /// How many there are: attestations, signatures, anything.
+    pub(super) count: usize,
+    /// Those that stand for themselves.
+    pub(super) named: Vec<Artifact>,
+}
+
+/// Something that is packed like an image.
+#[derive(Debug)]
+pub(super) struct Artifact {
+    pub(super) names: Vec<String>,
+    /// Its digest as it is written.
+    pub(super) digest: String,
+    /// The media type that says what it is.
+    pub(super) kind: String,
 }
 
 impl Catalogue {
@@ -91,6 +119,23 @@ impl Catalogue {
         Ok(&mut self.found[at])
     }
 
+    /// Adds something that is not an image.
+    pub(super) fn add_artifact(&mut self, names: &[String], digest: &str, kind: &str) {
+        self.artifacts.count += 1;
+        if self.artifacts.named.len() < IMAGES_MAX && !kind.is_empty() {
+            let (names, digest, kind) = (names.to_vec(), digest.to_string(), kind.to_string());
+            self.artifacts.named.push(Artifact { names, digest, kind });
+        }
+    }
+
+    /// Adds an image whose documents cannot be read.
+    pub(super) fn add_unreadable(&mut self, candidate: Candidate, names: &[String], trouble: Error) -> Result<()> {
+        let found = self.add(candidate)?;
+        names.iter().for_each(|name| found.add_ref_name(name));
+        found.set_trouble(trouble);
+        Ok(())
+    }
+
     /// The image that has this manifest.
     pub(super) fn with_manifest(&mut self, digest: Digest) -> Option<&mut Found> {
         self.found.iter_mut().find(|found| {
@@ -107,13 +152,32 @@ impl Found {
         let known = !declared.architecture.is_empty();
         self.candidate.platform = self.candidate.platform.take().or(known.then_some(declared));
         self.config = Some(config);
-        self.candidate.absent = None;
+        (self.candidate.absent, self.candidate.unreadable, self.trouble) = (None, None, None);
+    }
+
+    /// Says why the image cannot be taken.
+    pub(super) fn set_trouble(&mut self, trouble: Error) {
+        self.candidate.unreadable = Some(trouble.to_string());
+        self.trouble = Some(trouble);
+    }
+
+    /// Adds what an OCI layout calls the image in `org.opencontainers.image.ref.name`, which may be more than a tag.
+    pub(super) fn add_ref_name(&mut self, name: &str) {
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let is_name = name.contains(['/', ':']);
+        if is_name && (!last.contains(':') || name.parse::<Reference>().is_err()) {
+            self.odd_names.push(name.to_string());
+        }
+        self.add_name(name);
     }
 
     /// Adds a name or tag that a document gives the image: anything with a slash or a colon is a name.
     pub(super) fn add_name(&mut self, spelling: &str) {
         if !self.spellings.insert(spelling.to_string()) {
             return;
+        }
+        if spelling.chars().any(char::is_control) {
+            self.bad_name.get_or_insert_with(|| spelling.to_string());
         }
         if !spelling.contains(['/', ':']) {
             self.candidate.tags.push(spelling.to_string());
@@ -123,6 +187,13 @@ impl Found {
         if name == spelling || self.spellings.insert(name.clone()) {
             self.candidate.names.push(name);
         }
+    }
+}
+
+impl Artifact {
+    /// Whether `word` means it: a name, a tag or its digest.
+    pub(super) fn is_called(&self, word: &str) -> bool {
+        self.digest == word || self.names.iter().any(|name| name == word || full_name(name) == full_name(word))
     }
 }
 

@@ -1,5 +1,6 @@
-use super::catalogue::{Candidate, Catalogue, MemberList};
+use super::catalogue::{Candidate, Catalogue, Found, MemberList};
 use super::document::Documents;
+use super::oci::is_own_affair;
 use crate::error::{Result, ResultExt as _};
 use crate::io::Expected;
 use crate::model::{ArchiveManifestItem, Config, Digest};
@@ -11,32 +12,42 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
     let Some(bytes) = documents.read(MANIFEST)? else { return Ok(false) };
     let items = ArchiveManifestItem::parse_list(&bytes).doing(|| documents.doing(MANIFEST))?;
-    for item in items {
-        add(documents, catalogue, item)?;
+    for (at, item) in items.into_iter().enumerate() {
+        match item {
+            Ok(item) => add(documents, catalogue, item)?,
+            Err(error) => {
+                let trouble = error.doing(format!("image {at} of {MANIFEST}")).doing(documents.doing(MANIFEST));
+                catalogue.add_unreadable(Candidate::default(), &[], trouble)?;
+            }
+        }
     }
     Ok(true)
 }
 
 fn add(documents: &Documents<'_>, catalogue: &mut Catalogue, item: ArchiveManifestItem) -> Result<()> {
     let stated = digest_of_config_name(&item.config);
-    let bytes = documents.read(&item.config)?;
-    if let (Some(bytes), Some(stated)) = (&bytes, stated) {
-        Expected::digest(stated).check_bytes(bytes).doing(|| documents.doing(&item.config))?;
-    }
-    let found = match (bytes, stated) {
-        (Some(bytes), _) => {
-            let found = catalogue.with_config(Digest::of(&bytes))?;
-            found.set_config(Config::parse(bytes).doing(|| documents.doing(&item.config))?);
+    let found = match (read_config(documents, &item.config), stated) {
+        (Ok(Some((id, config))), stated) => {
+            let found = catalogue.with_config(id)?;
+            found.set_config(config);
+            if let Some(stated) = stated.filter(|&stated| stated != id) {
+                found.warnings.push(format!(
+                    "the config's name in the archive, {:?}, is the hash of other bytes: the config is {id}, not {stated}",
+                    item.config
+                ));
+            }
             found
         }
-        (None, stated) => {
-            let found = match stated {
-                Some(stated) => catalogue.with_config(stated)?,
-                // Not even the digest of its config is known.
-                None => catalogue.add(Candidate::default())?,
-            };
+        (Ok(None), stated) => {
+            let found = of_unknown_config(catalogue, stated)?;
             let why = format!("its config {:?}, to which {MANIFEST} refers, is not there", item.config);
             found.candidate.absent = Some(why);
+            found
+        }
+        (Err(error), _) if !is_own_affair(&error) => return Err(error),
+        (Err(error), stated) => {
+            let found = of_unknown_config(catalogue, stated)?;
+            found.set_trouble(error);
             found
         }
     };
@@ -44,6 +55,25 @@ fn add(documents: &Documents<'_>, catalogue: &mut Catalogue, item: ArchiveManife
     found.candidate.layers = item.layers.len();
     found.members.get_or_insert(MemberList { listed_in: MANIFEST.to_string(), names: item.layers });
     Ok(())
+}
+
+/// The config and the image ID that follows from it; `None` where it is not there. A name below `blobs` promises a digest. What
+/// `docker save` calls it is a habit: nobody who loads the archive looks at that, and whoever edits a config leaves it.
+fn read_config(documents: &Documents<'_>, name: &str) -> Result<Option<(Digest, Config)>> {
+    let Some(bytes) = documents.read(name)? else { return Ok(None) };
+    if let Some(promised) = digest_of_blob_name(name) {
+        Expected::digest(promised).check_bytes(&bytes).doing(|| documents.doing(name))?;
+    }
+    let id = Digest::of(&bytes);
+    Ok(Some((id, Config::parse(bytes).doing(|| documents.doing(name))?)))
+}
+
+/// An image of whose config nothing but perhaps the digest is known.
+fn of_unknown_config(catalogue: &mut Catalogue, stated: Option<Digest>) -> Result<&mut Found> {
+    match stated {
+        Some(stated) => catalogue.with_config(stated),
+        None => catalogue.add(Candidate::default()),
+    }
 }
 
 /// The digest in `<hex>.json` (Docker, Podman, nix), `sha256:<hex>` (go-containerregistry) or `blobs/sha256/<hex>`.

@@ -14,6 +14,11 @@ pub(super) trait Store: Blobs {
     /// How many bytes are stored under `key`; `None` where there is nothing.
     fn size(&self, key: &str) -> Result<Option<u64>>;
 
+    /// Whether there is a blob under `key`.
+    fn has(&self, key: &str) -> Result<bool> {
+        Ok(self.size(key)?.is_some())
+    }
+
     /// The bytes stored under `key`, which is there.
     fn read(&self, key: &str) -> Result<Box<dyn std::io::Read + Send + '_>>;
 

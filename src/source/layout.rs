@@ -9,7 +9,7 @@ use crate::image::{BlobRef, Blobs};
 use crate::io::Region;
 use crate::model::{Digest, Quoted};
 
-/// An OCI image layout directory (image-spec, image-layout.md): blobs are files below `blobs/sha256`.
+/// An OCI image layout directory (image-spec, image-layout.md): blobs are files below `blobs/ALGORITHM`.
 ///
 /// Keys are `index.json` or digests, so that no key can name a file elsewhere.
 pub(super) struct Layout {
@@ -27,7 +27,7 @@ impl Layout {
             return Ok(self.directory.join(key));
         }
         let digest: Digest = key.parse()?;
-        Ok(self.directory.join("blobs/sha256").join(digest.hex()))
+        Ok(self.directory.join("blobs").join(digest.algorithm().name()).join(digest.hex()))
     }
 
     /// The whole file behind `key`; `None` where there is none.

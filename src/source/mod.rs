@@ -9,6 +9,7 @@
 //! asynchronous to itself. Nothing here merges layers, writes outputs or prints.
 
 mod archive;
+mod artifact;
 mod catalogue;
 #[cfg(feature = "network")]
 mod daemon;
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archive::Archive;
-use catalogue::{Catalogue, Found};
+use catalogue::{Artifacts, Catalogue, Found};
 use document::{Documents, Store};
 use input::Input;
 use layout::Layout;
@@ -105,7 +106,9 @@ pub struct Source {
     store: Arc<dyn Store>,
     kind: Kind,
     found: Vec<Found>,
-    passed_over: usize,
+    artifacts: Artifacts,
+    /// Things a user should know whichever image is taken.
+    warnings: Vec<String>,
     /// Which image the SOURCE word asks for.
     wanted: Option<String>,
     input: Option<Arc<Input>>,
@@ -261,8 +264,9 @@ fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
 fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Result<Source> {
     let mut catalogue = Catalogue::default();
     let documents = Documents::new(&archive);
-    let listed = docker::read(&documents, &mut catalogue)?;
-    let indexed = oci::read(&documents, &mut catalogue)?;
+    let listed = docker::read(&documents, &mut catalogue);
+    let indexed = oci::read(&documents, &mut catalogue);
+    let (listed, indexed, warnings) = one_will_do(listed, indexed, asked)?;
     let chained = !listed && !indexed && v1::read(&documents, archive.members(), &mut catalogue)?;
     let kind = match (listed || chained, indexed, asked) {
         (true, _, Some(Kind::DockerDaemon)) | (_, true, Some(Kind::DockerDaemon)) => Kind::DockerDaemon,
@@ -277,9 +281,25 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Resul
         store: Arc::new(archive),
         kind,
         found: catalogue.found,
-        passed_over: catalogue.passed_over,
+        artifacts: catalogue.artifacts,
+        warnings,
         wanted: None,
     })
+}
+
+/// Whether each of the two lists of an archive is there. One that cannot be read is no obstacle where the other lists images,
+/// and was not asked for.
+fn one_will_do(listed: Result<bool>, indexed: Result<bool>, asked: Option<Kind>) -> Result<(bool, bool, Vec<String>)> {
+    let passed_over = |error: &Error, name: &str| vec![format!("{name} of the archive was not used: {error}")];
+    match (listed, indexed) {
+        (Ok(true), Err(error)) if oci::is_own_affair(&error) && asked != Some(Kind::OciArchive) => {
+            Ok((true, false, passed_over(&error, INDEX)))
+        }
+        (Err(error), Ok(true)) if oci::is_own_affair(&error) && asked != Some(Kind::DockerArchive) => {
+            Ok((false, true, passed_over(&error, docker::MANIFEST)))
+        }
+        (listed, indexed) => Ok((listed?, indexed?, Vec::new())),
+    }
 }
 
 fn other_kind(asked: Kind) -> Error {
@@ -304,6 +324,13 @@ fn open_layout(path: &Path) -> Result<Source> {
     if !oci::read(&Documents::new(&layout), &mut catalogue)? {
         return Err(recognise::directory_without_layout(path));
     }
-    let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(layout), kind: Kind::OciLayout, found, passed_over, wanted: None, input: None })
+    Ok(Source {
+        store: Arc::new(layout),
+        kind: Kind::OciLayout,
+        found: catalogue.found,
+        artifacts: catalogue.artifacts,
+        warnings: Vec::new(),
+        wanted: None,
+        input: None,
+    })
 }

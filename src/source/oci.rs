@@ -1,11 +1,11 @@
-use oci_spec::image::Descriptor;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::artifact::{self, Content};
 use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
 use super::document::Documents;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
-use crate::model::{Config, Digest, Index, Manifest, Platform, digest_of};
+use crate::model::{Algorithm, Config, Descriptor, Digest, Index, Manifest, Platform, parse_json};
 
 /// The document of an OCI layout that lists its images.
 pub(super) const INDEX: &str = "index.json";
@@ -17,19 +17,13 @@ const DESCRIPTORS_MAX: usize = 1 << 16;
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// BuildKit marks attestation manifests with annotations below this.
-const ATTESTATION_TYPE: &str = "vnd.docker.reference.type";
-const ATTESTATION_DIGEST: &str = "vnd.docker.reference.digest";
-
-const IMAGE_CONFIGS: [&str; 2] =
-    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
 /// Adds the images of `index.json`; whether there is one.
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
     let Some(bytes) = documents.read(INDEX)? else { return Ok(false) };
     let index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
     let mut walk = Walk { documents, catalogue, descriptors: 0, reads_all: true };
-    walk.index(&index, &Place { names: Vec::new(), index_digest: None, depth: 0 })?;
+    walk.index(index, &Place { names: Vec::new(), index_digest: None, depth: 0 })?;
     Ok(true)
 }
 
@@ -54,9 +48,12 @@ pub(super) fn complete(documents: &Documents<'_>, listed: &Candidate) -> Result<
     let digest = listed.manifest_digest.ok_or_else(|| Error::new(ErrorKind::Bug, "an image has no manifest"))?;
     walk.listed(digest, listed.platform.clone(), &place)?;
     let found = catalogue.found.pop().filter(|_| catalogue.found.is_empty());
-    found.ok_or_else(|| {
-        let message = format!("manifest {digest} is not that of an image, though an image index lists it as one");
-        Error::new(ErrorKind::InvalidImage, message).hint("push or build the image again")
+    found.ok_or_else(|| match catalogue.artifacts.named.first() {
+        Some(artifact) => artifact::unsupported(&format!("manifest {digest}"), &artifact.kind),
+        None => {
+            let message = format!("manifest {digest} is not that of an image, though an image index lists it as one");
+            Error::new(ErrorKind::InvalidImage, message).hint("push or build the image again")
+        }
     })
 }
 
@@ -78,48 +75,92 @@ struct Place {
 }
 
 /// Enough of a document to tell an index from a manifest: media types are not trusted.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Shape {
     manifests: Option<IgnoredAny>,
     config: Option<IgnoredAny>,
 }
 
 impl Walk<'_> {
-    fn index(&mut self, index: &Index, place: &Place) -> Result<()> {
-        for descriptor in &index.manifests {
+    fn index(&mut self, index: Index, place: &Place) -> Result<()> {
+        for descriptor in index.manifests {
             self.descriptors += 1;
             if self.descriptors > DESCRIPTORS_MAX {
                 let message = format!("the image index lists more than {DESCRIPTORS_MAX} manifests");
                 return Err(Error::new(ErrorKind::InvalidImage, message));
             }
-            self.descriptor(descriptor, place)?;
+            match descriptor {
+                Ok(descriptor) => self.descriptor(&descriptor, place)?,
+                Err(error) => {
+                    let trouble = error.doing("reading an entry of an image index");
+                    self.catalogue.add_unreadable(Candidate::default(), &place.names, trouble)?;
+                }
+            }
         }
         Ok(())
     }
 
+    /// One entry. What is wrong with it is its own affair: what was asked for may be another one.
     fn descriptor(&mut self, descriptor: &Descriptor, place: &Place) -> Result<()> {
-        if is_attestation(descriptor) {
-            self.catalogue.passed_over += 1;
+        if artifact::is_attestation(descriptor) {
+            self.catalogue.artifacts.count += 1;
             return Ok(());
         }
-        let digest = digest_of(descriptor).doing(|| "reading an image index".to_string())?;
         let names = names_of(descriptor);
         let names = if names.is_empty() { place.names.clone() } else { names };
-        let platform = platform_of(descriptor);
+        if let Content::Artifact(kind) = artifact::of_descriptor(descriptor) {
+            self.catalogue.add_artifact(&names, descriptor.digest_text(), &kind);
+            return Ok(());
+        }
+        let place = Place { names, ..*place };
+        let digest = descriptor.digest().ok();
+        let is_listed = |catalogue: &mut Catalogue| {
+            digest.and_then(|digest| catalogue.with_manifest(digest)).is_some_and(|found| found.trouble.is_some())
+        };
+        match self.entry(descriptor, &place) {
+            Err(error) if !is_own_affair(&error) => Err(error),
+            // It was added with all that is known of it.
+            Err(_) if is_listed(self.catalogue) => Ok(()),
+            Err(_) if !artifact::may_be_image(descriptor) => {
+                self.catalogue.add_artifact(&place.names, descriptor.digest_text(), &descriptor.media_type);
+                Ok(())
+            }
+            Err(trouble) => {
+                let (platform, index_digest) = (descriptor.platform(), place.index_digest);
+                let candidate = Candidate { platform, manifest_digest: digest, index_digest, ..Candidate::default() };
+                self.catalogue.add_unreadable(candidate, &place.names, trouble)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, descriptor: &Descriptor, place: &Place) -> Result<()> {
+        let digest = descriptor.digest().doing(|| "reading an image index".to_string())?;
+        let (names, platform) = (&place.names, descriptor.platform());
         if let Some(found) = self.catalogue.with_manifest(digest) {
-            names.iter().for_each(|name| found.add_name(name));
+            names.iter().for_each(|name| found.add_ref_name(name));
             let manifest = found.manifests.iter_mut().find(|manifest| manifest.digest == digest);
             manifest.into_iter().for_each(|manifest| manifest.index_digests.extend(place.index_digest));
             return Ok(());
         }
-        if !self.reads_all && platform.is_some() && !is_index(descriptor) {
+        if !descriptor.os_features().is_empty() && platform.as_ref().is_some_and(|it| it.os == "linux") {
+            let features = descriptor.os_features().join(", ");
+            let message =
+                format!("manifest {digest} is for systems with {features}, which layers of files do not need");
+            let error = Error::new(ErrorKind::Unsupported, message);
+            return Err(
+                error.hint("choose another image of the index with --image DIGEST, or push it in layers of tar")
+            );
+        }
+        if !self.reads_all && platform.is_some() && !artifact::is_index(descriptor) {
             let (manifest_digest, index_digest) = (Some(digest), place.index_digest);
             let listed = Candidate { platform, manifest_digest, index_digest, unread: true, ..Candidate::default() };
             let found = self.catalogue.add(listed)?;
-            names.iter().for_each(|name| found.add_name(name));
+            names.iter().for_each(|name| found.add_ref_name(name));
             return Ok(());
         }
-        self.listed(digest, platform, &Place { names, ..*place })
+        self.listed(digest, platform, place)
     }
 
     /// Reads the manifest or index with this digest, and what it leads to.
@@ -129,9 +170,7 @@ impl Walk<'_> {
             return self.absent_manifest(digest, platform, names, place);
         };
         let doing = || format!("reading manifest {digest} of {}", self.documents.store.name());
-        let shape: Shape = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(ErrorKind::InvalidImage, format!("this is no image manifest: {error}")))
-            .doing(doing)?;
+        let shape: Shape = parse_json(&bytes, "an image manifest").doing(doing)?;
         if shape.config.is_some() {
             let document = Manifest::parse(&bytes).doing(doing)?;
             let index_digests = place.index_digest.into_iter().collect();
@@ -139,7 +178,8 @@ impl Walk<'_> {
         }
         if shape.manifests.is_none() {
             // Docker schema 1 and artifacts without a config.
-            self.catalogue.passed_over += 1;
+            let manifest = Manifest::parse(&bytes).doing(doing)?;
+            self.catalogue.add_artifact(names, &digest.to_string(), &manifest.artifact_type);
             return Ok(());
         }
         if place.depth == NESTED_INDEXES_MAX {
@@ -148,35 +188,58 @@ impl Walk<'_> {
         }
         let index = Index::parse(&bytes).doing(doing)?;
         let index_digest = place.index_digest.or(Some(digest));
-        self.index(&index, &Place { names: names.clone(), index_digest, depth: place.depth + 1 })
+        self.index(index, &Place { names: names.clone(), index_digest, depth: place.depth + 1 })
     }
 
     fn manifest(&mut self, manifest: FoundManifest, platform: Option<Platform>, names: &[String]) -> Result<()> {
-        if !is_image(&manifest.document) {
-            self.catalogue.passed_over += 1;
+        if let Content::Artifact(kind) = artifact::of_manifest(&manifest.document) {
+            self.catalogue.add_artifact(names, &manifest.digest.to_string(), &kind);
             return Ok(());
         }
         let doing = || format!("reading manifest {} of {}", manifest.digest, self.documents.store.name());
-        let id = digest_of(&manifest.document.config).doing(doing)?;
+        let stated = manifest.document.config.digest().doing(doing)?;
+        let (id, read) = self.config_id(stated)?;
         let found = self.catalogue.with_config(id)?;
         found.candidate.platform = platform.or(found.candidate.platform.take());
-        names.iter().for_each(|name| found.add_name(name));
+        names.iter().for_each(|name| found.add_ref_name(name));
         found.candidate.manifest_digest.get_or_insert(manifest.digest);
         if found.candidate.index_digest.is_none() {
             found.candidate.index_digest = manifest.index_digests.first().copied();
         }
         if found.config.is_none() {
             found.candidate.layers = manifest.document.layers.len();
-            match self.documents.read_blob(id)? {
-                Some(bytes) => found.set_config(Config::parse(bytes).doing(|| format!("reading config {id}"))?),
-                None => {
-                    let why = format!("its config {id}, to which manifest {} refers, is not there", manifest.digest);
+            let bytes = match read {
+                Some(bytes) => Ok(Some(bytes)),
+                None => self.documents.read_blob(stated),
+            };
+            let parse = |bytes| Config::parse(bytes).doing(|| format!("reading config {stated}"));
+            match bytes.and_then(|bytes| bytes.map(parse).transpose()) {
+                Ok(Some(config)) => found.set_config(config),
+                Ok(None) => {
+                    let why =
+                        format!("its config {stated}, to which manifest {} refers, is not there", manifest.digest);
                     found.candidate.absent = Some(why);
+                }
+                Err(error) => {
+                    let own_affair = is_own_affair(&error);
+                    found.set_trouble(error.again());
+                    found.manifests.push(manifest);
+                    return if own_affair && self.reads_all { Ok(()) } else { Err(error) };
                 }
             }
         }
         found.manifests.push(manifest);
         Ok(())
+    }
+
+    /// The image ID, which is a SHA-256 whatever the manifest calls its config by; and the config's bytes, where they had to be
+    /// read for that.
+    fn config_id(&self, stated: Digest) -> Result<(Digest, Option<Vec<u8>>)> {
+        if stated.algorithm() == Algorithm::Sha256 {
+            return Ok((stated, None));
+        }
+        let read = self.documents.read_blob(stated)?;
+        Ok((read.as_deref().map_or(stated, Digest::of), read))
     }
 
     fn absent_manifest(
@@ -194,45 +257,20 @@ impl Walk<'_> {
             absent: Some(format!("its manifest {digest}, to which {listed_in} refers, is not there")),
             ..Candidate::default()
         })?;
-        names.iter().for_each(|name| found.add_name(name));
+        names.iter().for_each(|name| found.add_ref_name(name));
         Ok(())
     }
 }
 
-fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str).filter(|value| !value.is_empty())
+/// Whether an error says something about one image, not about the source or about us.
+pub(super) fn is_own_affair(error: &Error) -> bool {
+    use ErrorKind::{InvalidImage, Mismatch, SourceUnavailable, Unsupported};
+    matches!(error.kind(), InvalidImage | Mismatch | SourceUnavailable | Unsupported)
 }
 
 /// What a descriptor calls its image. Docker and containerd write the tag beside the full name: then the name says all.
 fn names_of(descriptor: &Descriptor) -> Vec<String> {
-    let full = annotation(descriptor, CONTAINERD_NAME);
-    let reference = annotation(descriptor, REF_NAME).filter(|name| full.is_none() || name.contains(['/', ':']));
+    let full = descriptor.annotation(CONTAINERD_NAME);
+    let reference = descriptor.annotation(REF_NAME).filter(|name| full.is_none() || name.contains(['/', ':']));
     full.into_iter().chain(reference).map(str::to_string).collect()
-}
-
-fn platform_of(descriptor: &Descriptor) -> Option<Platform> {
-    let declared = descriptor.platform().as_ref()?;
-    let (os, architecture) = (declared.os().to_string(), declared.architecture().to_string());
-    let known = !os.is_empty() && !architecture.is_empty();
-    known.then(|| Platform::new(&os, &architecture, declared.variant().as_deref()))
-}
-
-/// Whether a descriptor says that it leads to an index.
-fn is_index(descriptor: &Descriptor) -> bool {
-    let kind = descriptor.media_type().to_string();
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"]
-        .contains(&kind.as_str())
-}
-
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    let unknown = platform_of(descriptor).is_some_and(|it| it.os == "unknown" && it.architecture == "unknown");
-    unknown || [ATTESTATION_TYPE, ATTESTATION_DIGEST].iter().any(|key| annotation(descriptor, key).is_some())
-}
-
-/// Whether a manifest is an image's: signatures and attestations use image configs too, but their layers are JSON.
-fn is_image(manifest: &Manifest) -> bool {
-    let config = manifest.config.media_type().to_string();
-    let json = |layer: &Descriptor| layer.media_type().to_string().ends_with("json");
-    let only_json = !manifest.layers.is_empty() && manifest.layers.iter().all(json);
-    IMAGE_CONFIGS.contains(&config.as_str()) && !only_json
 }

@@ -2,28 +2,11 @@ use std::path::Path;
 
 use super::members::Members;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::{FOREIGN_LOOK_BYTES, foreign_format};
 use crate::tar::is_header;
 
-/// How much of a file is looked at: an ISO 9660 image says what it is at byte 32769.
-pub(super) const LOOK_BYTES: usize = 33 << 10;
-
-/// Files that people may give us, told by bytes at a fixed place: (offset, bytes, what it is, what to do).
-const KNOWN: [(usize, &[u8], &str, &str); 14] = [
-    (32, b"SIF_MAGIC", "a SIF image", "it is what a conversion would make: run it as it is"),
-    (0, b"hsqs", "a squashfs file system", "give the Docker or OCI image it was made from"),
-    (1080, &[0x53, 0xef], "an ext2, ext3 or ext4 file system", "give the Docker or OCI image it was made from"),
-    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "an EROFS file system", "give the Docker or OCI image it was made from"),
-    (32769, b"CD001", "an ISO 9660 image", SAVE),
-    (0, b"\x7fELF", "a program", SAVE),
-    (0, b"PK\x03\x04", "a zip archive", "unpack it and give the image archive inside"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it and give the image archive inside"),
-    (0, b"070701", "a cpio archive", SAVE),
-    (0, b"!<arch>\n", "a Debian package or ar archive", SAVE),
-    (0, b"\xed\xab\xee\xdb", "an RPM package", SAVE),
-    (0, b"QFI\xfb", "a virtual machine disk", SAVE),
-    (0, b"\x02\x21\x4c\x18", "an lz4 stream", "decompress it first"),
-    (0, b"\x04\x22\x4d\x18", "an lz4 stream", "decompress it first"),
-];
+/// How much of a file is looked at.
+pub(super) const LOOK_BYTES: usize = FOREIGN_LOOK_BYTES;
 
 const SAVE: &str = "make an image archive with: docker save -o image.tar NAME";
 
@@ -33,26 +16,48 @@ pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
         let what = if start.is_empty() { "the file is empty" } else { "the file is too short for an image archive" };
         return Err(Error::new(ErrorKind::InvalidImage, what).hint("save or fetch the image again"));
     };
-    if is_header(block) || block.iter().all(|&byte| byte == 0) && !is_known(start) {
+    if is_header(block) || block.iter().all(|&byte| byte == 0) && foreign_format(start).is_none() {
         return Ok(());
     }
     Err(seems(start))
 }
 
-fn known(start: &[u8]) -> Option<(&'static str, &'static str)> {
-    let fits = |&&(offset, bytes, ..): &&(usize, &[u8], &str, &str)| {
-        start.get(offset..).is_some_and(|there| there.starts_with(bytes))
-    };
-    KNOWN.iter().find(fits).map(|&(_, _, what, hint)| (what, hint))
+/// What to do with something of which is known what it is.
+fn remedy(what: &str, start: &[u8]) -> &'static str {
+    match what {
+        "a SIF image" if sif_has_file_system(start) => "it is what a conversion would make: run it as it is",
+        "a zip archive" | "a 7z archive" => "unpack it and give the image archive inside",
+        "an lz4 stream" => "decompress it first",
+        "a WebAssembly module" => "run it with a WebAssembly runtime such as wasmtime",
+        _ if what.ends_with("file system") || what == "a SIF image" => "give the Docker or OCI image it was made from",
+        _ => SAVE,
+    }
 }
 
-fn is_known(start: &[u8]) -> bool {
-    known(start).is_some()
+/// Whether a SIF has a system partition, as far as its first descriptors say: OCI-SIFs and SIFs of data have none. The layout
+/// is that of sylabs/sif `pkg/sif/sif.go`.
+fn sif_has_file_system(start: &[u8]) -> bool {
+    const DESCRIPTOR_BYTES: usize = 585;
+    const PARTITION: i32 = 0x4004;
+    const SYSTEM_TYPES: [i32; 2] = [1, 2];
+    let number =
+        |at: usize| -> Option<i32> { Some(i32::from_le_bytes(start.get(at..at.checked_add(4)?)?.try_into().ok()?)) };
+    let table = number(96).and_then(|offset| usize::try_from(offset).ok()).unwrap_or(start.len());
+    let mut descriptors = (table..start.len()).step_by(DESCRIPTOR_BYTES);
+    descriptors.any(|at| {
+        let used = start.get(at + 4).is_some_and(|&used| used != 0);
+        used && number(at) == Some(PARTITION) && number(at + 205).is_some_and(|kind| SYSTEM_TYPES.contains(&kind))
+    })
 }
 
 fn seems(start: &[u8]) -> Error {
-    if let Some((what, hint)) = known(start) {
-        return Error::new(ErrorKind::Unsupported, format!("this seems to be {what}, not an image archive")).hint(hint);
+    if let Some(what) = foreign_format(start) {
+        let what_kind = match what {
+            "a SIF image" if !sif_has_file_system(start) => "a SIF image without a system partition",
+            _ => what,
+        };
+        return Error::new(ErrorKind::Unsupported, format!("this seems to be {what_kind}, not an image archive"))
+            .hint(remedy(what, start));
     }
     let text = start.iter().take(512).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     let what = match start.trim_ascii_start().first() {

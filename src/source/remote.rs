@@ -31,13 +31,24 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
     let (registry, digest) = Registry::open(&reference, &options.registry, fetching, monitor)?;
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
-    let (found, passed_over) = (catalogue.found, catalogue.passed_over);
-    Ok(Source { store: Arc::new(registry), kind: Kind::Registry, found, passed_over, wanted: None, input: None })
+    Ok(Source {
+        store: Arc::new(registry),
+        kind: Kind::Registry,
+        found: catalogue.found,
+        artifacts: catalogue.artifacts,
+        warnings: Vec::new(),
+        wanted: None,
+        input: None,
+    })
 }
 
 impl Store for Registry {
     fn size(&self, key: &str) -> Result<Option<u64>> {
         Registry::size(self, key)
+    }
+
+    fn has(&self, key: &str) -> Result<bool> {
+        self.lists(key)
     }
 
     fn read(&self, key: &str) -> Result<Box<dyn Read + Send + '_>> {

@@ -1,13 +1,15 @@
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::Source;
+use super::artifact;
 use super::catalogue::{Candidate, Found, FoundManifest, full_name};
 use super::document::Documents;
 use super::layers::layers;
 use super::oci::complete;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::image::{Blobs, Image};
-use crate::model::{Config, Digest, Platform};
+use crate::model::{Config, Digest, Platform, Quoted};
 
 /// Which image of a source is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +52,11 @@ impl Source {
             let named = self.named(word);
             fitting.retain(|at| named.contains(at));
             if fitting.is_empty() {
-                return Err(self.nothing_fits(&format!("no image fits {word:?}")));
+                let artifact = self.artifacts.named.iter().find(|artifact| artifact.is_called(word));
+                return Err(match artifact {
+                    Some(artifact) => artifact::unsupported(&Quoted(word.as_bytes()).to_string(), &artifact.kind),
+                    None => self.nothing_fits(&format!("no image fits {}", Quoted(word.as_bytes()))),
+                });
             }
         }
         if fitting.is_empty() {
@@ -86,30 +92,21 @@ impl Source {
     /// The one of `fitting` that is for the wanted platform.
     fn of_platform(&self, fitting: &[usize], wanted: Option<&Platform>) -> Result<usize> {
         let candidate = |at: &usize| &self.found[*at].candidate;
-        let serves =
-            |at: &usize, wanted: &Platform| candidate(at).platform.as_ref().is_some_and(|it| it.serves(wanted));
-        let present: Vec<usize> = fitting.iter().copied().filter(|at| candidate(at).absent.is_none()).collect();
-        let runs = |at: &usize, wanted: &Platform| {
-            candidate(at).platform.as_ref().is_some_and(|it| it.distance(wanted).is_some())
-        };
-        // What is asked for; where it is not there, an older variant of it, which runs there too.
-        let fitting_of = |wanted: &Platform| -> Vec<usize> {
-            let exact: Vec<usize> = present.iter().copied().filter(|at| serves(at, wanted)).collect();
-            let any = || present.iter().copied().filter(|at| runs(at, wanted)).collect();
-            self.nearest(if exact.is_empty() { any() } else { exact }, wanted)
-        };
+        let readable = |at: &usize| candidate(at).absent.is_none() && candidate(at).unreadable.is_none();
+        let present: Vec<usize> = fitting.iter().copied().filter(readable).collect();
         let choice: Vec<usize> = match wanted {
-            Some(wanted) => fitting_of(wanted),
+            Some(wanted) => self.for_platform(&present, wanted),
             None if self.are_platforms_of_one_image(&present) => {
                 let host = Platform::host();
-                let choice = fitting_of(&host);
+                let choice = self.for_platform(&present, &host);
                 if choice.is_empty() {
-                    return Err(self.nothing_fits(&format!("no image is for this machine's platform, {host}")));
+                    return Err(self.no_platform(&present, &host));
                 }
                 choice
             }
-            None => present.clone(),
+            None => present,
         };
+        let choice = self.first_of_one_image(self.named_ones(choice));
         match choice[..] {
             [one] => Ok(one),
             [] => Err(self.absent_or_other(fitting, wanted)),
@@ -117,25 +114,62 @@ impl Source {
         }
     }
 
-    /// Several images that differ in nothing but their platform: one index lists them, or they share a name, or none has
-    /// a name or an index that would tell them apart.
-    fn are_platforms_of_one_image(&self, images: &[usize]) -> bool {
+    /// Those of `images` for a platform; where there are none, those for an older variant of it, which run there too.
+    fn for_platform(&self, images: &[usize], wanted: &Platform) -> Vec<usize> {
+        let those = |fits: &dyn Fn(&Platform) -> bool| -> Vec<usize> {
+            let fits = |at: &usize| self.found[*at].candidate.platform.as_ref().is_some_and(fits);
+            images.iter().copied().filter(fits).collect()
+        };
+        let exact = those(&|platform| platform.serves(wanted));
+        let choice = if exact.is_empty() { those(&|platform| platform.distance(wanted).is_some()) } else { exact };
+        self.nearest(choice, wanted)
+    }
+
+    /// Whether some images are versions of one: one index lists them, or they share a name, or none has a name or an index
+    /// that would tell them apart and all are for different platforms.
+    fn is_one_image(&self, images: &[usize]) -> bool {
         let candidates: Vec<&Candidate> = images.iter().map(|&at| &self.found[at].candidate).collect();
         let [first, others @ ..] = &candidates[..] else { return false };
-        let differ = candidates.iter().enumerate().all(|(at, candidate)| {
-            candidate.platform.is_some() && candidates[..at].iter().all(|other| other.platform != candidate.platform)
-        });
         let one_index = others.iter().all(|other| other.index_digest == first.index_digest);
         let all_share = |of: fn(&Candidate) -> &Vec<String>| {
             of(first).iter().any(|name| others.iter().all(|other| of(other).contains(name)))
         };
         let anonymous = candidates.iter().all(|candidate| candidate.names.is_empty() && candidate.tags.is_empty());
-        let grouped = match first.index_digest {
+        match first.index_digest {
             Some(_) if one_index => true,
-            None if one_index && anonymous => true,
+            None if one_index && anonymous => self.platforms(images).is_some_and(|it| it.len() == images.len()),
             _ => all_share(|candidate| &candidate.names) || all_share(|candidate| &candidate.tags),
+        }
+    }
+
+    /// The platforms of some images; `None` where one is unknown.
+    fn platforms(&self, images: &[usize]) -> Option<BTreeSet<&Platform>> {
+        images.iter().map(|&at| self.found[at].candidate.platform.as_ref()).collect()
+    }
+
+    /// Several versions of one image that differ in their platform.
+    fn are_platforms_of_one_image(&self, images: &[usize]) -> bool {
+        self.is_one_image(images) && self.platforms(images).is_some_and(|platforms| platforms.len() > 1)
+    }
+
+    /// What has a name goes before what has none: a layout keeps an image whose name another one took.
+    fn named_ones(&self, choice: Vec<usize>) -> Vec<usize> {
+        let is_named = |at: &usize| {
+            let candidate = &self.found[*at].candidate;
+            !candidate.names.is_empty() || !candidate.tags.is_empty()
         };
-        !others.is_empty() && differ && grouped
+        let named: Vec<usize> = choice.iter().copied().filter(is_named).collect();
+        if named.is_empty() { choice } else { named }
+    }
+
+    /// "If multiple manifests match a client or runtime's requirements, the first matching entry SHOULD be used" (image-spec,
+    /// image-index.md). An archive's `manifest.json` has no such rule.
+    fn first_of_one_image(&self, mut choice: Vec<usize>) -> Vec<usize> {
+        let listed_by_index = choice.iter().all(|&at| self.found[at].members.is_none());
+        if listed_by_index && self.is_one_image(&choice) && self.platforms(&choice).is_none_or(|it| it.len() <= 1) {
+            choice.truncate(1);
+        }
+        choice
     }
 
     fn whole_image(&self, found: &Found, digests: &[Digest]) -> Result<Image> {
@@ -143,6 +177,9 @@ impl Source {
             return self.image(found, digests);
         }
         let found = complete(&Documents::new(&*self.store), &found.candidate)?;
+        if let Some(trouble) = found.trouble {
+            return Err(trouble);
+        }
         if let Some(why) = &found.candidate.absent {
             let message = format!("{} lists it but does not hold it: {why}", self.store.name());
             return Err(Error::new(ErrorKind::InvalidImage, message).hint("push or build the image again"));
@@ -150,7 +187,7 @@ impl Source {
         self.image(&found, digests)
     }
 
-    /// Those of `choice` that a machine of this platform prefers, where they differ in nothing but their platform.
+    /// Those of `choice` that a machine of this platform prefers, where they are versions of one image.
     fn nearest(&self, choice: Vec<usize>, platform: &Platform) -> Vec<usize> {
         if !self.are_platforms_of_one_image(&choice) {
             return choice;
@@ -161,6 +198,10 @@ impl Source {
     }
 
     fn image(&self, found: &Found, digests: &[Digest]) -> Result<Image> {
+        if let Some(name) = &found.bad_name {
+            let message = format!("the image's name {} holds control characters", Quoted(name.as_bytes()));
+            return Err(Error::new(ErrorKind::InvalidImage, message).hint("save the image again under a plain name"));
+        }
         let asked = |manifest: &&FoundManifest| {
             digests.iter().any(|&digest| manifest.digest == digest || manifest.index_digests.contains(&digest))
         };
@@ -182,8 +223,9 @@ impl Source {
             }),
             layers,
             names: found.candidate.names.clone(),
-            warnings: self.store.warnings(),
+            warnings: self.warnings_about(found),
             tags: found.candidate.tags.clone(),
+            ref_names: found.odd_names.clone(),
             manifest: self.manifest_bytes(manifest)?,
         })
     }
@@ -194,26 +236,50 @@ impl Source {
         Ok(Documents::new(&*self.store).read_blob(manifest.digest)?.map(Into::into))
     }
 
+    fn warnings_about(&self, found: &Found) -> Vec<String> {
+        let mut warnings = self.store.warnings();
+        warnings.extend(self.warnings.iter().chain(&found.warnings).cloned());
+        let asked = self.wanted.is_some();
+        let unreadable = self.found.iter().filter_map(|other| other.trouble.as_ref()).filter(|_| !asked);
+        warnings.extend(unreadable.map(|trouble| format!("another image cannot be read: {trouble}")).take(LISTED_MAX));
+        warnings
+    }
+
     fn no_image(&self) -> Error {
         let name = self.store.name();
-        let message = match self.passed_over {
-            0 => format!("{name} lists no image"),
-            count => format!("{name} lists no image, only {count} artifacts (attestations, signatures and the like)"),
+        let message = match (self.artifacts.count, self.artifacts.named.first()) {
+            (_, Some(artifact)) => return artifact::unsupported(&format!("what {name} holds"), &artifact.kind),
+            (0, None) => format!("{name} lists no image"),
+            (count, None) => format!("{name} lists no image, only {count} attestations or signatures"),
         };
         Error::new(ErrorKind::InvalidImage, message).hint("save or fetch the image again")
     }
 
-    /// Nothing that is there fits: either it is listed but absent, or it is something else.
+    /// None of the images that run somewhere else runs here.
+    fn no_platform(&self, present: &[usize], host: &Platform) -> Error {
+        let platforms = self.platforms(present).unwrap_or_default();
+        if platforms.iter().any(|platform| platform.os == host.os) {
+            return self.nothing_fits(&format!("no image is for this machine's platform, {host}"));
+        }
+        let systems: BTreeSet<&str> = platforms.iter().map(|platform| platform.os.as_str()).collect();
+        let systems: Vec<&str> = systems.into_iter().collect();
+        let message = format!("{} has images for {} only, none for Linux", self.store.name(), systems.join(" and "));
+        Error::new(ErrorKind::Unsupported, message).hint("give an image for Linux")
+    }
+
+    /// Nothing that is there fits: either it is listed but absent or unreadable, or it is something else.
     fn absent_or_other(&self, fitting: &[usize], wanted: Option<&Platform>) -> Error {
         let asked = |candidate: &Candidate| match (&candidate.platform, wanted) {
             (Some(platform), Some(wanted)) => platform.serves(wanted),
             (_, None) => true,
-            (None, Some(_)) => false,
+            (None, Some(_)) => candidate.unreadable.is_some(),
         };
-        let candidates = fitting.iter().map(|&at| &self.found[at].candidate);
-        let absent = candidates
-            .filter(|candidate| asked(candidate))
-            .find_map(|candidate| candidate.absent.as_ref().map(|why| (candidate, why)));
+        let those: Vec<&Found> =
+            fitting.iter().map(|&at| &self.found[at]).filter(|found| asked(&found.candidate)).collect();
+        if let Some(trouble) = those.iter().find_map(|found| found.trouble.as_ref()) {
+            return trouble.again();
+        }
+        let absent = those.iter().find_map(|it| it.candidate.absent.as_ref().map(|why| (&it.candidate, why)));
         match (absent, wanted) {
             (Some((candidate, why)), _) => {
                 let message = format!("{} lists {} but does not hold it: {why}", self.store.name(), shown(candidate));
@@ -245,7 +311,11 @@ impl Source {
         }
         let lines = images.iter().take(LISTED_MAX).map(|&at| {
             let candidate = &self.found[at].candidate;
-            let absent = if candidate.absent.is_some() { ", absent" } else { "" };
+            let absent = match (&candidate.absent, &candidate.unreadable) {
+                (Some(_), _) => ", absent",
+                (None, Some(_)) => ", unreadable",
+                (None, None) => "",
+            };
             format!("{at}: {}{absent}", shown(candidate))
         });
         let mut list = lines.collect::<Vec<_>>().join("; ");
@@ -270,7 +340,7 @@ impl Found {
 /// An image in a list: its names, its platform, its ID.
 fn shown(candidate: &Candidate) -> String {
     let names = candidate.names.iter().chain(&candidate.tags);
-    let mut words: Vec<String> = names.map(|name| crate::model::Quoted(name.as_bytes()).to_string()).collect();
+    let mut words: Vec<String> = names.map(|name| Quoted(name.as_bytes()).to_string()).collect();
     words.extend(candidate.platform.as_ref().map(Platform::to_string));
     let id = candidate.id.or(candidate.manifest_digest);
     words.extend(id.map(|digest| format!("sha256:{}", &digest.hex()[..12])));

@@ -6,7 +6,7 @@ use super::catalogue::{Catalogue, MemberList};
 use super::document::Documents;
 use super::members::Members;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
-use crate::model::{Config, Digest};
+use crate::model::{Config, Digest, parse_json};
 
 /// The document of old archives that lists tags: `{repository: {tag: v1 id}}`.
 pub(super) const REPOSITORIES: &str = "repositories";
@@ -15,7 +15,8 @@ pub(super) const REPOSITORIES: &str = "repositories";
 const LAYERS_MAX: usize = 1 << 10;
 
 /// The part of a v1 image's `json` that leads to its parent.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Link {
     parent: Option<String>,
 }
@@ -100,9 +101,7 @@ fn links(documents: &Documents<'_>, members: &Members) -> Result<BTreeMap<String
         let Some(id) = id.filter(|id| !id.contains('/')) else { continue };
         let key = format!("{id}/json");
         let Some(bytes) = documents.read(&key)? else { continue };
-        let link: Link = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(ErrorKind::InvalidImage, format!("this is no image document: {error}")))
-            .doing(|| documents.doing(&key))?;
+        let link: Link = parse_json(&bytes, "an image document").doing(|| documents.doing(&key))?;
         links.insert(id.to_string(), link.parent.filter(|parent| !parent.is_empty()));
     }
     Ok(links)
@@ -112,10 +111,9 @@ fn links(documents: &Documents<'_>, members: &Members) -> Result<BTreeMap<String
 fn tagged(documents: &Documents<'_>) -> Result<BTreeMap<String, Vec<String>>> {
     let mut tops: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let Some(bytes) = documents.read(REPOSITORIES)? else { return Ok(tops) };
-    let repositories: Option<BTreeMap<String, BTreeMap<String, String>>> = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(ErrorKind::InvalidImage, format!("this is no list of repositories: {error}")))
-        .doing(|| documents.doing(REPOSITORIES))?;
-    for (repository, tags) in repositories.into_iter().flatten() {
+    let repositories: BTreeMap<String, BTreeMap<String, String>> =
+        parse_json(&bytes, "a list of repositories").doing(|| documents.doing(REPOSITORIES))?;
+    for (repository, tags) in repositories {
         for (tag, id) in tags {
             tops.entry(id).or_default().push(format!("{repository}:{tag}"));
         }

@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod determinism;
 mod docs;
+mod documents;
 mod fixtures;
 mod flatten;
 mod hostile;

@@ -413,6 +413,7 @@ mod tests {
             layers: vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }],
             names: vec!["host/x:1".into()],
             tags: Vec::new(),
+            ref_names: Vec::new(),
             manifest: None,
             warnings: vec!["odd".into()],
         };

@@ -40,15 +40,15 @@ impl<'a> Archive<'a> {
     }
 
     /// What `docker load` takes, and what is to be said about it.
-    pub(super) fn docker(package: &'a Package) -> (Self, Option<Note>) {
-        let (manifest, note) = package.archive_manifest();
+    pub(super) fn docker(package: &'a Package) -> (Self, Vec<Note>) {
+        let (manifest, notes) = package.archive_manifest();
         let mut members = vec![
             ("manifest.json".to_string(), Held::Bytes(manifest)),
             (config_member(&package.config), Held::Bytes(package.config.bytes.clone())),
         ];
         let layers = package.unique_layers();
         members.extend(layers.into_iter().map(|layer| (layer_member(layer), Held::Blob(layer))));
-        (Archive(members), note)
+        (Archive(members), notes)
     }
 
     /// How many members there are, and how many bytes they take.

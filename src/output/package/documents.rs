@@ -7,7 +7,7 @@ use super::stage::Blob;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Codec;
-use crate::model::{Digest, Note, Platform, Reference};
+use crate::model::{Digest, Note, Platform, Quoted, Reference};
 use crate::output::options::ImageName;
 
 /// Where an OCI layout says the tag.
@@ -37,12 +37,22 @@ pub(in crate::output) struct Package {
     /// Lowest first; the same blob may be there twice.
     pub(super) layers: Vec<Blob>,
     pub(super) names: Vec<ImageName>,
+    /// Whether the names were asked for, and are not the image's own.
+    asked: bool,
+    /// Names of the source that are none in the output.
+    lost: Vec<String>,
     pub(super) platform: Platform,
 }
 
 impl Package {
     /// Puts together what `image` became. Manifest bytes of the source are kept where they describe just these blobs.
-    pub(super) fn new(image: &Image, config: Document, layers: Vec<Blob>, asked: &[ImageName]) -> Result<Self> {
+    pub(super) fn new(
+        image: &Image,
+        config: Document,
+        layers: Vec<Blob>,
+        (in_layout, asked): (bool, &[ImageName]),
+    ) -> Result<Self> {
+        let (names, lost) = if asked.is_empty() { own_names(image, in_layout) } else { (asked.to_vec(), Vec::new()) };
         let kept = image.manifest.as_deref().filter(|bytes| describes(bytes, &config, &layers));
         let manifest = match kept {
             Some(bytes) => bytes.to_vec(),
@@ -52,7 +62,9 @@ impl Package {
             config,
             manifest: Document::new(manifest),
             layers,
-            names: names(image, asked),
+            names: unique(names),
+            asked: !asked.is_empty(),
+            lost,
             platform: image.platform(),
         })
     }
@@ -68,7 +80,7 @@ impl Package {
         unique
     }
 
-    /// The descriptors that stand for the image in an index: one for each name, and one where there is none.
+    /// The descriptors that stand for the image in an index: one for each name that is asked for, and one where none is.
     pub(super) fn index_entries(&self) -> Result<Vec<Value>> {
         let mut descriptor = descriptor(MediaType::ImageManifest, &self.manifest)?;
         let Platform { os, architecture, variant } = &self.platform;
@@ -82,25 +94,22 @@ impl Package {
             descriptor.set_platform(Some(platform.build().map_err(bug)?));
         }
         let bare = serde_json::to_value(&descriptor).map_err(bug)?;
-        if self.names.is_empty() {
+        let names = self.index_names();
+        if names.is_empty() {
             return Ok(vec![bare]);
         }
         let mut tags: Vec<&str> = Vec::new();
-        let entry = |name: &'_ ImageName| {
+        let mut entries = Vec::new();
+        for name in names {
             let (tag, full) = match name {
                 ImageName::Tag(tag) => (Some(tag.as_str()), None),
                 ImageName::Full(reference) => (reference.tag.as_deref(), Some(reference.to_string())),
             };
-            (tag.map(str::to_string), full)
-        };
-        let named: Vec<_> = self.names.iter().map(entry).collect();
-        let mut entries = Vec::new();
-        for (tag, full) in &named {
             // A tag must mean one thing: of several names with one tag, the first has it.
-            let tag = tag.as_deref().filter(|tag| !tags.contains(tag));
+            let tag = tag.filter(|tag| !tags.contains(tag));
             tags.extend(tag);
             let mut annotations = serde_json::Map::new();
-            annotations.extend(full.as_ref().map(|full| (FULL_NAME.to_string(), json!(full))));
+            annotations.extend(full.map(|full| (FULL_NAME.to_string(), json!(full))));
             annotations.extend(tag.map(|tag| (REF_NAME.to_string(), json!(tag))));
             let mut entry = bare.clone();
             entry["annotations"] = Value::Object(annotations);
@@ -109,8 +118,45 @@ impl Package {
         Ok(entries)
     }
 
+    /// The names that an index gives the image: all that were asked for, else the first of its own. Apptainer, Podman, skopeo and
+    /// crane take no layout without a word which of its entries is meant, although they are one image.
+    fn index_names(&self) -> &[ImageName] {
+        let count = if self.asked { self.names.len() } else { 1.min(self.names.len()) };
+        &self.names[..count]
+    }
+
+    /// What is to be said about the names in an index.
+    pub(super) fn index_notes(&self) -> Vec<Note> {
+        let mut notes: Vec<Note> = Vec::new();
+        let written = self.index_names().len();
+        if written > 1 {
+            let message = format!(
+                "the layout lists the image {written} times, once for each --tag: apptainer, podman, skopeo and crane \
+                 must be told which one is meant"
+            );
+            notes.push(Note::new("image-listed-twice", message, written as u64));
+        }
+        let left_out = &self.names[written..];
+        if let Some(first) = self.names.first().filter(|_| !left_out.is_empty()) {
+            let message = format!(
+                "the image is called {first} only: an index with two entries for one image is refused by apptainer, podman, \
+                 skopeo and crane (write all names with --tag)"
+            );
+            notes.push(of_names("names-left-out", message, left_out.iter().map(ImageName::to_string)));
+        }
+        notes.extend(self.lost_names());
+        notes
+    }
+
+    /// Names that the output cannot say.
+    fn lost_names(&self) -> Option<Note> {
+        let message = "names of the image were left out: they are not names that an output of this format may have";
+        let quoted = self.lost.iter().map(|name| Quoted(name.as_bytes()).to_string());
+        (!self.lost.is_empty()).then(|| of_names("names-lost", message.to_string(), quoted))
+    }
+
     /// The document that Docker looks for in an archive, and what is to be said about names that were made up.
-    pub(super) fn archive_manifest(&self) -> (Vec<u8>, Option<Note>) {
+    pub(super) fn archive_manifest(&self) -> (Vec<u8>, Vec<Note>) {
         let (tags, made) = self.repo_tags();
         let layers: Vec<String> = self.layers.iter().map(layer_member).collect();
         let item = json!({"Config": config_member(&self.config), "RepoTags": tags, "Layers": layers});
@@ -118,7 +164,7 @@ impl Package {
             let message = format!("the image has no name with a tag: it is called {} (choose with --tag)", tags[0]);
             Note::new("name-made", message, 1)
         });
-        (json!([item]).to_string().into_bytes(), note)
+        (json!([item]).to_string().into_bytes(), note.into_iter().chain(self.lost_names()).collect())
     }
 
     /// Names in full, which Docker and Podman read alike; never none, for clients read the first. Whether that had to be
@@ -156,21 +202,57 @@ pub(super) fn config_member(config: &Document) -> String {
     format!("{}.json", config.digest.hex())
 }
 
-/// What the image is called: as asked, else as the source says.
-fn names(image: &Image, asked: &[ImageName]) -> Vec<ImageName> {
-    let full = image.names.iter().filter_map(|name| name.parse().ok()).map(ImageName::Full);
-    let tags = image.tags.iter().filter_map(|tag| match ImageName::parse(tag) {
-        Ok(ImageName::Tag(tag)) => Some(ImageName::Tag(tag)),
-        _ => None,
-    });
-    let own = full.chain(tags);
+/// What the source calls the image, as far as a layout or a docker-archive can say it, and what it cannot.
+fn own_names(image: &Image, in_layout: bool) -> (Vec<ImageName>, Vec<String>) {
+    let (mut names, mut lost) = (Vec::new(), Vec::new());
+    let odd = |name: &str| in_layout && is_ref_name(name) && image.ref_names.iter().any(|odd| is_same_name(odd, name));
+    for name in &image.names {
+        let spelled = image.ref_names.iter().find(|odd| is_same_name(odd, name));
+        match (spelled, name.parse()) {
+            (Some(spelled), _) if odd(spelled) => names.push(ImageName::Tag(spelled.clone())),
+            (_, Ok(reference)) => names.push(ImageName::Full(reference)),
+            (_, Err(_)) => lost.push(name.clone()),
+        }
+    }
+    for tag in &image.tags {
+        let is_tag = matches!(ImageName::parse(tag), Ok(ImageName::Tag(_)));
+        if is_tag || in_layout && is_ref_name(tag) {
+            names.push(ImageName::Tag(tag.clone()));
+        } else {
+            lost.push(tag.clone());
+        }
+    }
+    (names, lost)
+}
+
+fn unique(all: Vec<ImageName>) -> Vec<ImageName> {
     let mut names: Vec<ImageName> = Vec::new();
-    for name in if asked.is_empty() { own.collect() } else { asked.to_vec() } {
+    for name in all {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     names
+}
+
+/// Whether two spellings mean one name.
+fn is_same_name(one: &str, other: &str) -> bool {
+    one == other
+        || matches!((one.parse::<Reference>(), other.parse::<Reference>()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Whether an OCI layout may call an image so (image-spec, annotations.md): words of letters and digits, joined by `-`, `.`, `_`,
+/// `:`, `@`, `+`, `--` or `/`.
+fn is_ref_name(name: &str) -> bool {
+    let is_word = |part: &str| part.split(['-', '.', '_', ':', '@', '+']).all(|word| !word.is_empty());
+    let known = |letter: char| letter.is_ascii_alphanumeric() || "-._:@+/".contains(letter);
+    name.chars().all(known) && name.split('/').all(|part| is_word(&part.replace("--", "-")))
+}
+
+fn of_names(code: &'static str, message: String, names: impl ExactSizeIterator<Item = String>) -> Note {
+    let mut note = Note::new(code, message, names.len() as u64);
+    names.for_each(|name| note.example(name));
+    note
 }
 
 /// Whether a manifest is an OCI one of just this config and these layers, as they are.
@@ -224,4 +306,19 @@ fn described(media_type: MediaType, digest: Digest, size: u64) -> Result<Descrip
 /// Documents of ours that cannot be written are a bug.
 fn bug(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Bug, format!("a document cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_layouts_are_told_from_others() {
+        for name in ["1.0+build5", "stable@2", "release/1.0", "a--b", "v1", "x_y:1"] {
+            assert!(is_ref_name(name), "{name}");
+        }
+        for name in ["", "a b", "-a", "a/", "a..b", "a\u{1}", "ä"] {
+            assert!(!is_ref_name(name), "{name}");
+        }
+    }
 }

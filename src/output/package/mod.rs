@@ -22,7 +22,7 @@ use crate::error::{ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region, Scratch};
 use crate::layers::{self, Flattened, flatten};
-use crate::model::{Digest, Note};
+use crate::model::{Algorithm, Digest, Note};
 use documents::Document;
 use layout::with_entries;
 use stage::{Blob, Stage};
@@ -64,13 +64,13 @@ pub(super) fn pack(
     let layers = layers(image, packing, place, task, monitor)?;
     let config = config(image, packing, &layers, task)?;
     let Layers { blobs, diff_ids, entries, tar_bytes } = layers;
-    let package = Package::new(image, config, blobs, &packing.image.tags)?;
+    let package = Package::new(image, config, blobs, (packing.keeps_compressed, &packing.image.tags))?;
     Ok(Packed { package, diff_ids, entries, tar_bytes, notes })
 }
 
 impl Packed {
     /// Puts the image into a layout.
-    pub(super) fn write_layout(self, layout: Layout, image: &Image, monitor: &Monitor) -> Result<Outcome> {
+    pub(super) fn write_layout(mut self, layout: Layout, image: &Image, monitor: &Monitor) -> Result<Outcome> {
         monitor.begin(Phase::Finish, 0);
         monitor.check()?;
         let layers = self.package.unique_layers();
@@ -78,6 +78,7 @@ impl Packed {
         let bytes = layers.iter().map(|blob| blob.data.len).sum::<u64>()
             + documents.iter().map(|document| document.bytes.len() as u64).sum::<u64>();
         let files = (layers.len() + documents.len()) as u64;
+        self.notes.extend(self.package.index_notes());
         let (outcome, package) = self.outcome((bytes, None), files, true);
         image.blobs.confirm()?;
         layout.publish(package, monitor)?;
@@ -86,7 +87,7 @@ impl Packed {
 
     /// Writes an OCI layout in one tar, compressed as a whole with `whole`.
     pub(super) fn write_oci(
-        self,
+        mut self,
         place: Place,
         whole: Compression,
         image: &Image,
@@ -96,6 +97,7 @@ impl Packed {
         let index = with_entries(None, self.package.index_entries()?)?;
         let (files, bytes) = write_archive(&Archive::oci(&self.package, index), &place, whole, task, monitor)?;
         let written = place.finish(bytes, image, task, monitor)?;
+        self.notes.extend(self.package.index_notes());
         Ok(self.outcome(written, files, true).0)
     }
 
@@ -108,10 +110,10 @@ impl Packed {
         task: &Task,
         monitor: &Monitor,
     ) -> Result<Outcome> {
-        let (archive, note) = Archive::docker(&self.package);
+        let (archive, notes) = Archive::docker(&self.package);
         let (files, bytes) = write_archive(&archive, &place, whole, task, monitor)?;
         let written = place.finish(bytes, image, task, monitor)?;
-        self.notes.extend(note);
+        self.notes.extend(notes);
         Ok(self.outcome(written, files, false).0)
     }
 
@@ -238,6 +240,12 @@ fn config(image: &Image, packing: &Packing<'_>, layers: &Layers, task: &Task) ->
             "comment": format!("{count} layers made one"),
         }]);
         return Ok(Document::new(image.config.with_layers(&diff_ids, Some(history))?.raw().to_vec()));
+    }
+    // Docker loads no layer by another digest.
+    let other = |digest: &Digest| digest.algorithm() != Algorithm::Sha256;
+    if !packing.keeps_compressed && diff_ids.iter().any(other) {
+        let digests: Vec<Digest> = layers.blobs.iter().map(|blob| blob.digest).collect();
+        return Ok(Document::new(image.config.with_layers(&digests, image.config.raw_history()?)?.raw().to_vec()));
     }
     if image.config.diff_ids()? == diff_ids {
         return Ok(Document::new(image.config.raw().to_vec()));

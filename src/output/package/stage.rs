@@ -10,15 +10,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
     Codec, Compression, Compressor, Decoded, Expected, HashingWriter, Members, Monitor, Phase, Region, Scratch, decode,
-    hash_region, read_error,
+    hash_region_with, read_error,
 };
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest, Hasher};
 use crate::output::sink::{FileSink, Sequential, Sink};
 
 /// How much is copied between two looks at whether to stop, in bytes.
@@ -27,9 +25,9 @@ const COPY_BYTES: u64 = 64 << 20;
 /// A layer as it goes out.
 #[derive(Debug, Clone)]
 pub(super) struct Blob {
-    /// Of the bytes as they are stored.
+    /// The SHA-256 of the bytes as they are stored.
     pub(super) digest: Digest,
-    /// Of the uncompressed tar.
+    /// Of the uncompressed tar, as the config states it.
     pub(super) diff_id: Digest,
     /// How it is compressed.
     pub(super) codec: Codec,
@@ -203,22 +201,27 @@ impl Stage<'_> {
         let layer = &self.image.layers[at];
         let scratch = (self.scratch)()?;
         let inner = self.image.blobs.open(&layer.blob)?;
-        let mut tee = Tee { inner, hasher: Sha256::new(), file: Arc::clone(scratch.file()), bytes: 0 };
-        let decoded = decode(Box::new(&mut tee), Expected::default(), self.monitor, self.staged(), |_| Ok(()));
+        let stated = Hasher::like(layer.blob.digest);
+        let hashers = (Hasher::new(Algorithm::Sha256), is_other(layer.blob.digest).then_some(stated));
+        let mut tee = Tee { inner, hashers, file: Arc::clone(scratch.file()), bytes: 0 };
+        let unchecked = Expected::default();
+        let decoded = decode(Box::new(&mut tee), unchecked, layer.algorithm(), self.monitor, self.staged(), |_| Ok(()));
         if decoded.as_ref().is_err_and(|error| error.kind() == ErrorKind::InvalidImage) {
             // A digest that differs explains damage better than whatever the decoder stumbled over.
             io::copy(&mut tee, &mut io::sink()).map_err(read_error)?;
         }
-        let (digest, bytes) = (Digest::from_bytes(tee.hasher.finalize().into()), tee.bytes);
+        let (hashers, bytes) = (tee.hashers, tee.bytes);
+        let digest = hashers.0.finish();
+        let stated = hashers.1.map_or(digest, Hasher::finish);
         let found = match decoded {
             Ok(((), found)) => found,
             Err(error) if error.kind() == ErrorKind::InvalidImage => {
-                layer.blob.expected().check(digest, bytes)?;
+                layer.blob.expected().check(stated, bytes)?;
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
-        layer.blob.expected().check(digest, bytes)?;
+        layer.blob.expected().check(stated, bytes)?;
         self.expected_diff_id(at, found)?;
         let region = Region::whole(Arc::clone(scratch.file())).or_kind(ErrorKind::Output)?;
         Ok(Local { codec: sniff(&region)?, region, own: Some(Arc::new(scratch)), known: Some((digest, found)) })
@@ -282,17 +285,22 @@ impl Stage<'_> {
     /// The digests of stored bytes and of what they decode to, compared with all that is known of them.
     fn hashes(&self, at: usize, local: &Local) -> Result<(Digest, Decoded)> {
         let stored = || -> Result<(Digest, u64)> {
-            let (digest, bytes) = self.hash(&local.region)?;
-            self.image.layers[at].blob.expected().check(digest, bytes)?;
-            Ok((digest, bytes))
+            let hashed = self.hash(&local.region, Algorithm::Sha256)?;
+            let blob = &self.image.layers[at].blob;
+            let (stated, bytes) = self.as_stated(&local.region, blob.digest, hashed)?;
+            blob.expected().check(stated, bytes)?;
+            Ok(hashed)
         };
         if local.codec == Codec::None {
             let (digest, bytes) = stored()?;
-            let found = Decoded { digest, bytes };
+            let (diff_id, bytes) = self.as_stated(&local.region, self.image.layers[at].diff_id, (digest, bytes))?;
+            let found = Decoded { digest: diff_id, bytes };
             self.expected_diff_id(at, found)?;
             return Ok((digest, found));
         }
-        let decoded = || decode(self.reader(local), Expected::default(), self.monitor, self.staged(), |_| Ok(()));
+        let algorithm = self.image.layers[at].algorithm();
+        let unchecked = Expected::default();
+        let decoded = || decode(self.reader(local), unchecked, algorithm, self.monitor, self.staged(), |_| Ok(()));
         let (stored, decoded) = rayon::join(stored, decoded);
         // Damage is told as the digest that differs, not as what the decoder stumbled over.
         let (digest, _) = stored?;
@@ -301,8 +309,16 @@ impl Stage<'_> {
         Ok((digest, found))
     }
 
-    fn hash(&self, region: &Region) -> Result<(Digest, u64)> {
-        hash_region(region, read_error, |count| {
+    /// A digest in the algorithm of the one that is stated, where `hashed` is not.
+    fn as_stated(&self, region: &Region, stated: Option<Digest>, hashed: (Digest, u64)) -> Result<(Digest, u64)> {
+        match stated.filter(|_| is_other(stated)) {
+            Some(stated) => self.hash(region, stated.algorithm()),
+            None => Ok(hashed),
+        }
+    }
+
+    fn hash(&self, region: &Region, algorithm: Algorithm) -> Result<(Digest, u64)> {
+        hash_region_with(algorithm, region, read_error, |count| {
             self.monitor.advance(count);
             self.check()
         })
@@ -316,13 +332,20 @@ impl Stage<'_> {
             None => self.image.layers[at].blob.expected(),
         };
         let write = |tar: &mut dyn BufRead| self.write(tar, scratch.file());
-        let (compressed, found) = decode(self.reader(local), expected, self.monitor, self.staged(), write)?;
+        let algorithm = self.image.layers[at].algorithm();
+        let (compressed, found) = decode(self.reader(local), expected, algorithm, self.monitor, self.staged(), write)?;
         self.expected_diff_id(at, found)?;
+        let data = self.finished(&scratch)?;
+        let digest = match compressed {
+            Some(digest) => digest,
+            None if is_other(Some(found.digest)) => self.hash(&data, Algorithm::Sha256)?.0,
+            None => found.digest,
+        };
         Ok(Blob {
-            digest: compressed.unwrap_or(found.digest),
+            digest,
             diff_id: found.digest,
             codec: self.compression.kind(),
-            data: self.finished(&scratch)?,
+            data,
             own: Some(Arc::new(scratch)),
             tar_bytes: found.bytes,
         })
@@ -342,6 +365,11 @@ impl Stage<'_> {
         let compressor = pour(tar, compressor)?;
         Ok(Some(compressor.finish().or_kind(ErrorKind::Output)?.finish().0))
     }
+}
+
+/// Whether a digest is not of the algorithm that blobs are named by here.
+fn is_other(digest: Option<Digest>) -> bool {
+    digest.is_some_and(|digest| digest.algorithm() != Algorithm::Sha256)
 }
 
 fn sniff(region: &Region) -> Result<Codec> {
@@ -365,7 +393,8 @@ fn pour<W: Write>(from: &mut dyn BufRead, mut to: W) -> Result<W> {
 /// Writes to a file and hashes what is read through it.
 struct Tee<'a> {
     inner: Box<dyn Read + Send + 'a>,
-    hasher: Sha256,
+    /// SHA-256, and what is stated where that is something else.
+    hashers: (Hasher, Option<Hasher>),
     file: Arc<File>,
     bytes: u64,
 }
@@ -376,7 +405,8 @@ impl Read for Tee<'_> {
         // An error in writing must not be taken for damage of what is read.
         let written = self.file.write_all_at(&buffer[..count], self.bytes);
         written.map_err(|error| Error::io(ErrorKind::Output, error).into_io())?;
-        self.hasher.update(&buffer[..count]);
+        self.hashers.0.update(&buffer[..count]);
+        self.hashers.1.iter_mut().for_each(|hasher| hasher.update(&buffer[..count]));
         self.bytes += count as u64;
         Ok(count)
     }

@@ -20,7 +20,7 @@ use folder::{Folder, has_one_name, make_root};
 
 use super::retry::sleep;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{Monitor, Region, hash_region};
+use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
 pub use prune::{Pruned, prune};
@@ -137,7 +137,7 @@ fn is_whole(file: &Arc<File>, digest: Digest, size: Option<u64>, monitor: &Monit
         return Ok(false);
     }
     let failed = |error| Error::io(ErrorKind::SourceUnavailable, error);
-    match hash_region(&region, failed, |_| monitor.check()) {
+    match hash_region_with(digest.algorithm(), &region, failed, |_| monitor.check()) {
         Ok((found, _)) => Ok(found == digest),
         // A disk that cannot read it holds it no more.
         Err(error) if error.kind() == ErrorKind::SourceUnavailable => Ok(false),

@@ -50,7 +50,7 @@ fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned
     let mut pruned = Pruned::default();
     let blobs = root.folder(BLOBS[0])?.folder(BLOBS[1])?;
     for (name, data) in blobs.files()? {
-        let is_blob = Digest::from_hex(&name).is_ok();
+        let is_blob = is_hash(&name);
         let age = age(&data);
         let goes = match older_than {
             _ if !is_blob && !name.ends_with(UNFINISHED_SUFFIX) => false,
@@ -72,9 +72,14 @@ fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned
 fn prune_locks(root: &Folder) -> io::Result<()> {
     let locks = root.folder(LOCKS)?;
     for (name, data) in locks.files()? {
-        if Digest::from_hex(&name).is_ok() && age(&data).is_some_and(|age| age > ABANDONED) {
+        if is_hash(&name) && age(&data).is_some_and(|age| age > ABANDONED) {
             locks.remove(&name)?;
         }
     }
     Ok(())
+}
+
+/// Whether a name is the hash of a blob.
+fn is_hash(name: &str) -> bool {
+    Digest::from_hex(name).is_ok() || format!("sha512:{name}").parse::<Digest>().is_ok()
 }

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 
 use super::folder::Folder;
 use super::{UNFINISHED_SUFFIX, touch};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::Expected;
-use crate::model::{Digest, Quoted};
+use crate::model::{Digest, Hasher, Quoted};
 
 /// How often a writer shows that it lives.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
@@ -24,7 +23,7 @@ pub(in crate::registry) struct Writer {
     pub(super) unfinished: Option<String>,
     blobs: Arc<Folder>,
     digest: Digest,
-    hasher: Sha256,
+    hasher: Hasher,
     bytes: u64,
     lock: Option<(File, Arc<Folder>)>,
     alive: Instant,
@@ -49,7 +48,7 @@ impl Writer {
         (file, unfinished): (File, Option<String>),
         lock: Option<(File, Arc<Folder>)>,
     ) -> Writer {
-        let (file, blobs, hasher) = (Arc::new(file), Arc::clone(blobs), Sha256::new());
+        let (file, blobs, hasher) = (Arc::new(file), Arc::clone(blobs), Hasher::like(Some(digest)));
         Writer { file, unfinished, blobs, digest, hasher, bytes: 0, lock, alive: Instant::now() }
     }
 
@@ -72,7 +71,7 @@ impl Writer {
 
     /// Gives the blob its name, if it is what it should be.
     pub(in crate::registry) fn finish(mut self, size: Option<u64>) -> Result<()> {
-        let found = Digest::from_bytes(std::mem::take(&mut self.hasher).finalize().into());
+        let found = self.hasher.clone().finish();
         Expected { digest: Some(self.digest), size }.check(found, self.bytes)?;
         let name = self.digest.hex();
         let named = match &self.unfinished {

@@ -27,7 +27,7 @@ impl Ids {
         if self.ids.len() == IDS_MAX {
             let message = format!("more than {IDS_MAX} different user and group ids, the first too many is {id}");
             return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("squashfs cannot hold more: give all files to one owner"));
+                .hint("squashfs cannot hold more: give all files to root with --all-root"));
         }
         let position = self.ids.len() as u16;
         self.ids.push(id);
