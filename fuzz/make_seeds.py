@@ -288,7 +288,7 @@ stored = ["-noI", "-noD", "-noF", "-noX", "-b", "4096"]
 write("squashfs_reader", {
     "gzip": squashfs(small, "-comp", "gzip"),
     "zstd": squashfs(small, "-comp", "zstd"),
-    "xz-is-refused": squashfs(small, "-comp", "xz"),
+    **{name: squashfs(small, "-comp", name) for name in ["lz4", "lzma", "lzo", "xz"]},
     "stored": squashfs(small, *stored),
     "stored-devices": squashfs(small, *stored, *devices),
     "stored-not-exportable": squashfs(small, *stored, "-no-exports", "-no-fragments", "-no-xattrs"),

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
-use crate::model::{Digest, Note};
+use crate::model::{ConfigChanges, Digest, Note};
 use crate::output::{Destination, Outcome, Prepared, Target, WriteOptions};
 use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord};
 use crate::source::{InputHash, OpenOptions, Selection, Spec, open};
@@ -30,6 +30,8 @@ pub struct Conversion {
     pub options: WriteOptions,
     /// What its manifest, index or config must hash to.
     pub expected_digest: Option<Digest>,
+    /// How it is to run, where that is to be different from what its config says.
+    pub changes: ConfigChanges,
 }
 
 /// Takes what is found out about a conversion while it runs.
@@ -72,6 +74,7 @@ impl Conversion {
             destination: destination.into(),
             options: WriteOptions::default(),
             expected_digest: None,
+            changes: ConfigChanges::default(),
         }
     }
 
@@ -93,7 +96,7 @@ impl Conversion {
             observer.record(&mut |report| change(report.source.get_or_insert_with(usual)));
         };
         with_source(&|record| record.kind = Some(source.kind().to_string()));
-        let written = source.select(&self.selection).and_then(|image| {
+        let written = source.select(&self.selection).and_then(|mut image| {
             let reference = self.target.clone().root_mut().and_then(|root| root.reference.clone());
             observer.record(&mut |report| {
                 report.image = Some(ImageRecord::of(&image, reference.as_deref()));
@@ -101,6 +104,7 @@ impl Conversion {
             });
             check_digest(self.expected_digest, &image)?;
             observer.selected(&image);
+            image.change_config(&self.changes)?;
             let outcome = prepared.write(&image, monitor);
             let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
             let late: Vec<Note> = late.map(|text| Note::new("image", text, 1)).collect();
@@ -126,7 +130,9 @@ impl Conversion {
     /// bytes must be, only the source tells.
     fn reuse_unread(&self, prepared: &Prepared, monitor: &Monitor) -> Result<Option<Outcome>> {
         match (self.expected_digest, self.open.hash) {
-            (Some(expected), InputHash::Unneeded | InputHash::Wanted) => prepared.reuse_unread(expected, monitor),
+            (Some(expected), InputHash::Unneeded | InputHash::Wanted) if self.changes.is_empty() => {
+                prepared.reuse_unread(expected, monitor)
+            }
             _ => Ok(None),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::io::{Expected, Region};
-use crate::model::{Algorithm, Config, Digest, Platform};
+use crate::model::{Algorithm, Config, ConfigChanges, Digest, Platform};
 
 /// Names one blob of a [`Blobs`], and says what it must turn out to be.
 #[derive(Debug, Clone)]
@@ -115,6 +115,24 @@ impl Image {
     /// The digest of the config document.
     pub fn id(&self) -> Digest {
         self.config.image_id()
+    }
+
+    /// Gives it another config, which says how it runs. What led to the old one (digests of manifest and index, and the
+    /// manifest itself) is forgotten.
+    ///
+    /// # Errors
+    /// When the config is no JSON object.
+    pub fn change_config(&mut self, changes: &ConfigChanges) -> Result<()> {
+        if !changes.is_empty() {
+            self.config = self.config.with_changes(changes)?;
+            (self.manifest, self.manifest_digest, self.index_digest) = (None, None, None);
+        }
+        Ok(())
+    }
+
+    /// Whether its ID stands for its layers, too: not for a file system that somebody may have changed.
+    pub fn is_identified(&self) -> bool {
+        self.layers.iter().all(|layer| layer.diff_id.is_some())
     }
 
     /// The platform its config declares.

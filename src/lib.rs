@@ -77,6 +77,7 @@ pub mod source;
 pub mod squashfs;
 pub mod tar;
 pub mod tree;
+pub mod volume;
 
 #[cfg(feature = "program")]
 #[doc(hidden)]

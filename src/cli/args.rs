@@ -23,7 +23,8 @@ without a daemon, and with the same bytes every time.
 
 SOURCE is told by its content, never by its name. It is one of
   PATH                         an archive from \"docker save\", an OCI archive or an OCI layout
-                               directory; compressed or not
+                               directory; compressed or not; a SIF; a squashfs; the tar or
+                               the directory of a root file system
   docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
   oci-archive:PATH[:REF]
   oci:DIR[:REF]

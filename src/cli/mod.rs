@@ -5,6 +5,7 @@
 //! Nothing here may hold logic that a user of the library would miss.
 
 mod args;
+mod changes;
 mod commands;
 mod environment;
 mod exit;

@@ -140,7 +140,7 @@ pub(super) struct RootOptions {
     /// Which extended attributes are kept [default: none]
     #[arg(long, value_name = "WHICH")]
     pub(super) xattrs: Option<Attributes>,
-    /// Give everything to root (0:0)
+    /// Give everything to root (0:0); from a directory, for any format
     #[arg(long)]
     pub(super) all_root: bool,
     /// Let the owner read and write all files and enter all directories
@@ -149,9 +149,9 @@ pub(super) struct RootOptions {
     /// Keep device nodes, which only root can unpack
     #[arg(long)]
     pub(super) keep_devices: bool,
-    /// Let the runscript change to the image's WORKDIR first, as Docker does
-    #[arg(long)]
-    pub(super) workdir: bool,
+    /// Change to WORKDIR in the runscript, as Docker does; with =DIR, set WORKDIR (of an image, too)
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(super) workdir: Option<String>,
     /// Create a directory where the image has none, to bind to; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(super) mkdir: Vec<OsString>,
@@ -161,7 +161,7 @@ pub(super) struct RootOptions {
     /// Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) medperf_config: Option<PathBuf>,
-    /// Add a label; may be repeated
+    /// Add a label (to an image, too); may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) label: Vec<String>,
     /// What the programs inside run on, whatever the image says of it (sif)
@@ -182,6 +182,27 @@ pub(super) struct ImageOptions {
     /// What the image is called in the output; may be repeated [default: as in the source]
     #[arg(long, value_name = "NAME[:TAG]")]
     pub(super) tag: Vec<String>,
+}
+
+/// How the image runs, and what of a SIF becomes one.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "How it runs (all formats but rootfs)")]
+pub(super) struct ConfigOptions {
+    /// Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
+    #[arg(long, value_name = "WORDS")]
+    pub(super) entrypoint: Option<String>,
+    /// Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none
+    #[arg(long, value_name = "WORDS")]
+    pub(super) cmd: Option<String>,
+    /// Set an environment variable; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) env: Vec<String>,
+    /// Set USER
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(super) user: Option<String>,
+    /// Keep what Singularity added to the root of a SIF, squashfs or directory
+    #[arg(long)]
+    pub(super) keep_singularity: bool,
 }
 
 /// What is said while it works.

@@ -26,6 +26,7 @@ use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::Monitor;
 use crate::model::Note;
 use scan::Entry;
+pub(crate) use scan::Stamp;
 
 /// How many names a folder may hold: as many as an image.
 const ENTRIES_MAX: usize = 8 << 20;

@@ -46,7 +46,7 @@ pub(super) enum Kind {
 
 /// Tells a file that was written to, or exchanged, from one that was not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     identity: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -54,7 +54,7 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    pub(super) fn of(data: &Metadata) -> Self {
+    pub(crate) fn of(data: &Metadata) -> Self {
         Stamp {
             identity: (data.dev(), data.ino()),
             size: data.size(),

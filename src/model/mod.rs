@@ -5,9 +5,10 @@
 
 /// The number of the format of `sif` and `sif-rootfs`: it grows with every change of the bytes that are written for some image
 /// and options, and with nothing else. The version of the program plays no part.
-pub const OUTPUT_FORMAT: u32 = 1;
+pub const OUTPUT_FORMAT: u32 = 2;
 
 mod bind;
+mod changes;
 mod config;
 mod digest;
 mod document;
@@ -21,6 +22,7 @@ mod reference;
 mod time;
 
 pub use bind::{BindKind, BindTarget};
+pub use changes::ConfigChanges;
 pub use config::{Config, HistoryEntry};
 pub use digest::{Algorithm, Digest, Hasher};
 pub(crate) use document::DOCUMENT_BYTES_MAX;

@@ -212,6 +212,11 @@ impl Format for Sif {
     }
 
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        if !image.is_identified() {
+            let message = format!("output {path:?} exists, and nothing tells whether it was made from these files");
+            let hint = "add --force to replace it, or name another file with -o";
+            return Err(Error::new(ErrorKind::Output, message).hint(hint));
+        }
         let outcome = self.usable(path, &image.id().to_string(), task, monitor)?;
         Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
     }

@@ -1,11 +1,11 @@
 use super::inspect::Texts;
-use super::site::{Asked, Obstacle, Origin, Site};
+use super::site::{Asked, MADE_LIST, Obstacle, Origin, Site};
 use super::{Additions, labels, scripts};
 use crate::error::Result;
 use crate::model::{BindKind, Config, EntryPath, Note, Quoted};
 use crate::tree::{InodeId, Kind, Tree};
 
-const METADATA_DIRECTORY: &[u8] = b".singularity.d";
+pub(super) const METADATA_DIRECTORY: &[u8] = b".singularity.d";
 
 /// Directories that the runtime mounts over or into, with the mode they get when they are missing. The two for temporary
 /// files are open to all, as everywhere else: a runtime that does not mount over them leaves them in use.
@@ -21,7 +21,7 @@ const DIRECTORIES: [(&str, u32); 8] = [
 ];
 
 /// Links in the root, for runtimes and people of old.
-const LINKS: [(&str, &str); 6] = [
+pub(super) const LINKS: [(&str, &str); 6] = [
     ("singularity", ".singularity.d/runscript"),
     (".run", ".singularity.d/actions/run"),
     (".exec", ".singularity.d/actions/exec"),
@@ -90,6 +90,18 @@ pub(super) fn files(site: &mut Site<'_>, texts: &Texts) -> Result<()> {
     own_file(site, top, "labels.json", 0o644, &labels::text(&texts.labels)?);
     keep_history(site, top)?;
     own_file(site, top, "Singularity", 0o644, &texts.definition);
+    Ok(())
+}
+
+/// What the way back needs ([`super::remove`]): the very last, when everything has been made. What an earlier preparation
+/// of the same root wrote down stands: it knows the image.
+pub(super) fn record(site: &mut Site<'_>) -> Result<()> {
+    let top = site.own_directory(Tree::ROOT, METADATA_DIRECTORY, METADATA_DIRECTORY)?;
+    if site.tree().lookup(top, MADE_LIST).is_some() {
+        return Ok(());
+    }
+    site.keep_replaced(top)?;
+    site.write_list_of_made(top);
     Ok(())
 }
 

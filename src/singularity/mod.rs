@@ -15,8 +15,11 @@ mod inspect;
 mod labels;
 mod program;
 mod quote;
+mod recover;
+mod remove;
 mod runscript;
 mod scripts;
+mod shell;
 mod shown;
 mod site;
 
@@ -27,6 +30,8 @@ mod tests;
 
 pub use advice::{forecast, review};
 pub use program::program;
+pub use recover::{Recovered, Remains, recover};
+pub use remove::{is_prepared, list_of_made, remove};
 pub use shown::ReadFile;
 
 use self::inspect::Texts;
@@ -114,6 +119,7 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     base::links(&mut site);
     base::bind_targets(&mut site)?;
     base::requested(&mut site, additions)?;
+    base::record(&mut site)?;
     notes.extend(site.into_notes());
     notes.extend(workdir.and_then(|workdir| workdir.note()));
 

@@ -1,6 +1,13 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{BindKind, EntryPath, Metadata, Note, Quoted, Timestamp};
-use crate::tree::{Directory, FileData, InodeId, Kind, MADE, Tree};
+use crate::tree::{Directory, FileData, InodeId, Kind, MADE, Resolution, Tree};
+
+/// The file in `.singularity.d` that lists what was made outside of it, each path ended by a NUL.
+pub(super) const MADE_LIST: &[u8] = b"sif-convert.made";
+/// The directory in `.singularity.d` that holds what was replaced outside of it, under the path that it had.
+pub(super) const REPLACED_DIRECTORY: &[u8] = b"replaced";
 
 /// The tree while it is added to: makes directories, files and links of one owner and time, and keeps account of what had
 /// to give way. A name is only ever given a new inode; the inodes of the image stay as they are.
@@ -11,6 +18,10 @@ pub(super) struct Site<'a> {
     kept: Note,
     present: Note,
     redirected: Note,
+    /// Paths that were made where nothing was.
+    made_paths: BTreeSet<Vec<u8>>,
+    /// What had a path before, but for directories, which lose their names with it.
+    replaced_inodes: BTreeMap<Vec<u8>, InodeId>,
 }
 
 /// What to do when something that is no directory stands where one is needed.
@@ -91,7 +102,8 @@ impl<'a> Site<'a> {
             ("bind-targets-redirected", redirected),
         ]
         .map(|(code, text)| Note::new(code, text, 0));
-        Site { tree, time, replaced, kept, present, redirected }
+        let (made_paths, replaced_inodes) = (BTreeSet::new(), BTreeMap::new());
+        Site { tree, time, replaced, kept, present, redirected, made_paths, replaced_inodes }
     }
 
     pub(super) fn tree(&self) -> &Tree {
@@ -155,9 +167,57 @@ impl<'a> Site<'a> {
 
     fn make_directory(&mut self, here: Place, name: &[u8], mode: u32) -> Result<Place> {
         check_name(&here, name)?;
-        let inode = self.tree.add(Kind::Directory(Directory::new()), Metadata::root_owned(mode, self.time));
-        self.tree.attach(here.inode, name, inode, MADE);
+        let path = here.path_of(name);
+        let inode = self.add_directory(here.inode, name, &path, mode);
         Ok(here.enter(name, inode))
+    }
+
+    fn add_directory(&mut self, parent: InodeId, name: &[u8], path: &[u8], mode: u32) -> InodeId {
+        self.will_make(parent, name, path);
+        let inode = self.tree.add(Kind::Directory(Directory::new()), Metadata::root_owned(mode, self.time));
+        self.tree.attach(parent, name, inode, MADE);
+        inode
+    }
+
+    /// Writes down what stands at `path`, before something that is made takes its place.
+    fn will_make(&mut self, parent: InodeId, name: &[u8], path: &[u8]) {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        match self.tree.lookup(parent, name) {
+            None => drop(self.made_paths.insert(path.to_vec())),
+            // What was made before is no part of the image.
+            Some(_) if self.made_paths.contains(path) => {}
+            Some(dentry) if self.tree.directory(dentry.inode).is_none() => {
+                self.replaced_inodes.entry(path.to_vec()).or_insert(dentry.inode);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Gives what was replaced outside of `top`, which is `.singularity.d`, names inside of it.
+    pub(super) fn keep_replaced(&mut self, top: InodeId) -> Result<()> {
+        let kept: Vec<(Vec<u8>, InodeId)> =
+            std::mem::take(&mut self.replaced_inodes).into_iter().filter(|(path, _)| is_outside(path)).collect();
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let base = self.own_directory(top, REPLACED_DIRECTORY, b".singularity.d/replaced")?;
+        for (path, inode) in kept {
+            let mut parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+            let name = parts.pop().unwrap_or_default();
+            let mut directory = base;
+            for part in parts {
+                directory = self.own_directory(directory, part, b".singularity.d/replaced")?;
+            }
+            self.tree.attach(directory, name, inode, MADE);
+        }
+        Ok(())
+    }
+
+    /// Writes the list of what was made outside of `top`, which is `.singularity.d`.
+    pub(super) fn write_list_of_made(&mut self, top: InodeId) {
+        let outside = self.made_paths.iter().filter(|path| is_outside(path));
+        let list: Vec<u8> = outside.flat_map(|path| [path.as_slice(), b"\0"].concat()).collect();
+        self.add_file(top, MADE_LIST, b".singularity.d/sif-convert.made", 0o644, &list);
     }
 
     /// The directory `name` itself, no symlink followed; whatever else has that name gives way.
@@ -168,8 +228,7 @@ impl<'a> Site<'a> {
             }
             self.note_replaced(path, dentry.inode, "a directory");
         }
-        let place = Place { parts: Vec::new(), inode: parent };
-        Ok(self.make_directory(place, name, 0o755)?.inode)
+        Ok(self.add_directory(parent, name, path, 0o755))
     }
 
     /// Makes `name` a new regular file. A regular file of that name gives way without a word, anything else with one.
@@ -179,10 +238,11 @@ impl<'a> Site<'a> {
         {
             self.note_replaced(path, dentry.inode, "a regular file");
         }
-        self.add_file(parent, name, mode, bytes);
+        self.add_file(parent, name, path, mode, bytes);
     }
 
-    fn add_file(&mut self, parent: InodeId, name: &[u8], mode: u32, bytes: &[u8]) {
+    fn add_file(&mut self, parent: InodeId, name: &[u8], path: &[u8], mode: u32, bytes: &[u8]) {
+        self.will_make(parent, name, path);
         let inode = self.tree.add(Kind::File(FileData::inline(bytes)), Metadata::root_owned(mode, self.time));
         self.tree.attach(parent, name, inode, MADE);
     }
@@ -196,6 +256,7 @@ impl<'a> Site<'a> {
             self.kept.example(format!("{} ({})", shown(name), self.describe(dentry.inode)));
             return;
         }
+        self.will_make(Tree::ROOT, name, name);
         let inode = self.tree.add(Kind::Symlink(target.into()), Metadata::root_owned(0o777, self.time));
         self.tree.attach(Tree::ROOT, name, inode, MADE);
     }
@@ -213,7 +274,7 @@ impl<'a> Site<'a> {
         let before = resolve(self.tree, path.as_bytes())?;
         match kind {
             BindKind::Directory => drop(self.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked))?),
-            BindKind::File => self.requested_file(path, asked)?,
+            BindKind::File => self.requested_file(path, asked, &before)?,
         }
         if before.inode.is_some() {
             self.present.count += 1;
@@ -227,12 +288,12 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    fn requested_file(&mut self, path: &EntryPath, asked: Asked<'_>) -> Result<()> {
+    fn requested_file(&mut self, path: &EntryPath, asked: Asked<'_>, before: &Resolution) -> Result<()> {
         let refuse = |found| Err(asked.refuse(path.as_bytes(), found, "a file"));
         let Some((parent, name)) = path.split_last() else { return refuse("a directory") };
         let parent = self.directory(parent, 0o755, Obstacle::Refuse(asked))?;
         if self.tree.lookup(parent, name).is_none() {
-            self.add_file(parent, name, 0o644, b"");
+            self.add_file(parent, name, &before.parts.join(&b'/'), 0o644, b"");
             return Ok(());
         }
         let resolution = resolve(self.tree, path.as_bytes())?;
@@ -250,7 +311,8 @@ impl<'a> Site<'a> {
         let Some(name) = parts.pop() else { return Ok(false) };
         let Some(place) = self.follow(parts, 0o755)? else { return Ok(false) };
         check_name(&place, &name)?;
-        self.add_file(place.inode, &name, 0o644, b"");
+        let path = place.path_of(&name);
+        self.add_file(place.inode, &name, &path, 0o644, b"");
         Ok(true)
     }
 
@@ -272,6 +334,11 @@ impl<'a> Site<'a> {
 
 fn resolve(tree: &Tree, path: &[u8]) -> Result<crate::tree::Resolution> {
     tree.resolve(path).map_err(|problem| Error::new(ErrorKind::InvalidImage, format!("{}: {problem}", shown(path))))
+}
+
+/// Whether a path is not in `.singularity.d`, which goes as a whole.
+fn is_outside(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'/').next() != Some(b".singularity.d")
 }
 
 /// A name may come out of a symlink, where it could be anything.

@@ -135,6 +135,7 @@ fn an_empty_root_gets_everything() {
 .singularity.d/labels.json 644 f
 .singularity.d/libs 755 d
 .singularity.d/runscript 755 f
+.singularity.d/sif-convert.made 644 f
 .singularity.d/startscript 755 f
 .test 777 s -> ".singularity.d/actions/test"
 dev 755 d
@@ -284,8 +285,10 @@ fn other_names_of_a_replaced_inode_keep_it() {
     tree.attach(opt, b"hosts", file, MADE);
     prepare(&mut tree, &empty(), &plain()).unwrap();
     assert_eq!(line(&tree, "etc/hosts"), r#"file "etc/hosts" 644 0:0 """#);
-    assert_eq!(line(&tree, "opt/hosts"), r#"file "opt/hosts" 700 7:8 "127.0.0.1 me" @0"#);
-    assert_eq!(tree.inode(file).links, 1);
+    let kept = ".singularity.d/replaced/etc/hosts";
+    assert_eq!(line(&tree, kept), format!(r#"file "{kept}" 700 7:8 "127.0.0.1 me" @0"#));
+    assert_eq!(line(&tree, "opt/hosts"), format!(r#"link "opt/hosts" -> "{kept}""#));
+    assert_eq!(tree.inode(file).links, 2);
 }
 
 #[test]
@@ -473,7 +476,7 @@ fn labels_are_merged_in_order_and_escaped() {
         r#"	"org.label-schema.build-arch": "amd64","#,
         r#"	"org.label-schema.build-date": "Tuesday_2_December_2025_9:5:7_UTC","#,
         r#"	"org.label-schema.schema-version": "1.0","#,
-        r#"	"org.label-schema.usage.sif-convert.format": "1","#,
+        r#"	"org.label-schema.usage.sif-convert.format": "2","#,
         r#"	"org.label-schema.usage.singularity.deffile.bootstrap": "docker","#,
         r#"	"org.label-schema.usage.singularity.deffile.from": "example.org/app:1","#,
         r#"	"org.opencontainers.image.architecture": "amd64","#,
@@ -502,7 +505,7 @@ fn inspect_metadata_is_compact_go_json() {
         r##"{"data":{"attributes":{"environment":{"/.singularity.d/env/10-docker2singularity.sh":"#!/bin/sh\ntest -n \"${A:-}\" || A='\u003c\u003e'\nexport A","##,
         r##""/.singularity.d/env/90-environment.sh":"#!/bin/sh\n# The %environment of a definition file goes here."},"##,
         r#""labels":{"org.label-schema.build-arch":"amd64","org.label-schema.build-date":"Tuesday_2_December_2025_9:5:7_UTC","#,
-        r#""org.label-schema.schema-version":"1.0","org.label-schema.usage.sif-convert.format":"1","#,
+        r#""org.label-schema.schema-version":"1.0","org.label-schema.usage.sif-convert.format":"2","#,
         r#""org.label-schema.usage.singularity.deffile.bootstrap":"docker","org.label-schema.usage.singularity.deffile.from":"example.org/app:1","#,
         r#""org.opencontainers.image.architecture":"amd64","org.opencontainers.image.created":"2025-12-02T09:05:07Z"},"#,
         r##""runscript":"#!/bin/sh\nif false; then\neval \"set ${SINGULARITY_OCI_RUN}\"\nfi\nOCI_ENTRYPOINT='\"/e\"'\nOCI_CMD=''\nset -- '/e' \"$@\"\nexec \"$@\"","##,
@@ -598,4 +601,157 @@ fn setuid_programs_are_counted_once() {
     let notes = prepare(&mut tree, &empty(), &plain()).unwrap().notes;
     let note = note(&notes, "setuid-inert");
     assert_eq!((note.count, &note.examples[..]), (1, &["\"bin/su\"".to_owned()][..]));
+}
+
+/// Whatever a root looked like, it looks like that again when the additions leave.
+#[test]
+fn what_was_added_leaves_again_and_what_was_replaced_comes_back() {
+    let roots: [&[&str]; 8] = [
+        &[],
+        &["f etc/hosts 127.0.0.1 me", "f etc/resolv.conf", "d tmp", "d var/tmp", "d home"],
+        &["s tmp var/tmp", "s home nowhere/at/all", "s root /var/roothome", "d var"],
+        &["s etc usr/etc", "f usr/etc/hosts x", "d usr/etc"],
+        &["s etc usr/etc"],
+        &["f dev a file where a directory belongs", "s proc self", "f sys x"],
+        &["s environment /elsewhere", "f singularity mine", "d .run", "s .exec .singularity.d/actions/exec2"],
+        &["s etc/hosts ../run/hosts", "f run/hosts", "s etc/resolv.conf /run/resolv.conf"],
+    ];
+    for root in roots {
+        let before = tree_of(root);
+        let mut after = before.clone();
+        let paths = ["data/in/put", "etc/mine", "srv"].map(path);
+        prepare(&mut after, &empty(), &Additions { mkdir: &paths, ..plain() }).unwrap();
+        let list = list_of_made(&after).unwrap();
+        let Kind::File(FileData { content: crate::tree::Content::Inline(made), .. }) = after.inode(list).kind.clone()
+        else {
+            panic!()
+        };
+        assert!(is_prepared(&after));
+        assert_eq!(remove(&mut after, Some(&made)), []);
+        assert!(!is_prepared(&after));
+        assert_eq!(after.dump(), before.dump(), "{root:?}");
+    }
+}
+
+/// Of a root that someone else prepared, only what is certain goes.
+#[test]
+fn without_a_list_only_what_is_certain_goes() {
+    let mut tree = tree_of(&[
+        "d .singularity.d/env",
+        "f .singularity.d/runscript x",
+        "s singularity .singularity.d/runscript",
+        "s .run elsewhere",
+        "d home",
+        "f etc/hosts",
+    ]);
+    let notes = remove(&mut tree, None);
+    assert_eq!(notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["singularity-additions-unknown"]);
+    let names: Vec<Vec<u8>> = tree.walk().map(|visit| visit.path).collect();
+    assert_eq!(names, [&b""[..], b".run", b"etc", b"etc/hosts", b"home"]);
+}
+
+/// A list from a hostile file takes away nothing but what is empty, inside of the root.
+#[test]
+fn a_hostile_list_takes_nothing_away() {
+    let mut tree = tree_of(&["d .singularity.d", "f etc/passwd root", "d etc/empty", "s up ..", "s loop loop"]);
+    remove(&mut tree, Some(b"etc/passwd\0etc\0\0..\0up/etc/passwd\0loop/x\0/\0etc/empty/x\0.singularity.d"));
+    let names: Vec<Vec<u8>> = tree.walk().map(|visit| visit.path).collect();
+    assert_eq!(names, [&b""[..], b"etc", b"etc/empty", b"etc/passwd", b"loop", b"up"]);
+}
+
+fn remains(runscript: &str, environment: &str, definition: &str) -> Remains {
+    Remains {
+        runscript: runscript.to_string(),
+        docker_environment: environment.to_string(),
+        environment: definition.to_string(),
+        ..Remains::default()
+    }
+}
+
+fn recovered(remains: &Remains) -> (String, Vec<&'static str>) {
+    let Recovered { execution, notes, .. } = recover(remains).unwrap();
+    let unsaid = |code: &&str| !["config-rebuilt", "workdir-unknown"].contains(code);
+    (serde_json::Value::Object(execution).to_string(), notes.iter().map(|note| note.code).filter(unsaid).collect())
+}
+
+#[test]
+fn our_own_files_give_the_command_and_the_environment_back() {
+    let config = config(serde_json::json!({
+        "Env": ["PATH=/a:/b", "A=it's \"q\" $x `y` \\z", "B=", "C=two\nlines"],
+        "Entrypoint": ["/e", "it's", "", "$HOME"],
+        "Cmd": ["*", "a b", "\"q\" `b` \\"],
+        "WorkingDir": "/work it's",
+    }));
+    let mut tree = tree_of(&["f bin/sh x"]);
+    prepare(&mut tree, &config, &Additions { change_to_workdir: true, ..plain() }).unwrap();
+    let text = |name: &str| text_of(&tree, &format!(".singularity.d/{name}"));
+    let remains = remains(&text("runscript"), &text("env/10-docker2singularity.sh"), &text("env/90-environment.sh"));
+    let Recovered { execution, needs_singularity, .. } = recover(&remains).unwrap();
+    assert!(!needs_singularity);
+    let words = |key: &str| {
+        execution[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(words("Env"), config.env());
+    assert_eq!(words("Entrypoint"), config.entrypoint());
+    assert_eq!(words("Cmd"), config.cmd());
+    assert_eq!(execution["WorkingDir"], config.working_dir());
+}
+
+#[test]
+fn runscripts_of_the_usual_forms_are_understood() {
+    for (script, want, notes) in [
+        ("#!/bin/sh\nexec /bin/bash \"$@\"\n", r#"{"Entrypoint":["/bin/bash"]}"#, &[][..]),
+        ("#!/bin/sh\n# why\n\npython3 '/a b.py' -v $@\n", r#"{"Entrypoint":["python3","/a b.py","-v"]}"#, &[]),
+        ("#!/bin/sh\nOCI_ENTRYPOINT=''\nOCI_CMD='\"sh\"'\nrest", r#"{"Cmd":["sh"]}"#, &[]),
+        ("#!/bin/sh\n", "{}", &["nothing-to-run"]),
+        (
+            "#!/bin/bash\necho \"hi $1\"\nexec x\n",
+            r##"{"Entrypoint":["/bin/bash","-c","#!/bin/bash\necho \"hi $1\"\nexec x","runscript"]}"##,
+            &["runscript-embedded"],
+        ),
+        ("A=1 x \"$@\"", r#"{"Entrypoint":["/bin/sh","-c","A=1 x \"$@\"","runscript"]}"#, &["runscript-embedded"]),
+    ] {
+        assert_eq!(recovered(&remains(script, "", "")), (want.to_string(), notes.to_vec()), "{script:?}");
+    }
+}
+
+#[test]
+fn environments_of_definition_files_go_over_the_images() {
+    let run = "#!/bin/sh\nexec x \"$@\"\n";
+    for (docker, definition, want) in [
+        ("export A=\"${A:-\"1\"}\"\n", "export B=2\n", r#"{"Env":["A=1","B=2"],"Entrypoint":["x"]}"#),
+        ("export PATH=\"/a\"\n", "export PATH=/opt:$PATH\n", r#"{"Env":["PATH=/opt:/a"],"Entrypoint":["x"]}"#),
+        (
+            "",
+            "export PATH=$PATH:/opt\n",
+            r#"{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt"],"Entrypoint":["x"]}"#,
+        ),
+        ("", "#!/bin/sh\n# nothing\n", r#"{"Entrypoint":["x"]}"#),
+    ] {
+        assert_eq!(recovered(&remains(run, docker, definition)), (want.to_string(), vec![]), "{docker} {definition}");
+    }
+    let needs = Remains { runscript: run.into(), environment: "export A=$(date)\n".into(), ..Remains::default() };
+    assert!(recover(&needs).unwrap().needs_singularity);
+    assert_eq!(
+        recovered(&needs),
+        (r#"{"Entrypoint":["/.singularity.d/actions/run"]}"#.to_string(), vec!["environment-needs-singularity"])
+    );
+}
+
+#[test]
+fn an_oci_config_is_taken_as_it_is() {
+    let config = r#"{"Cmd":["a"],"Env":["PATH=/x","A=1"],"Labels":{"a":"1"},"User":"5","Volumes":{"/v":{}}}"#;
+    let own = Remains {
+        oci_config: Some(config.into()),
+        runscript: "#!/bin/sh\nOCI_ENTRYPOINT=''\nOCI_CMD='\"a\"'\n".into(),
+        labels: r#"{"a":"1","org.label-schema.build-date":"x","org.label-schema.usage.singularity.version":"3"}"#
+            .into(),
+        ..Remains::default()
+    };
+    assert_eq!(recovered(&own), (config.to_string(), vec![]));
+    let more = Remains { labels: r#"{"b":"2"}"#.into(), environment: "export A=2".into(), ..own };
+    let want = config.replace(r#""A=1""#, r#""A=2""#).replace(r#"{"a":"1"}"#, r#"{"a":"1","b":"2"}"#);
+    assert_eq!(recovered(&more), (want, vec![]));
+    let damaged = Remains { oci_config: Some(b"[".to_vec()), ..Remains::default() };
+    assert_eq!(recover(&damaged).unwrap_err().kind(), ErrorKind::InvalidImage);
 }

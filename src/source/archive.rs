@@ -168,7 +168,8 @@ fn unpack(mut decoded: impl Read, at_least: Option<u64>, options: &OpenOptions, 
     if !options.want_layers {
         return Members::of_stream(BufReader::with_capacity(CHUNK_BYTES, whole), monitor);
     }
-    match &options.adopting {
+    // A root file system is one layer, in one piece.
+    match options.adopting.as_ref().filter(|_| !recognise::begins_as_root(&start[..count])) {
         Some(directory) => keep::members(whole, at_least, &options.tmpdir, directory, monitor),
         None => Members::of_region(&keep::all(whole, at_least, &options.tmpdir, monitor)?, monitor),
     }

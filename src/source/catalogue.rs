@@ -53,6 +53,8 @@ pub(super) struct Found {
     pub(super) odd_names: Vec<String>,
     /// Things a user should know who takes this image.
     pub(super) warnings: Vec<String>,
+    /// Whether the config was made here, before anyone read the layers.
+    pub(super) diff_ids_unknown: bool,
     /// The v1 image ID, in hexadecimal digits, which is no digest of anything.
     pub(super) v1_id: Option<String>,
 }

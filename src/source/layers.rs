@@ -18,7 +18,7 @@ pub(super) fn layers(store: &dyn Store, found: &Found, manifest: Option<&FoundMa
         None => Vec::new(),
     };
     match (&found.members, manifest) {
-        (Some(list), _) if found.v1_id.is_some() => {
+        (Some(list), _) if found.v1_id.is_some() || found.diff_ids_unknown => {
             list.names.iter().map(|name| Ok(Layer { blob: member(store, list, name)?, diff_id: None })).collect()
         }
         (Some(list), manifest) => {

@@ -9,8 +9,8 @@ use crate::tar::{Entries, Entry, EntryKind, Sequential};
 
 /// How many links are followed from one name: what Linux does.
 const LINK_HOPS_MAX: usize = 40;
-/// How many members an archive may have: far above any image.
-const MEMBERS_MAX: usize = 1 << 20;
+/// How many members an archive may have: as many as the tar of a root file system may have entries.
+const MEMBERS_MAX: usize = 8 << 20;
 /// How many bytes the names and link targets of all members may have: a compressed archive could have very long ones.
 const NAMES_BYTES_MAX: usize = 256 << 20;
 /// How many bytes of small documents are kept while an archive is only looked at.
@@ -23,11 +23,15 @@ const JSON_SNIFF_BYTES: usize = 64;
 pub(super) struct Members {
     by_name: BTreeMap<Vec<u8>, Member>,
     names_bytes: usize,
+    /// All of the tar, where it lies uncompressed in one piece.
+    whole: Option<Region>,
 }
 
 #[derive(Debug)]
 enum Member {
     File(Contents),
+    /// A file that is stored with holes, which no document and no layer is.
+    Sparse,
     /// A symbolic or hard link, its target as a normalised member name.
     Link(Vec<u8>),
 }
@@ -78,7 +82,7 @@ impl Members {
     /// The members of a tar that lies uncompressed in a file. Headers are read, contents passed over.
     pub(super) fn of_region(region: &Region, monitor: &Monitor) -> Result<Members> {
         let mut entries = Entries::new(region.reader());
-        let mut members = Members::default();
+        let mut members = Members { whole: Some(region.clone()), ..Members::default() };
         while let Some(entry) = entries.next_entry()? {
             monitor.check()?;
             let place =
@@ -112,13 +116,10 @@ impl Members {
 
     /// A later member of the same name replaces an earlier one, as in tar.
     pub(super) fn insert(&mut self, entry: &Entry, contents: Contents) -> Result<()> {
-        if entry.segments.is_some() {
-            let message = format!("member {} is stored as a sparse file", Quoted(&entry.raw_path));
-            return Err(Error::new(ErrorKind::Unsupported, message).hint("pack the archive again without --sparse"));
-        }
         let name = normalise(&entry.raw_path);
         let directory = name.iter().rposition(|&byte| byte == b'/').map_or(&name[..0], |slash| &name[..slash]);
         let member = match entry.kind {
+            EntryKind::File if entry.segments.is_some() => Member::Sparse,
             EntryKind::File => Member::File(contents),
             EntryKind::HardLink => Member::Link(normalise(&entry.link)),
             EntryKind::Symlink if entry.link.starts_with(b"/") => Member::Link(normalise(&entry.link)),
@@ -142,6 +143,12 @@ impl Members {
             match self.by_name.get(&at) {
                 Some(Member::File(contents)) => return Ok(Some(contents)),
                 Some(Member::Link(target)) => at.clone_from(target),
+                Some(Member::Sparse) => {
+                    let message = format!("member {} is stored as a sparse file", Quoted(&at));
+                    return Err(
+                        Error::new(ErrorKind::Unsupported, message).hint("pack the archive again without --sparse")
+                    );
+                }
                 None => match self.through_linked_directory(&at) {
                     Some(elsewhere) => at = elsewhere,
                     None => return Ok(None),
@@ -160,6 +167,11 @@ impl Members {
             Some(Member::Link(target)) => Some(normalise(&[target, &name[slash..]].concat())),
             _ => None,
         })
+    }
+
+    /// All of the tar, where it lies uncompressed in one piece.
+    pub(super) fn whole(&self) -> Option<&Region> {
+        self.whole.as_ref()
     }
 
     /// All names, sorted bytewise.

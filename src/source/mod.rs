@@ -15,6 +15,7 @@ mod catalogue;
 mod daemon;
 mod docker;
 mod document;
+mod filesystem;
 mod input;
 mod keep;
 mod layers;
@@ -24,7 +25,9 @@ mod oci;
 mod recognise;
 #[cfg(feature = "network")]
 mod remote;
+mod rootfs_tar;
 mod select;
+mod sif;
 mod spec;
 mod v1;
 
@@ -64,6 +67,12 @@ pub struct OpenOptions {
     pub hash: InputHash,
     /// The platform that will be selected, so that a source that can choose what it sends does.
     pub platform: Option<Platform>,
+    /// How many threads decode the blocks of a file system; as many as there are cores where nobody says.
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// Whether all that is in a directory belongs to 0:0, rather than to whom it belongs here.
+    pub all_root: bool,
+    /// Whether what Singularity added to a root stays in it.
+    pub keep_singularity: bool,
     /// How the local engine is found.
     #[cfg(feature = "network")]
     pub engine: EngineSettings,
@@ -81,6 +90,9 @@ impl Default for OpenOptions {
             want_layers: true,
             hash: InputHash::default(),
             platform: None,
+            jobs: None,
+            all_root: false,
+            keep_singularity: false,
             #[cfg(feature = "network")]
             engine: EngineSettings::default(),
             #[cfg(feature = "network")]
@@ -128,6 +140,10 @@ enum Kind {
     DockerDaemon,
     #[cfg(feature = "network")]
     Registry,
+    Sif,
+    Squashfs,
+    Directory,
+    RootfsTar,
 }
 
 impl Kind {
@@ -139,6 +155,10 @@ impl Kind {
             Kind::DockerDaemon => "docker-daemon",
             #[cfg(feature = "network")]
             Kind::Registry => "docker",
+            Kind::Sif => "sif",
+            Kind::Squashfs => "squashfs",
+            Kind::Directory => "directory",
+            Kind::RootfsTar => "rootfs",
         }
     }
 
@@ -166,8 +186,8 @@ impl Source {
         self.found.iter().map(|found| found.candidate.clone()).collect()
     }
 
-    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive`, `oci`, `docker-daemon` or
-    /// `docker`.
+    /// What it turned out to be, in the words of the transports: `docker-archive`, `oci-archive`, `oci`, `docker-daemon`,
+    /// `docker`; `sif`, `squashfs`, `directory` or `rootfs` for a file system.
     pub fn kind(&self) -> &'static str {
         self.kind.word()
     }
@@ -211,8 +231,11 @@ impl Source {
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     refuse_hash(spec, options.hash)?;
     let opened = match spec {
-        Spec::Path(path) if path.is_dir() => open_layout(path),
-        Spec::Path(path) => open_archive(path, None, options, monitor),
+        Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
+        Spec::Path(path) => match filesystem::recognise(path)? {
+            Some(kind) => filesystem::open_file(path, kind, options, monitor),
+            None => open_archive(path, None, options, monitor),
+        },
         Spec::DockerArchive { path, .. } => open_archive(path, Some(Kind::DockerArchive), options, monitor),
         Spec::OciArchive { path, .. } => open_archive(path, Some(Kind::OciArchive), options, monitor),
         Spec::OciLayout { path, .. } => open_layout(path),
@@ -246,6 +269,15 @@ fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
     }
 }
 
+/// A layout, or the root of a file system.
+fn open_path_of_directory(path: &Path, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let is_layout = path.join(INDEX).exists() || path.join("oci-layout").exists();
+    if !is_layout && filesystem::is_root(path) {
+        return filesystem::open_directory(path, options, monitor);
+    }
+    open_layout(path)
+}
+
 fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     if path.is_dir() {
         let hint = "for an OCI layout directory write oci:DIR";
@@ -272,6 +304,9 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Resul
         (true, _, Some(Kind::DockerDaemon)) | (_, true, Some(Kind::DockerDaemon)) => Kind::DockerDaemon,
         (true, _, None | Some(Kind::DockerArchive)) => Kind::DockerArchive,
         (_, true, None | Some(Kind::OciArchive)) => Kind::OciArchive,
+        (false, false, None) if recognise::is_root_file_system(archive.members().names()) => {
+            return rootfs_tar::source(&archive, place);
+        }
         (false, false, _) => return Err(recognise::archive_without_image(archive.members())),
         (_, _, asked) => return Err(other_kind(asked.unwrap_or(Kind::DockerArchive))),
     };

@@ -3,7 +3,7 @@ use std::path::Path;
 use super::members::Members;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{FOREIGN_LOOK_BYTES, foreign_format};
-use crate::tar::is_header;
+use crate::tar::{Entries, Sequential, is_header};
 
 /// How much of a file is looked at.
 pub(super) const LOOK_BYTES: usize = FOREIGN_LOOK_BYTES;
@@ -68,6 +68,35 @@ fn seems(start: &[u8]) -> Error {
     Error::new(ErrorKind::InvalidImage, what).hint(SAVE)
 }
 
+/// Names in the root of nearly every file system that programs run in.
+const ROOT_NAMES: [&[u8]; 7] = [b"bin", b"etc", b"lib", b"sbin", b"usr", b"var", b".singularity.d"];
+/// Names at the top of an image archive.
+const IMAGE_NAMES: [&[u8]; 5] = [b"manifest.json", b"index.json", b"oci-layout", b"blobs", b"repositories"];
+
+/// Whether the names of a tar are those of a root file system.
+pub(super) fn is_root_file_system<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> bool {
+    names.any(|name| ROOT_NAMES.contains(&top(name)))
+}
+
+/// Whether a tar begins as that of a root file system, so far as `start` shows.
+pub(super) fn begins_as_root(start: &[u8]) -> bool {
+    let mut entries = Entries::new(Sequential(start));
+    let mut is_root = false;
+    // The end of what there is to see ends the loop.
+    while let Ok(Some(entry)) = entries.next_entry() {
+        let name = entry.raw_path.strip_prefix(b"./").unwrap_or(&entry.raw_path);
+        if IMAGE_NAMES.contains(&top(name)) {
+            return false;
+        }
+        is_root |= ROOT_NAMES.contains(&top(name));
+    }
+    is_root
+}
+
+fn top(name: &[u8]) -> &[u8] {
+    name.split(|&byte| byte == b'/').next().unwrap_or_default()
+}
+
 /// Says what an archive without image documents seems to be.
 pub(super) fn archive_without_image(members: &Members) -> Error {
     let starts = |prefix: &[u8]| members.names().any(|name| name.starts_with(prefix));
@@ -78,10 +107,10 @@ pub(super) fn archive_without_image(members: &Members) -> Error {
     if members.names().next().is_none() {
         return Error::new(ErrorKind::InvalidImage, "the archive is empty").hint(SAVE);
     }
-    if [&b"etc/"[..], b"usr/", b"bin/", b"rootfs/"].iter().any(|prefix| starts(prefix)) {
-        let message = "this seems to be the tar of a file system, not an image: it has no manifest.json or index.json";
+    if starts(b"rootfs/") {
+        let message = "this seems to be the tar of a folder that holds the root of a file system";
         return Error::new(ErrorKind::Unsupported, message)
-            .hint("make an image of it first: docker import FILE NAME && docker save -o image.tar NAME");
+            .hint("pack the root itself: tar -C rootfs -cf rootfs.tar .");
     }
     let error = Error::new(ErrorKind::InvalidImage, "the archive has no manifest.json, index.json or repositories");
     match below {
@@ -104,9 +133,6 @@ pub(super) fn directory_without_layout(path: &Path) -> Error {
     } else if has("manifest.json") || has("repositories") {
         let hint = "pack it again: tar -C DIRECTORY -cf image.tar .";
         (ErrorKind::Unsupported, "this seems to be an unpacked docker-archive", hint)
-    } else if has("etc") || has("usr") || has(".singularity.d") {
-        let hint = "make an image of it first: tar -C DIRECTORY -c . | docker import - NAME";
-        (ErrorKind::Unsupported, "this seems to be a root file system, not an image", hint)
     } else {
         (ErrorKind::InvalidImage, "the directory is no OCI layout: it has no index.json", SAVE)
     };

@@ -1,8 +1,10 @@
-//! The two compressors, with their buffers and state kept from block to block.
+//! Compressors and decompressors of blocks, with their buffers and state kept from block to block.
 
 use libdeflater::{CompressionLvl, DecompressionError};
+use liblzma::stream::{Action, Status, Stream};
 use zstd::zstd_safe::CParameter;
 
+use super::format::BlockCodec;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::io::{Codec, Compression, Levels, deflate_is_futile};
 
@@ -53,17 +55,28 @@ fn grow(buffer: &mut Vec<u8>, length: usize) {
     }
 }
 
+/// What the xz and lzma decoders may allocate: mksquashfs takes no dictionary above the block size of 1 MiB.
+const XZ_MEMORY_BYTES_MAX: u64 = 64 << 20;
+
 /// A decompressor that is used for many blocks.
 pub(super) enum Decompressor {
     Gzip(libdeflater::Decompressor),
+    Lzma,
+    Lzo,
+    Xz,
+    Lz4,
     Zstd(zstd::bulk::Decompressor<'static>),
 }
 
 impl Decompressor {
-    pub(super) fn new(compression: Compression) -> Result<Self> {
-        Ok(match compression.kind() {
-            Codec::Zstd => Decompressor::Zstd(zstd::bulk::Decompressor::new().or_kind(ErrorKind::Other)?),
-            _ => Decompressor::Gzip(libdeflater::Decompressor::new()),
+    pub(super) fn new(codec: BlockCodec) -> Result<Self> {
+        Ok(match codec {
+            BlockCodec::Gzip => Decompressor::Gzip(libdeflater::Decompressor::new()),
+            BlockCodec::Lzma => Decompressor::Lzma,
+            BlockCodec::Lzo => Decompressor::Lzo,
+            BlockCodec::Xz => Decompressor::Xz,
+            BlockCodec::Lz4 => Decompressor::Lz4,
+            BlockCodec::Zstd => Decompressor::Zstd(zstd::bulk::Decompressor::new().or_kind(ErrorKind::Other)?),
         })
     }
 
@@ -77,15 +90,25 @@ impl Decompressor {
         limit: usize,
         raw: &mut Vec<u8>,
     ) -> std::result::Result<(), String> {
-        match self {
+        let too_long = || format!("it holds more than {limit} bytes");
+        raw.resize(limit, 0);
+        let length = match self {
             Decompressor::Gzip(decompressor) => {
-                raw.resize(limit, 0);
-                let length = decompressor.zlib_decompress(packed, raw).map_err(|error| match error {
+                decompressor.zlib_decompress(packed, raw).map_err(|error| match error {
                     DecompressionError::BadData => "the zlib data is damaged".to_string(),
-                    DecompressionError::InsufficientSpace => format!("it holds more than {limit} bytes"),
-                })?;
-                raw.truncate(length);
+                    DecompressionError::InsufficientSpace => too_long(),
+                })?
             }
+            Decompressor::Lzo => lzokay::decompress::decompress(packed, raw).map_err(|error| match error {
+                lzokay::Error::OutputOverrun => too_long(),
+                error => format!("the lzo data is damaged: {error}"),
+            })?,
+            Decompressor::Lz4 => lz4_flex::block::decompress_into(packed, raw).map_err(|error| match error {
+                lz4_flex::block::DecompressError::OutputTooSmall { .. } => too_long(),
+                error => format!("the lz4 data is damaged: {error}"),
+            })?,
+            Decompressor::Lzma => of_liblzma(Stream::new_lzma_decoder(XZ_MEMORY_BYTES_MAX), "lzma", packed, raw)?,
+            Decompressor::Xz => of_liblzma(Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, 0), "xz", packed, raw)?,
             Decompressor::Zstd(decompressor) => {
                 raw.clear();
                 raw.reserve_exact(limit);
@@ -93,10 +116,79 @@ impl Decompressor {
                     .decompress_to_buffer(packed, raw)
                     .map_err(|error| format!("the zstd data is damaged: {error}"))?;
                 if raw.len() > limit {
-                    return Err(format!("it holds more than {limit} bytes"));
+                    return Err(too_long());
                 }
+                raw.len()
+            }
+        };
+        raw.truncate(length);
+        Ok(())
+    }
+}
+
+/// Decodes all of `packed`, which must end its stream, into the start of `raw`.
+fn of_liblzma(
+    stream: std::result::Result<Stream, liblzma::stream::Error>,
+    name: &str,
+    packed: &[u8],
+    raw: &mut [u8],
+) -> std::result::Result<usize, String> {
+    let damaged = |error: liblzma::stream::Error| format!("the {name} data is damaged: {error}");
+    let mut stream = stream.map_err(damaged)?;
+    let status = stream.process(packed, raw, Action::Finish).map_err(damaged)?;
+    let length = stream.total_out() as usize;
+    match status {
+        Status::StreamEnd => Ok(length),
+        _ if length == raw.len() => Err(format!("it holds more than {length} bytes")),
+        _ => Err(format!("the {name} data is cut short")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The six forms of the same text, of which five are made here: mksquashfs writes lzma that another test reads.
+    fn packed(codec: BlockCodec, text: &[u8]) -> Option<Vec<u8>> {
+        let liblzma = |stream: Stream| {
+            let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            std::io::Write::write_all(&mut encoder, text).unwrap();
+            encoder.finish().unwrap()
+        };
+        let options = liblzma::stream::LzmaOptions::new_preset(6).unwrap();
+        Some(match codec {
+            BlockCodec::Gzip => {
+                let mut packed = Vec::new();
+                let length = Compressor::new(Compression::GZIP).unwrap().compress(text, &mut packed).unwrap()?;
+                packed.truncate(length);
+                packed
+            }
+            BlockCodec::Zstd => zstd::bulk::compress(text, 3).unwrap(),
+            BlockCodec::Lz4 => lz4_flex::block::compress(text),
+            BlockCodec::Lzo => lzokay::compress::compress(text).unwrap(),
+            BlockCodec::Xz => liblzma(Stream::new_easy_encoder(6, liblzma::stream::Check::Crc32).unwrap()),
+            BlockCodec::Lzma => liblzma(Stream::new_lzma_encoder(&options).unwrap()),
+        })
+    }
+
+    #[test]
+    fn every_codec_is_read_and_bounded() {
+        let text = b"a text that repeats itself, ".repeat(300);
+        for id in 1..=6 {
+            let codec = BlockCodec::from_id(id).unwrap();
+            let packed = packed(codec, &text).unwrap();
+            let mut raw = Vec::new();
+            let mut decode = |packed: &[u8], limit| {
+                let mut decompressor = Decompressor::new(codec).unwrap();
+                decompressor.decompress(packed, limit, &mut raw).map(|()| raw.clone())
+            };
+            assert_eq!(decode(&packed, text.len()).as_ref(), Ok(&text), "{codec:?}");
+            assert_eq!(decode(&packed, 128 << 10).as_ref(), Ok(&text), "{codec:?}");
+            assert!(decode(&packed, text.len() - 1).is_err(), "{codec:?}: more came out than there is room for");
+            for cut in 0..packed.len() {
+                assert_ne!(decode(&packed[..cut], text.len()).as_ref(), Ok(&text), "{codec:?}, cut at {cut}");
             }
         }
-        Ok(())
+        assert!(BlockCodec::from_id(0).is_err() && BlockCodec::from_id(7).is_err());
     }
 }

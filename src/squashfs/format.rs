@@ -52,15 +52,46 @@ pub(super) fn compression_id(compression: Compression) -> u16 {
     if compression.kind() == Codec::Zstd { 6 } else { 1 }
 }
 
-/// The compression of an image that is read; its level is not recorded and does not matter.
-pub(super) fn compression_of_id(id: u16) -> Result<Compression> {
-    match id {
-        1 => Ok(Compression::GZIP),
-        6 => Ok(Compression::ZSTD),
-        _ => {
-            let name = ["lzma", "lzo", "xz", "lz4"].get(usize::from(id).wrapping_sub(2)).unwrap_or(&"unknown");
-            Err(Error::new(ErrorKind::Unsupported, format!("the squashfs is compressed with {name} (id {id})"))
-                .hint("this version reads gzip and zstd"))
+/// What the blocks of an image that is read are compressed with. Levels and other options of the writer leave no trace
+/// that a reader needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockCodec {
+    /// zlib streams.
+    Gzip,
+    /// LZMA streams with the old header, which no kernel reads.
+    Lzma,
+    /// LZO1X blocks.
+    Lzo,
+    /// The .xz format, with or without a filter for machine code.
+    Xz,
+    /// LZ4 blocks without a frame.
+    Lz4,
+    /// zstd frames.
+    Zstd,
+}
+
+impl BlockCodec {
+    /// By their number in the superblock, from 1 on.
+    const ALL: [BlockCodec; 6] =
+        [BlockCodec::Gzip, BlockCodec::Lzma, BlockCodec::Lzo, BlockCodec::Xz, BlockCodec::Lz4, BlockCodec::Zstd];
+
+    pub(super) fn from_id(id: u16) -> Result<Self> {
+        let known = usize::from(id).checked_sub(1).and_then(|at| BlockCodec::ALL.get(at));
+        known.copied().ok_or_else(|| {
+            let message = format!("the squashfs is compressed with something unknown (id {id})");
+            Error::new(ErrorKind::Unsupported, message).hint("pack it again with mksquashfs -comp gzip")
+        })
+    }
+
+    /// The word that mksquashfs has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            BlockCodec::Gzip => "gzip",
+            BlockCodec::Lzma => "lzma",
+            BlockCodec::Lzo => "lzo",
+            BlockCodec::Xz => "xz",
+            BlockCodec::Lz4 => "lz4",
+            BlockCodec::Zstd => "zstd",
         }
     }
 }
@@ -115,7 +146,7 @@ pub struct Superblock {
     pub block_size: u32,
     /// How many fragment blocks there are.
     pub fragment_count: u32,
-    /// Compression, as a number: 1 gzip, 6 zstd.
+    /// Compression, as a number: 1 gzip, 2 lzma, 3 lzo, 4 xz, 5 lz4, 6 zstd.
     pub compression_id: u16,
     /// Flag bits.
     pub flags: u16,

@@ -32,8 +32,13 @@ mod format;
 mod read;
 mod write;
 
-pub use format::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, PADDING_BYTES, Superblock, xattr_is_storable};
-pub use read::{DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Verified};
+pub use format::{
+    BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, BlockCodec, Compression, PADDING_BYTES, Superblock, xattr_is_storable,
+};
+pub use read::{
+    BlockReader, DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Stretch, Stretches,
+    Verified,
+};
 pub use write::{Attributes, FileSource, FileStore, Node, NodeId, Options, Store, Summary, Writer};
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ fn help_is_for_newcomers() {
 
     SOURCE is told by its content, never by its name. It is one of
       PATH                         an archive from "docker save", an OCI archive or an OCI layout
-                                   directory; compressed or not
+                                   directory; compressed or not; a SIF; a squashfs; the tar or
+                                   the directory of a root file system
       docker-archive:PATH[:TAG]    these three say what PATH must be, and which image of it is meant
       oci-archive:PATH[:REF]
       oci:DIR[:REF]
@@ -210,7 +211,7 @@ fn help_is_for_newcomers() {
               [possible values: none, capabilities, all]
 
           --all-root
-              Give everything to root (0:0)
+              Give everything to root (0:0); from a directory, for any format
 
           --fix-perms
               Let the owner read and write all files and enter all directories
@@ -218,8 +219,9 @@ fn help_is_for_newcomers() {
           --keep-devices
               Keep device nodes, which only root can unpack
 
-          --workdir
-              Let the runscript change to the image's WORKDIR first, as Docker does
+          --workdir[=<DIR>]
+              Change to WORKDIR in the runscript, as Docker does; with =DIR, set WORKDIR (of an image,
+              too)
 
           --mkdir <PATH>
               Create a directory where the image has none, to bind to; may be repeated
@@ -231,7 +233,7 @@ fn help_is_for_newcomers() {
               Create what a MedPerf container_config.yaml binds to: mount_path and type of every volume
 
           --label <KEY=VALUE>
-              Add a label; may be repeated
+              Add a label (to an image, too); may be repeated
 
           --arch <ARCH>
               What the programs inside run on, whatever the image says of it (sif)
@@ -245,6 +247,22 @@ fn help_is_for_newcomers() {
 
           --tag <NAME[:TAG]>
               What the image is called in the output; may be repeated [default: as in the source]
+
+    How it runs (all formats but rootfs):
+          --entrypoint <WORDS>
+              Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
+
+          --cmd <WORDS>
+              Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none
+
+          --env <NAME=VALUE>
+              Set an environment variable; may be repeated
+
+          --user <USER[:GROUP]>
+              Set USER
+
+          --keep-singularity
+              Keep what Singularity added to the root of a SIF, squashfs or directory
 
     Messages (all on standard error):
           --progress <HOW>
@@ -380,17 +398,18 @@ fn short_help_fits_a_screen() {
     Inside the root (sif and sif-rootfs):
           --xattrs <WHICH>         Which extended attributes are kept [default: none] [possible values:
                                    none, capabilities, all]
-          --all-root               Give everything to root (0:0)
+          --all-root               Give everything to root (0:0); from a directory, for any format
           --fix-perms              Let the owner read and write all files and enter all directories
           --keep-devices           Keep device nodes, which only root can unpack
-          --workdir                Let the runscript change to the image's WORKDIR first, as Docker does
+          --workdir[=<DIR>]        Change to WORKDIR in the runscript, as Docker does; with =DIR, set
+                                   WORKDIR (of an image, too)
           --mkdir <PATH>           Create a directory where the image has none, to bind to; may be
                                    repeated
           --mkfile <PATH>          Create an empty file where the image has none, to bind to; may be
                                    repeated
           --medperf-config <FILE>  Create what a MedPerf container_config.yaml binds to: mount_path and
                                    type of every volume
-          --label <KEY=VALUE>      Add a label; may be repeated
+          --label <KEY=VALUE>      Add a label (to an image, too); may be repeated
           --arch <ARCH>            What the programs inside run on, whatever the image says of it (sif)
           --reference <NAME>       Record this name in the definition and labels [default: the image ID]
 
@@ -398,6 +417,13 @@ fn short_help_fits_a_screen() {
           --flatten           Make one layer of all
           --tag <NAME[:TAG]>  What the image is called in the output; may be repeated [default: as in
                               the source]
+
+    How it runs (all formats but rootfs):
+          --entrypoint <WORDS>   Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
+          --cmd <WORDS>          Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none
+          --env <NAME=VALUE>     Set an environment variable; may be repeated
+          --user <USER[:GROUP]>  Set USER
+          --keep-singularity     Keep what Singularity added to the root of a SIF, squashfs or directory
 
     Messages (all on standard error):
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,

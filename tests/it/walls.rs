@@ -4,19 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 18] = [
+const ROOMS: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
     ("tar", &["model", "io"]),
     ("image", &["model", "io"]),
     ("registry", &["image", "model", "io"]),
-    ("source", &["image", "registry", "model", "io", "tar"]),
+    ("source", &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity"]),
     ("tree", &["model"]),
     ("layers", &["tree", "image", "tar", "io", "model"]),
     ("squashfs", &["model", "io"]),
     ("sif", &["model", "io"]),
     ("singularity", &["tree", "model"]),
+    ("volume", &["model", "io", "tar", "tree", "squashfs", "folder"]),
     (
         "output",
         &["model", "io", "tar", "image", "source", "tree", "layers", "squashfs", "sif", "singularity", "folder"],

@@ -9,7 +9,7 @@ use clap::Args;
 use super::convert::{self, Convert};
 use crate::cli::environment::Environment;
 use crate::cli::options::{
-    Checks, Choice, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
 };
 use crate::cli::printer::Voice;
 use crate::cli::registry::{self, RegistryOptions};
@@ -245,7 +245,7 @@ impl Build {
             checks: self.checks,
             root: RootOptions {
                 fix_perms: self.fix_perms,
-                workdir: self.workdir,
+                workdir: self.workdir.then(String::new),
                 mkdir: self.mkdir,
                 mkfile: self.mkfile,
                 medperf_config: self.medperf_config,
@@ -254,6 +254,7 @@ impl Build {
                 ..RootOptions::default()
             },
             image: ImageOptions::default(),
+            config: ConfigOptions::default(),
             feedback: self.feedback,
         };
         Ok((convert, note))

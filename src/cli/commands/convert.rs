@@ -9,10 +9,11 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use super::additional_files;
+use crate::cli::changes;
 use crate::cli::environment::Environment;
 use crate::cli::options::{
-    Attributes, Checks, Choice, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere, open_options,
-    selection, source, tmpdir,
+    Attributes, Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere,
+    open_options, selection, source, tmpdir,
 };
 use crate::cli::printer::{self, Bytes, Grouped, Voice};
 use crate::cli::registry::{self, RegistryOptions};
@@ -54,6 +55,8 @@ pub(in crate::cli) struct Convert {
     pub(in crate::cli) root: RootOptions,
     #[command(flatten)]
     pub(in crate::cli) image: ImageOptions,
+    #[command(flatten)]
+    pub(in crate::cli) config: ConfigOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -124,9 +127,13 @@ impl Convert {
         conversion.open = OpenOptions {
             hash,
             registry: registry::settings(&arguments.registry, &conversion.source, environment)?,
+            jobs: Some(jobs(&arguments.output_options, environment)?),
+            all_root: arguments.root.all_root,
+            keep_singularity: arguments.config.keep_singularity,
             ..open_options(&arguments.choice, true, environment)?
         };
         conversion.selection = selection(&arguments.choice)?;
+        conversion.changes = changes::changes(conversion.target.image_mut().is_some(), arguments)?;
         conversion.options = write_options(arguments, environment)?;
         conversion.expected_digest = expected("--expect-digest", arguments.checks.expect_digest.as_deref())?;
         Ok(conversion)
@@ -143,10 +150,15 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         "arch" => set(target.architecture_mut(), root.arch.clone()),
         "reference" => set(target.root_mut().map(|it| &mut it.reference), root.reference.clone()),
         "xattrs" => set(target.root_mut().map(|it| &mut it.xattrs), xattrs(root.xattrs)),
-        "all_root" => set(target.root_mut().map(|it| &mut it.all_root), root.all_root),
+        // Owners of a directory are this machine's.
+        "all_root" => set(target.root_mut().map(|it| &mut it.all_root), root.all_root) || is_root_directory(arguments),
         "fix_perms" => set(target.root_mut().map(|it| &mut it.fix_perms), root.fix_perms),
         "keep_devices" => set(target.root_mut().map(|it| &mut it.keep_devices), root.keep_devices),
-        "workdir" => set(target.root_mut().map(|it| &mut it.workdir), root.workdir),
+        "workdir" => {
+            let is_named = root.workdir.as_deref().is_some_and(|path| !path.is_empty());
+            set(target.root_mut().map(|it| &mut it.workdir), root.workdir.is_some())
+                || is_named && target.image_mut().is_some()
+        }
         "mkdir" => set(target.root_mut().map(|it| &mut it.mkdir), entry_paths("--mkdir", &root.mkdir)?),
         "mkfile" => set(target.root_mut().map(|it| &mut it.mkfile), entry_paths("--mkfile", &root.mkfile)?),
         "medperf_config" => {
@@ -155,7 +167,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         }
         "label" => {
             let labels = root.label.iter().map(|text| label(text)).collect::<Result<_>>()?;
-            set(target.root_mut().map(|it| &mut it.labels), labels)
+            set(target.root_mut().map(|it| &mut it.labels), labels) || target.image_mut().is_some()
         }
         "flatten" => set(target.image_mut().map(|it| &mut it.flatten), image.flatten),
         "tag" => {
@@ -163,8 +175,15 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
             let tags = tags.collect::<Result<_>>();
             target.image_mut().map(|it| tags.map(|tags| it.tags = tags)).transpose()?.is_some()
         }
+        "entrypoint" | "cmd" | "env" | "user" => target.root_mut().is_some() || target.image_mut().is_some(),
         _ => true,
     })
+}
+
+/// Whether the source is a directory that is no layout of images.
+fn is_root_directory(arguments: &Convert) -> bool {
+    let path = arguments.source.as_deref().map(Path::new);
+    path.is_some_and(|path| path.is_dir() && !path.join("index.json").exists())
 }
 
 /// Which target takes the option `id`, as the end of a hint.

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::inode::{FileInode, Inode, InodeKind};
+use super::metadata::Cursor;
 use super::{Image, Input, damaged};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::squashfs::codec::Decompressor;
@@ -29,34 +30,106 @@ impl Block {
     }
 }
 
-/// What is kept from block to block.
-pub(super) struct BlockReader {
+/// A part of a file that is stored in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its length in the file, in bytes: a block's, or less at the end of the file.
+    pub bytes: u32,
+    stored: Stored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Hole,
+    Block(Block),
+    /// From `offset` on in the fragment block with this number.
+    Fragment {
+        number: u32,
+        offset: u32,
+    },
+}
+
+impl Stretch {
+    /// Whether it is not stored because it is zeros.
+    pub fn is_hole(&self) -> bool {
+        self.stored == Stored::Hole
+    }
+}
+
+/// See [`Image::stretches`]. The first error ends it.
+pub struct Stretches<'a, I> {
+    image: &'a Image<I>,
+    words: Cursor<'a>,
+    start: u64,
+    left_blocks: u64,
+    left_bytes: u64,
+    tail: Option<(u32, u32)>,
+}
+
+impl<I: Input> Iterator for Stretches<'_, I> {
+    type Item = Result<Stretch>;
+
+    fn next(&mut self) -> Option<Result<Stretch>> {
+        let bytes = self.left_bytes.min(self.image.superblock.block_size.into()) as u32;
+        self.left_bytes -= u64::from(bytes);
+        if self.left_blocks == 0 {
+            let (number, offset) = self.tail.take()?;
+            return Some(Ok(Stretch { bytes, stored: Stored::Fragment { number, offset } }));
+        }
+        self.left_blocks -= 1;
+        let stretch = self.block(bytes);
+        if stretch.is_err() {
+            (self.left_blocks, self.tail) = (0, None);
+        }
+        Some(stretch)
+    }
+}
+
+impl<I: Input> Stretches<'_, I> {
+    fn block(&mut self, bytes: u32) -> Result<Stretch> {
+        let word = self.words.word(self.image)?;
+        if word == 0 {
+            return Ok(Stretch { bytes, stored: Stored::Hole });
+        }
+        let block = Block { start: self.start, word, raw_min: bytes, raw_max: bytes };
+        self.image.check_block(&block)?;
+        self.start += u64::from(block.stored_bytes());
+        Ok(Stretch { bytes, stored: Stored::Block(block) })
+    }
+}
+
+/// What is kept from block to block: one for each thread that reads.
+pub struct BlockReader {
     decompressor: Decompressor,
     stored: Vec<u8>,
     raw: Vec<u8>,
 }
 
 impl<I: Input> Image<I> {
+    /// The stretches of a file in order, as they are stored. Nothing is read but the inode's own block list.
+    pub fn stretches<'a>(&'a self, file: &FileInode) -> Stretches<'a, I> {
+        Stretches {
+            image: self,
+            words: self.inodes.cursor(file.blocks_address),
+            start: file.start,
+            left_blocks: file.block_count,
+            left_bytes: file.size,
+            tail: file.fragment.filter(|_| self.tail_bytes(file) > 0),
+        }
+    }
+
     /// Hands the blocks of a file to `visit`: those that are stored, and `None` for each that is a hole.
     pub(super) fn for_each_block(
         &self,
         file: &FileInode,
         mut visit: impl FnMut(Option<Block>, u32) -> Result<()>,
     ) -> Result<()> {
-        let block_size = self.superblock.block_size;
-        let mut words = self.inodes.cursor(file.blocks_address);
-        let mut start = file.start;
-        for number in 0..file.block_count {
-            let word = words.word(self)?;
-            let raw = (file.size - number * u64::from(block_size)).min(block_size.into()) as u32;
-            if word == 0 {
-                visit(None, raw)?;
-                continue;
+        for stretch in self.stretches(&FileInode { fragment: None, ..file.clone() }) {
+            match stretch? {
+                Stretch { bytes, stored: Stored::Hole } => visit(None, bytes)?,
+                Stretch { bytes, stored: Stored::Block(block) } => visit(Some(block), bytes)?,
+                Stretch { stored: Stored::Fragment { .. }, .. } => {}
             }
-            let block = Block { start, word, raw_min: raw, raw_max: raw };
-            self.check_block(&block)?;
-            start += u64::from(block.stored_bytes());
-            visit(Some(block), raw)?;
         }
         Ok(())
     }
@@ -89,8 +162,12 @@ impl<I: Input> Image<I> {
         Ok(())
     }
 
-    pub(super) fn block_reader(&self) -> Result<BlockReader> {
-        Ok(BlockReader { decompressor: Decompressor::new(self.compression)?, stored: Vec::new(), raw: Vec::new() })
+    /// What one thread needs to read blocks.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn block_reader(&self) -> Result<BlockReader> {
+        Ok(BlockReader { decompressor: Decompressor::new(self.codec)?, stored: Vec::new(), raw: Vec::new() })
     }
 
     /// The bytes of a block.
@@ -112,6 +189,26 @@ impl<I: Input> Image<I> {
         Ok(bytes)
     }
 
+    /// Appends the bytes of a stretch to `out`. Fragment blocks, which many small files share, are kept in a small cache.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidImage`] when the image is damaged there; [`ErrorKind::SourceUnavailable`] when it cannot be read.
+    pub fn read_stretch(&self, stretch: &Stretch, reader: &mut BlockReader, out: &mut Vec<u8>) -> Result<()> {
+        match &stretch.stored {
+            Stored::Hole => out.resize(out.len() + stretch.bytes as usize, 0),
+            Stored::Block(block) => out.extend_from_slice(self.read_block(block, reader)?),
+            Stored::Fragment { number, offset } => {
+                let block = self.fragment(*number)?;
+                let bytes = self.fragments_read.get(*number, || self.read_block(&block, reader).map(<[u8]>::to_vec))?;
+                let start = *offset as usize;
+                let part = start.checked_add(stretch.bytes as usize).and_then(|end| bytes.get(start..end));
+                let part = part.ok_or_else(|| damaged(block.start, format!("fragment {number} is too short")))?;
+                out.extend_from_slice(part);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the contents of a regular file, holes as zeros.
     ///
     /// # Errors
@@ -122,21 +219,11 @@ impl<I: Input> Image<I> {
             return Err(Error::new(ErrorKind::Usage, format!("inode {} is no regular file", inode.number)));
         };
         let mut reader = self.block_reader()?;
-        let zeros = vec![0; self.superblock.block_size as usize];
-        self.for_each_block(file, |block, length| {
-            let bytes = match &block {
-                Some(block) => self.read_block(block, &mut reader)?,
-                None => &zeros[..length as usize],
-            };
-            output.write_all(bytes).or_kind(ErrorKind::Output)
-        })?;
-        if let Some((number, offset)) = file.fragment {
-            let block = self.fragment(number)?;
-            let (start, length) = (offset as usize, self.tail_bytes(file) as usize);
-            let bytes = self.read_block(&block, &mut reader)?;
-            let tail = start.checked_add(length).and_then(|end| bytes.get(start..end));
-            let tail = tail.ok_or_else(|| damaged(block.start, format!("fragment {number} is too short")))?;
-            output.write_all(tail).or_kind(ErrorKind::Output)?;
+        let mut bytes = Vec::new();
+        for stretch in self.stretches(file) {
+            bytes.clear();
+            self.read_stretch(&stretch?, &mut reader, &mut bytes)?;
+            output.write_all(&bytes).or_kind(ErrorKind::Output)?;
         }
         Ok(())
     }

@@ -91,6 +91,11 @@ pub struct FileInode {
 }
 
 impl Inode {
+    /// Tells it from all other inodes of the image: names that share it are hard links of one file.
+    pub fn identity(&self) -> u64 {
+        self.address
+    }
+
     /// The kind as directories have it, 1 to 7.
     pub(super) fn basic_kind(&self) -> u16 {
         match self.kind {

@@ -109,7 +109,7 @@ impl<I: Input> Image<I> {
             return Ok(block);
         }
         let mut payload = Vec::new();
-        Decompressor::new(self.compression)?
+        Decompressor::new(self.codec)?
             .decompress(&block[2..], METADATA_BYTES, &mut payload)
             .map_err(|what| damaged(start, format!("a block of the {name}: {what}")))?;
         Ok(payload)

@@ -4,6 +4,7 @@
 mod data;
 mod directory;
 mod entries;
+mod fragments;
 mod inode;
 mod metadata;
 mod tables;
@@ -13,12 +14,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+pub use data::{BlockReader, Stretch, Stretches};
 pub use entries::{Entries, Entry};
 pub use inode::{DirectoryInode, FileInode, Inode, InodeKind};
 pub use verify::Verified;
 
+use self::fragments::FragmentCache;
 use self::metadata::Table;
-use super::format::{Compression, SUPERBLOCK_BYTES, Superblock};
+use super::format::{BlockCodec, SUPERBLOCK_BYTES, Superblock};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::Region;
 
@@ -64,7 +67,7 @@ impl Input for Vec<u8> {
 pub struct Image<I> {
     input: I,
     superblock: Superblock,
-    compression: Compression,
+    codec: BlockCodec,
     inodes: Table,
     directories: Table,
     fragments: Table,
@@ -73,6 +76,7 @@ pub struct Image<I> {
     ids: Vec<u32>,
     xattrs: Option<Xattr>,
     cache: Mutex<BTreeMap<u64, Arc<Vec<u8>>>>,
+    fragments_read: FragmentCache,
 }
 
 /// The tables of extended attributes.

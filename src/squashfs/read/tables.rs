@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use super::fragments::FragmentCache;
 use super::metadata::Table;
 use super::{Image, Input, Xattr, damaged};
 use crate::error::Result;
 use crate::model::Xattrs;
 use crate::squashfs::format::{
-    FRAGMENT_ENTRY_BYTES, METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock, XATTR_ID_BYTES, XATTR_OUT_OF_LINE,
-    XATTR_PREFIXES, compression_of_id,
+    BlockCodec, FRAGMENT_ENTRY_BYTES, METADATA_BYTES, NO_TABLE, SUPERBLOCK_BYTES, Superblock, XATTR_ID_BYTES,
+    XATTR_OUT_OF_LINE, XATTR_PREFIXES,
 };
 
 pub(super) fn open<I: Input>(input: I, superblock: Superblock) -> Result<Image<I>> {
-    let compression = compression_of_id(superblock.compression_id)?;
+    let codec = BlockCodec::from_id(superblock.compression_id)?;
     let mut image = Image {
         input,
         superblock,
-        compression,
+        codec,
         inodes: empty("inode table", 0),
         directories: empty("directory table", 0),
         fragments: empty("fragment table", 0),
@@ -25,6 +26,7 @@ pub(super) fn open<I: Input>(input: I, superblock: Superblock) -> Result<Image<I
         ids: Vec::new(),
         xattrs: None,
         cache: Mutex::new(BTreeMap::new()),
+        fragments_read: FragmentCache::default(),
     };
     image.find_tables()?;
     Ok(image)

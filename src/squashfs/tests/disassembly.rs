@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::model::Quoted;
 use crate::squashfs::codec::Decompressor;
-use crate::squashfs::format::Compression;
+use crate::squashfs::format::BlockCodec;
 
 struct Disassembler<'a> {
     image: &'a [u8],
@@ -131,7 +131,7 @@ impl Disassembler<'_> {
             let block = &self.image[at + 2..at + 2 + length];
             let mut payload = block.to_vec();
             if !stored {
-                let mut decompressor = Decompressor::new(Compression::GZIP).unwrap();
+                let mut decompressor = Decompressor::new(BlockCodec::Gzip).unwrap();
                 decompressor.decompress(block, 8192, &mut payload).unwrap();
             }
             bytes.extend(payload);

@@ -1,0 +1,221 @@
+//! File systems as images of one layer: a SIF, a squashfs, a directory.
+//!
+//! The idea to hold: the layer is a tar that is made as it is read; nobody knows its digest before that. What Singularity
+//! added to a root leaves it, and says how the image ran: the config is made of that.
+
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::catalogue::{Catalogue, MemberList};
+use super::document::Store;
+use super::input::Input;
+use super::{Kind, OpenOptions, Source, quoted, sif, spec};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::image::{BlobRef, Blobs};
+use crate::io::{Monitor, Region};
+use crate::model::{Config, Digest, Note, Quoted, Timestamp};
+use crate::sif::goarch_of_elf;
+use crate::singularity::{self, Remains};
+use crate::tree::{InodeId, Kind as FileKind, Tree};
+use crate::volume::{DirectoryOptions, Volume};
+
+/// The key of the one layer.
+const LAYER: &str = "rootfs.tar";
+/// The most that is read of one of Singularity's own files, in bytes.
+const TEXT_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of an ELF header that tell the machine.
+const ELF_BYTES: usize = 20;
+
+/// A file system that stands for an image.
+pub(super) struct FileSystem {
+    name: String,
+    volume: Arc<Volume>,
+    threads: NonZeroUsize,
+    notes: Vec<Note>,
+    input: Option<Arc<Input>>,
+}
+
+/// What a file or directory says of itself besides its names.
+#[derive(Default)]
+pub(super) struct About {
+    pub(super) oci_config: Option<Vec<u8>>,
+    pub(super) architecture: Option<&'static str>,
+    pub(super) created: Option<Timestamp>,
+    pub(super) notes: Vec<Note>,
+    pub(super) input: Option<Arc<Input>>,
+}
+
+/// What a file is, where it is a file system.
+pub(super) fn recognise(path: &Path) -> Result<Option<Kind>> {
+    // A pipe must be opened once: what keeps a file from being opened is told by whoever opens it.
+    if !path.metadata().is_ok_and(|data| data.is_file()) {
+        return Ok(None);
+    }
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    let mut start = Vec::new();
+    file.take(64).read_to_end(&mut start).or_kind(ErrorKind::SourceUnavailable)?;
+    Ok(if start.get(32..).is_some_and(|there| there.starts_with(b"SIF_MAGIC")) {
+        Some(Kind::Sif)
+    } else if start.starts_with(b"hsqs") {
+        Some(Kind::Squashfs)
+    } else {
+        None
+    })
+}
+
+/// Whether a directory is the root of a file system: it has a directory that every one has.
+pub(super) fn is_root(path: &Path) -> bool {
+    [".singularity.d", "etc", "usr", "bin", "lib"].iter().any(|name| path.join(name).is_dir())
+}
+
+/// Opens a SIF or a squashfs.
+pub(super) fn open_file(path: &Path, kind: Kind, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => spec::no_such_file(path),
+        _ => Error::io(ErrorKind::SourceUnavailable, error),
+    })?;
+    let file = Arc::new(file);
+    let input = Arc::new(Input::of_file(&file, options.hash, monitor));
+    let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
+    let opened = || {
+        let (region, about) = match kind {
+            Kind::Sif => sif::primary(region)?,
+            _ => (region, About::default()),
+        };
+        let about = About { input: Some(Arc::clone(&input)), ..about };
+        source(Volume::of_squashfs(region, monitor)?, about, kind, path, options)
+    };
+    opened().map_err(|error| input.blame(error))
+}
+
+/// Opens a directory.
+pub(super) fn open_directory(path: &Path, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let volume = Volume::of_directory(path, &DirectoryOptions { all_root: options.all_root }, monitor)?;
+    source(volume, About::default(), Kind::Directory, path, options)
+}
+
+fn source(mut volume: Volume, about: About, kind: Kind, path: &Path, options: &OpenOptions) -> Result<Source> {
+    let mut notes = about.notes;
+    let mut execution = serde_json::Map::new();
+    if singularity::is_prepared(&volume.tree) || about.oci_config.is_some() {
+        let recovered = singularity::recover(&remains(&volume, about.oci_config)?)?;
+        execution = recovered.execution;
+        notes.extend(recovered.notes);
+        if !options.keep_singularity && !recovered.needs_singularity {
+            notes.extend(leave_singularity(&mut volume)?);
+        }
+    }
+    volume.drop_whiteout_names();
+    notes.append(&mut volume.notes);
+    let architecture = about.architecture.or_else(|| architecture(&volume));
+    let config = Config::of_execution(execution, architecture, about.created)?;
+    let mut catalogue = Catalogue::default();
+    let found = catalogue.with_config(config.image_id())?;
+    found.set_config(config);
+    found.candidate.layers = 1;
+    found.diff_ids_unknown = true;
+    found.members = Some(MemberList { listed_in: kind.word().to_string(), names: vec![LAYER.to_string()] });
+    let name = kind.name(&quoted(path));
+    let threads = options.jobs.or(std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+    let input = about.input;
+    let store = FileSystem { name, volume: Arc::new(volume), threads, notes, input: input.clone() };
+    Ok(Source {
+        store: Arc::new(store),
+        kind,
+        found: catalogue.found,
+        artifacts: catalogue.artifacts,
+        warnings: Vec::new(),
+        wanted: None,
+        input,
+    })
+}
+
+fn leave_singularity(volume: &mut Volume) -> Result<Vec<Note>> {
+    let made = match singularity::list_of_made(&volume.tree) {
+        Some(list) => volume.read(list, TEXT_BYTES_MAX)?,
+        None => None,
+    };
+    Ok(singularity::remove(&mut volume.tree, made.as_deref()))
+}
+
+/// Singularity's own files in the root.
+fn remains(volume: &Volume, oci_config: Option<Vec<u8>>) -> Result<Remains> {
+    let text = |name: &str| -> Result<String> {
+        let path = format!(".singularity.d/{name}");
+        let Some(inode) = volume.tree.get(path.as_bytes()) else { return Ok(String::new()) };
+        let bytes = volume.read(inode, TEXT_BYTES_MAX)?.unwrap_or_default();
+        let not_text = |_| {
+            let message = format!("{} is not UTF-8 text", Quoted(path.as_bytes()));
+            Error::new(ErrorKind::Unsupported, message)
+        };
+        String::from_utf8(bytes).map_err(not_text)
+    };
+    let docker_environment = text("env/10-docker2singularity.sh")? + &text("env/10-docker.sh")?;
+    Ok(Remains {
+        oci_config,
+        runscript: text("runscript")?,
+        startscript: text("startscript")?,
+        docker_environment,
+        environment: text("env/90-environment.sh")? + "\n" + &text("env/91-environment.sh")?,
+        labels: text("labels.json")?,
+    })
+}
+
+/// What the programs run on: what `/bin/sh` says, else the first program in the order of names.
+fn architecture(volume: &Volume) -> Option<&'static str> {
+    let of = |inode: InodeId| {
+        let mut header = Vec::new();
+        // Only the first chunk is wanted: the error ends the reading.
+        let _ = volume.for_each_chunk(inode, |bytes| {
+            header.extend_from_slice(&bytes[..bytes.len().min(ELF_BYTES)]);
+            Err(Error::new(ErrorKind::Other, "enough"))
+        });
+        goarch_of_elf(&header)
+    };
+    let tree: &Tree = &volume.tree;
+    let shell = tree.resolve(b"bin/sh").ok().and_then(|found| found.inode).and_then(of);
+    let is_program = |inode: &InodeId| {
+        let inode = tree.inode(*inode);
+        matches!(inode.kind, FileKind::File(_)) && inode.metadata.mode.bits() & 0o111 != 0
+    };
+    shell.or_else(|| tree.walk().map(|visit| visit.inode).filter(is_program).find_map(of))
+}
+
+impl Blobs for FileSystem {
+    fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
+        self.read(&blob.key)
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn confirm(&self) -> Result<()> {
+        self.input.as_ref().map_or(Ok(()), |input| input.confirm())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let text = |note: &Note| match note.examples.is_empty() {
+            true => note.message.clone(),
+            false => format!("{}: {}", note.message, note.examples.join(", ")),
+        };
+        self.notes.iter().map(text).collect()
+    }
+}
+
+impl Store for FileSystem {
+    fn size(&self, key: &str) -> Result<Option<u64>> {
+        Ok((key == LAYER).then(|| self.volume.tar_bytes()))
+    }
+
+    fn read(&self, _key: &str) -> Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.volume.tar(self.threads)))
+    }
+
+    fn key(&self, digest: &Digest) -> String {
+        digest.to_string()
+    }
+}

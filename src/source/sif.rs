@@ -1,0 +1,92 @@
+//! What a SIF file holds, and what of it can be converted.
+
+use super::filesystem::About;
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::io::Region;
+use crate::model::{Note, Timestamp};
+use crate::sif::{Architecture, Container, DataType, Descriptor, Extra, FileSystem, PartitionKind};
+
+/// The name of the object that holds the image's config.
+const OCI_CONFIG: &[u8] = b"oci-config.json";
+/// The most that is read of it, in bytes.
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// The root file system that the SIF file in `file` runs, a squashfs, and what is said of it.
+pub(super) fn primary(file: Region) -> Result<(Region, About)> {
+    let container = Container::open(file)?;
+    if container.is_oci() {
+        let message = "this is an OCI-SIF of SingularityCE 4: it holds an OCI image in layers, not a root file system";
+        return Err(Error::new(ErrorKind::Unsupported, message).hint(
+            "push it with SingularityCE 4.1 or newer: singularity push --layer-format tar x.sif docker://HOST/NAME",
+        ));
+    }
+    let Some(primary) = container.primary() else {
+        let held: Vec<String> = container.descriptors().map(|it| format!("object {} ({it})", it.id)).collect();
+        let held = if held.is_empty() { "nothing".to_string() } else { held.join(", ") };
+        let message = format!("the SIF has no root file system to run; it holds {held}");
+        return Err(Error::new(ErrorKind::Unsupported, message).hint("give the SIF of a container"));
+    };
+    let Extra::Partition { file_system, architecture, .. } = primary.extra() else {
+        return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
+    };
+    expect_squashfs(file_system)?;
+    let created = container.header().created_seconds;
+    let about = About {
+        oci_config: oci_config(&container)?,
+        architecture: Architecture::goarch(architecture),
+        created: (created > 0).then(|| Timestamp::from_seconds(created)),
+        notes: others(&container, primary),
+        input: None,
+    };
+    Ok((container.data(primary)?, about))
+}
+
+fn expect_squashfs(file_system: FileSystem) -> Result<()> {
+    let (what, hint) = match file_system {
+        FileSystem::Squashfs => return Ok(()),
+        FileSystem::EncryptedSquashfs => {
+            ("encrypted (LUKS2)", "decrypt it first: apptainer build --passphrase --sandbox DIRECTORY x.sif")
+        }
+        FileSystem::GocryptfsSquashfs => {
+            ("encrypted (gocryptfs)", "decrypt it first: apptainer build --passphrase --sandbox DIRECTORY x.sif")
+        }
+        FileSystem::Ext3 => ("ext3", "unpack it first: apptainer build --sandbox DIRECTORY x.sif"),
+        FileSystem::ImmutableObjects => ("an archive of immutable objects", "build the SIF again"),
+        FileSystem::Raw => ("raw data", "build the SIF again"),
+        FileSystem::Unknown(code) => {
+            let message = format!("the root file system of the SIF is of the unknown kind {code}");
+            return Err(Error::new(ErrorKind::Unsupported, message).hint("build the SIF again"));
+        }
+    };
+    Err(Error::new(ErrorKind::Unsupported, format!("the root file system of the SIF is {what}, not a squashfs"))
+        .hint(hint))
+}
+
+fn oci_config(container: &Container) -> Result<Option<Vec<u8>>> {
+    let Some(descriptor) = container.named(DataType::GenericJson, OCI_CONFIG) else { return Ok(None) };
+    let region = container.data(descriptor)?;
+    if region.len > DOCUMENT_BYTES_MAX {
+        let message = format!("object \"oci-config.json\" has {} bytes", region.len);
+        return Err(Error::new(ErrorKind::InvalidImage, message));
+    }
+    let mut bytes = vec![0; region.len as usize];
+    region.read_at(&mut bytes, 0).or_kind(ErrorKind::SourceUnavailable)?;
+    Ok(Some(bytes))
+}
+
+/// Other file systems of the SIF, which are no part of the root.
+fn others(container: &Container, primary: &Descriptor) -> Vec<Note> {
+    let mut overlays = Note::new(
+        "overlay-left-out",
+        "a writable overlay of the SIF is left out: what was written to it is not in the result",
+        0,
+    );
+    let mut partitions = Note::new("partition-left-out", "partitions besides the one that is run are left out", 0);
+    for descriptor in container.descriptors().filter(|it| it.id != primary.id) {
+        let Extra::Partition { kind, .. } = descriptor.extra() else { continue };
+        let note = if kind == PartitionKind::Overlay { &mut overlays } else { &mut partitions };
+        note.count += 1;
+        note.example(format!("object {} ({descriptor})", descriptor.id));
+    }
+    [overlays, partitions].into_iter().filter(|note| note.count > 0).collect()
+}

@@ -1,0 +1,199 @@
+//! A file system as a source: one [`Tree`] and the way to its bytes, whatever holds them.
+//!
+//! The idea to hold: what is not an image of layers is a tree already. A squashfs and a directory are looked at once, names
+//! and metadata only; contents stay where they are until somebody asks for them. Whoever needs a layer gets the tree as one
+//! canonical tar that is made as it is read ([`Volume::tar`]), its blocks decoded by several threads.
+//!
+//! ```text
+//! squashfs ──┐            ┌──► tar: one layer, in canonical order
+//!            ├──► Volume ─┤
+//! directory ─┘            └──► names and single files: ls, cat, configs
+//! ```
+//!
+//! This room knows neither images nor what Singularity keeps inside of a root.
+
+mod directory;
+mod members;
+mod owners;
+mod squashfs;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub use directory::DirectoryOptions;
+pub use stream::TarStream;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Monitor, Region};
+use crate::model::{Note, Quoted};
+use crate::squashfs::BlockReader;
+use crate::tree::{Content, FileId, InodeId, Kind, Tree};
+
+/// How many names a file system may have: as many as an image.
+const ENTRIES_MAX: usize = 8 << 20;
+
+/// A file system that was looked at.
+pub struct Volume {
+    /// All names. Contents that are [`Content::Stored`] are numbered by this volume: only it can read them.
+    pub tree: Tree,
+    /// What was left out, or is not as it was.
+    pub notes: Vec<Note>,
+    backing: Backing,
+}
+
+/// What holds the contents.
+enum Backing {
+    Squashfs(Box<squashfs::Files>),
+    Directory(Box<directory::Files>),
+}
+
+/// A part of the contents of a file that is read at once.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Squashfs(crate::squashfs::Stretch),
+    Directory { file: FileId, offset: u64, bytes: u32 },
+    Zeros(u64),
+}
+
+/// What one thread keeps from part to part.
+enum Reader {
+    Squashfs(BlockReader),
+    Directory,
+}
+
+impl Volume {
+    /// Looks at the squashfs in `region`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidImage`] naming the offset where it is damaged; [`ErrorKind::Unsupported`] for other versions and
+    /// compressions of squashfs, and for names that no tar and no Linux can hold.
+    pub fn of_squashfs(region: Region, monitor: &Monitor) -> Result<Volume> {
+        squashfs::open(region, monitor)
+    }
+
+    /// Looks at the directory at `path`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] naming every file that cannot be read; [`ErrorKind::Unsupported`] where there are too
+    /// many.
+    pub fn of_directory(path: &Path, options: &DirectoryOptions, monitor: &Monitor) -> Result<Volume> {
+        directory::open(path, options, monitor)
+    }
+
+    /// The contents of a small file; `None` where `inode` is no regular file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when it has more than `limit` bytes; else as reading fails.
+    pub fn read(&self, inode: InodeId, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Kind::File(data) = &self.tree.inode(inode).kind else { return Ok(None) };
+        if data.size > limit {
+            let message = format!("the file has {} bytes, more than {limit}", data.size);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let mut bytes = Vec::new();
+        self.for_each_chunk(inode, |chunk| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(Some(bytes))
+    }
+
+    /// Hands the contents of a regular file to `each`, from its first byte to its last, holes as zeros.
+    ///
+    /// # Errors
+    /// As reading or `each` fails.
+    pub fn for_each_chunk(&self, inode: InodeId, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let Kind::File(data) = &self.tree.inode(inode).kind else { return Ok(()) };
+        if let Content::Inline(bytes) = &data.content {
+            return each(bytes);
+        }
+        let mut reader = self.reader()?;
+        let mut bytes = Vec::new();
+        self.for_each_part(data, |part| {
+            if let Part::Zeros(count) = part {
+                let zeros = [0; 64 << 10];
+                let mut left = count;
+                while left > 0 {
+                    let now = left.min(zeros.len() as u64);
+                    each(&zeros[..now as usize])?;
+                    left -= now;
+                }
+                return Ok(());
+            }
+            bytes.clear();
+            self.read_part(&part, &mut reader, &mut bytes)?;
+            each(&bytes)
+        })
+    }
+
+    /// The bytes of one canonical tar of the whole tree, read ahead and decoded by `threads` threads.
+    pub fn tar(self: &std::sync::Arc<Self>, threads: std::num::NonZeroUsize) -> TarStream {
+        TarStream::new(std::sync::Arc::clone(self), threads)
+    }
+
+    /// How many bytes [`Volume::tar`] has.
+    pub fn tar_bytes(&self) -> u64 {
+        members::tar_bytes(&self.tree)
+    }
+
+    /// Takes names that mean a removal in a layer (`.wh.NAME`) out of the tree: no layer can hold them.
+    pub fn drop_whiteout_names(&mut self) {
+        let mut note =
+            Note::new("whiteout-names-dropped", "names that begin with .wh. cannot be in a layer and were left out", 0);
+        let names: Vec<Vec<u8>> = self.tree.walk().map(|visit| visit.path).collect();
+        for path in names.into_iter().filter(|path| last_part(path).starts_with(b".wh.")) {
+            let parent = &path[..path.len() - last_part(&path).len()];
+            if let Some(directory) = self.tree.get(parent)
+                && self.tree.detach(directory, last_part(&path))
+            {
+                note.count += 1;
+                note.example(Quoted(&path));
+            }
+        }
+        self.notes.extend((note.count > 0).then_some(note));
+    }
+
+    fn for_each_part(&self, data: &crate::tree::FileData, mut each: impl FnMut(Part) -> Result<()>) -> Result<()> {
+        let Content::Stored(location) = &data.content else { return Ok(()) };
+        match &self.backing {
+            Backing::Squashfs(files) => files.for_each_stretch(location.file, |stretch| {
+                each(if stretch.is_hole() { Part::Zeros(stretch.bytes.into()) } else { Part::Squashfs(stretch) })
+            }),
+            Backing::Directory(_) => directory::for_each_part(location.file, data.size, each),
+        }
+    }
+
+    fn reader(&self) -> Result<Reader> {
+        match &self.backing {
+            Backing::Squashfs(files) => files.image.block_reader().map(Reader::Squashfs),
+            Backing::Directory(_) => Ok(Reader::Directory),
+        }
+    }
+
+    fn read_part(&self, part: &Part, reader: &mut Reader, out: &mut Vec<u8>) -> Result<()> {
+        match (part, &self.backing, reader) {
+            (Part::Squashfs(stretch), Backing::Squashfs(files), Reader::Squashfs(reader)) => {
+                files.image.read_stretch(stretch, reader, out)
+            }
+            (Part::Directory { file, offset, bytes }, Backing::Directory(files), _) => {
+                files.read(*file, *offset, *bytes, out)
+            }
+            _ => Err(Error::new(ErrorKind::Bug, "a part of a file is of another volume")),
+        }
+    }
+
+    /// Whether what was read is still what was looked at.
+    fn expect_unchanged(&self) -> Result<()> {
+        match &self.backing {
+            Backing::Squashfs(_) => Ok(()),
+            Backing::Directory(files) => files.expect_unchanged(),
+        }
+    }
+}
+
+fn last_part(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+}

@@ -1,0 +1,173 @@
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{Mode, Timestamp};
+use crate::squashfs::{Attributes, FileStore, Node, NodeId, Options, Writer};
+use crate::tar::{Entries, Sequential};
+
+fn threads(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
+}
+
+fn attributes() -> Attributes<'static> {
+    Attributes { mode: Mode::new(0o750), uid: 3, gid: 4, mtime: Timestamp::from_seconds(5), xattrs: None }
+}
+
+type Builder<'m> = Writer<'m, FileStore>;
+const ROOT: NodeId = Builder::ROOT;
+
+/// A squashfs in an unnamed file.
+fn squashfs(fill: impl FnOnce(&mut Builder<'_>)) -> Region {
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let monitor = Monitor::default();
+    let options = Options { block_size: 4096, ..Options::new(0, threads(2)) };
+    let store = FileStore { file: Arc::clone(&file), offset: 0 };
+    let mut writer = Writer::new(store, options, &attributes(), &monitor).unwrap();
+    fill(&mut writer);
+    writer.finish().unwrap();
+    Region::whole(file).unwrap()
+}
+
+fn add(writer: &mut Builder<'_>, parent: NodeId, name: &str, node: Node<'_>) -> NodeId {
+    writer.add(parent, name.as_bytes(), &attributes(), node).unwrap()
+}
+
+fn file(bytes: Vec<u8>) -> Node<'static> {
+    Node::File(Arc::new(bytes))
+}
+
+fn tar(volume: &Arc<Volume>, count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    volume.tar(threads(count)).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Names and contents of a tar.
+fn members(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut entries = Entries::new(Sequential(tar));
+    let mut members = Vec::new();
+    while let Some(entry) = entries.next_entry().unwrap() {
+        let mut bytes = Vec::new();
+        entries
+            .for_each_piece(|piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
+        members.push((String::from_utf8(entry.raw_path).unwrap(), bytes));
+    }
+    members
+}
+
+#[test]
+fn the_tar_is_the_same_for_any_number_of_threads() {
+    let large: Vec<u8> = (0..9_000_000u32).map(|n| (n / 7) as u8).collect();
+    let holes = [vec![0; 40_000], b"end".to_vec()].concat();
+    let region = squashfs(|writer| {
+        let d = add(writer, ROOT, "d", Node::Directory);
+        let one = add(writer, d, "large", file(large.clone()));
+        writer.link(d, b"second name", one).unwrap();
+        add(writer, d, "holes", file(holes.clone()));
+        for n in 0..300 {
+            add(writer, d, &format!("small{n}"), file(vec![n as u8; n * 13]));
+        }
+    });
+    let volume = Arc::new(Volume::of_squashfs(region, &Monitor::default()).unwrap());
+    let bytes = tar(&volume, 1);
+    assert!(bytes == tar(&volume, 4));
+    assert_eq!(bytes.len() as u64, volume.tar_bytes());
+    let members = members(&bytes);
+    let of = |name: &str| &members.iter().find(|(known, _)| known == name).unwrap().1;
+    assert!(*of("d/large") == large && *of("d/holes") == holes && of("d/second name").is_empty());
+    assert_eq!(*of("d/small299"), vec![43; 299 * 13]);
+    assert_eq!(members.len(), 305);
+}
+
+#[test]
+fn damage_is_an_error_of_the_stream_that_names_the_file() {
+    let region = squashfs(|writer| {
+        add(writer, ROOT, "victim", file(b"some text ".repeat(5000)));
+    });
+    std::os::unix::fs::FileExt::write_all_at(&*region.file, &[0xff; 64], 120).unwrap();
+    let volume = Arc::new(Volume::of_squashfs(region, &Monitor::default()).unwrap());
+    let error = volume.tar(threads(2)).read_to_end(&mut Vec::new()).unwrap_err();
+    let error = Error::io(ErrorKind::Other, error);
+    assert_eq!(error.kind(), ErrorKind::InvalidImage);
+    assert!(error.to_string().contains("offset 96"), "{error}");
+}
+
+#[test]
+fn a_stream_that_nobody_reads_to_its_end_lets_go() {
+    let region = squashfs(|writer| {
+        add(writer, ROOT, "large", file(vec![7; 50 << 20]));
+    });
+    let volume = Arc::new(Volume::of_squashfs(region, &Monitor::default()).unwrap());
+    let mut stream = volume.tar(threads(2));
+    stream.read_exact(&mut [0; 600]).unwrap();
+    drop(stream);
+    while Arc::strong_count(&volume) > 1 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn names_that_mean_a_removal_are_left_out_with_a_note() {
+    let region = squashfs(|writer| {
+        let d = add(writer, ROOT, "d", Node::Directory);
+        add(writer, d, ".wh.x", file(Vec::new()));
+        let hidden = add(writer, ROOT, ".wh.dir", Node::Directory);
+        add(writer, hidden, "inside", file(Vec::new()));
+    });
+    let mut volume = Volume::of_squashfs(region, &Monitor::default()).unwrap();
+    volume.drop_whiteout_names();
+    let note = &volume.notes[0];
+    assert_eq!((note.code, note.count), ("whiteout-names-dropped", 2));
+    assert_eq!(volume.tree.walk().count(), 2);
+}
+
+fn directory(root: &Path) -> Volume {
+    Volume::of_directory(root, &DirectoryOptions::default(), &Monitor::default()).unwrap()
+}
+
+#[test]
+fn what_changes_in_a_directory_is_found() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let prepare = || {
+        let _ = std::fs::remove_dir_all(place.path().join("d"));
+        std::fs::create_dir(at("d")).unwrap();
+        std::fs::write(at("d/file"), "contents").unwrap();
+        std::fs::write(at("d/empty"), "").unwrap();
+        symlink("file", at("d/link")).unwrap();
+    };
+    let changes: [(&str, &dyn Fn()); 6] = [
+        ("file", &|| std::fs::write(at("d/file"), "longer contents").unwrap()),
+        ("file", &|| {
+            std::fs::remove_file(at("d/file")).unwrap();
+            symlink("/etc/passwd", at("d/file")).unwrap();
+        }),
+        ("\"empty\"", &|| std::fs::write(at("d/empty"), "x").unwrap()),
+        ("\".\"", &|| std::fs::write(at("d/new"), "x").unwrap()),
+        ("file", &|| std::fs::remove_file(at("d/file")).unwrap()),
+        (".", &|| {
+            std::fs::remove_file(at("d/link")).unwrap();
+            symlink("empty", at("d/link")).unwrap();
+        }),
+    ];
+    prepare();
+    let volume = Arc::new(directory(&at("d")));
+    assert_eq!(members(&tar(&volume, 2)).len(), 4);
+    for (named, change) in changes {
+        prepare();
+        let volume = Arc::new(directory(&at("d")));
+        change();
+        let error = volume.tar(threads(1)).read_to_end(&mut Vec::new()).unwrap_err();
+        let error = Error::io(ErrorKind::Other, error);
+        assert!(error.to_string().contains("changed while it was read"), "{error}");
+        assert!(error.to_string().contains(named), "{named}: {error}");
+    }
+}
