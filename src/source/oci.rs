@@ -119,7 +119,7 @@ impl Walk<'_> {
             digest.and_then(|digest| catalogue.with_manifest(digest)).is_some_and(|found| found.trouble.is_some())
         };
         match self.entry(descriptor, &place) {
-            Err(error) if !is_own_affair(&error) => Err(error),
+            Err(error) if !is_own_affair(&error) || self.descriptors > DESCRIPTORS_MAX => Err(error),
             // It was added with all that is known of it.
             Err(_) if is_listed(self.catalogue) => Ok(()),
             Err(_) if !artifact::may_be_image(descriptor) => {
