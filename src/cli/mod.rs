@@ -38,6 +38,7 @@ pub use signals::Quit;
 #[must_use]
 pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     let mut environment = Environment::of_process();
+    registry::remember_secrets(&arguments, &environment);
     exit::install_panic_hook();
     let (parsed, given) = match args::parse(&arguments) {
         Ok(both) => both,

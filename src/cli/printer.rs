@@ -2,14 +2,17 @@ use std::fmt;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::exit::Failure;
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::model::Note;
+use crate::registry::redacted;
 
 /// Writes one line of words to stderr. Control characters are escaped, so that no text can forge a line or drive a
 /// terminal. A stderr that is gone is no reason to stop.
 pub(super) fn line(text: &str) {
+    let text = redacted(text);
     let mut safe = String::with_capacity(text.len() + 1);
     for character in text.chars() {
         if character.is_control() {
@@ -24,8 +27,18 @@ pub(super) fn line(text: &str) {
 
 /// Writes one event to stderr, as one line of JSON.
 pub(super) fn event(event: &impl Serialize) {
-    if let Ok(text) = serde_json::to_string(event) {
-        line(&text);
+    if let Ok(document) = serde_json::to_value(event) {
+        line(&without_secrets(document).to_string());
+    }
+}
+
+/// A document without the secrets that this process knows, whoever put them there.
+pub(super) fn without_secrets(document: Value) -> Value {
+    match document {
+        Value::String(text) => Value::String(redacted(&text)),
+        Value::Array(all) => all.into_iter().map(without_secrets).collect(),
+        Value::Object(all) => all.into_iter().map(|(key, value)| (key, without_secrets(value))).collect(),
+        other => other,
     }
 }
 

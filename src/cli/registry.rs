@@ -1,6 +1,6 @@
 //! Options and environment for registries: what Docker, Podman, Apptainer and Go programs look at, looked at once.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use super::environment::Environment;
 use super::options::Given;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
-use crate::registry::{Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host};
+use crate::registry::{
+    Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host, remember_userinfo,
+};
 use crate::source::Spec;
 
 /// How registries are reached.
@@ -125,12 +127,32 @@ fn registries(spec: &Spec, environment: &Environment) -> Result<RegistriesConf> 
     })
 }
 
+/// Passwords in addresses that were given, wrongly or not: nothing that is printed or reported repeats them.
+pub(super) fn remember_secrets(arguments: &[OsString], environment: &Environment) {
+    let mut before = "";
+    for word in arguments.iter().filter_map(|word| word.to_str()) {
+        let value = ["--mirror=", "--insecure="].iter().find_map(|option| word.strip_prefix(option));
+        if value.is_some() || word.contains("://") || word.starts_with("docker:") || is_address_option(before) {
+            remember_userinfo(value.unwrap_or(word));
+        }
+        before = word;
+    }
+    let addresses = ["DOCKER_HOST", "CONTAINER_HOST", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    let lower = ["http_proxy", "https_proxy", "all_proxy"];
+    let given = addresses.iter().chain(&lower).filter_map(|name| environment.variable(name)?.to_str());
+    given.for_each(|address| remember_userinfo(address));
+}
+
+fn is_address_option(word: &str) -> bool {
+    matches!(word, "--mirror" | "--insecure")
+}
+
 /// Apptainer's and Singularity's variables for `docker://`.
 fn login(environment: &Environment) -> Result<Option<Login>> {
     for program in ["APPTAINER", "SINGULARITY"] {
         let (name, password) = (format!("{program}_DOCKER_USERNAME"), format!("{program}_DOCKER_PASSWORD"));
         if let (Some(username), Some(password)) = (text(environment, &name)?, text(environment, &password)?) {
-            return Ok(Some(Login { username, password: Secret::new(password) }));
+            return Ok(Some(Login { username, password: Secret::remembered(password) }));
         }
     }
     Ok(None)

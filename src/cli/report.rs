@@ -146,7 +146,9 @@ impl Recorder {
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
-        let mut json = serde_json::to_vec_pretty(&document)
+        let mut json = serde_json::to_value(&document)
+            .map(printer::without_secrets)
+            .and_then(|document| serde_json::to_vec_pretty(&document))
             .map_err(|error| Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}")))?;
         json.push(b'\n');
         place.write(&json)

@@ -132,7 +132,7 @@ impl LoginFile<'_> {
     fn read_entry(&mut self, entry: &Value) -> Option<Credentials> {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
         if !text("identitytoken").is_empty() {
-            return Some(Credentials::IdentityToken(Secret::new(text("identitytoken"))));
+            return Some(Credentials::IdentityToken(Secret::remembered(text("identitytoken"))));
         }
         if text("auth").is_empty() {
             return credentials(text("username").to_string(), text("password").to_string());
@@ -158,8 +158,8 @@ fn decoded(auth: &str) -> Option<(String, String)> {
 fn credentials(username: String, secret: String) -> Option<Credentials> {
     match (username.as_str(), secret.as_str()) {
         ("", "") => None,
-        (TOKEN_USER, _) => Some(Credentials::IdentityToken(Secret::new(secret))),
-        _ => Some(Credentials::Password(Login { username, password: Secret::new(secret) })),
+        (TOKEN_USER, _) => Some(Credentials::IdentityToken(Secret::remembered(secret))),
+        _ => Some(Credentials::Password(Login { username, password: Secret::remembered(secret) })),
     }
 }
 
@@ -192,7 +192,7 @@ fn keys_of(asker: Asker<'_>) -> Vec<String> {
 
 /// The value of an `Authorization` header (RFC 7617).
 pub(super) fn basic(login: &Login) -> Secret {
-    Secret::new(format!("Basic {}", BASE64.encode(format!("{}:{}", login.username, login.password.expose()))))
+    Secret::remembered(format!("Basic {}", BASE64.encode(format!("{}:{}", login.username, login.password.expose()))))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy};
 
 use super::guard::{self, Guard};
-use super::secret::Secret;
+use super::secret::{Secret, redacted};
 use super::settings::Settings;
 use super::tls;
 use super::url::{Scheme, Url};
@@ -345,6 +345,7 @@ fn words_of(body: &[u8]) -> Option<String> {
         (Some(code), Some(message)) => format!("{code}, {message}"),
         (code, message) => code.or(message)?.to_string(),
     };
-    let words: String = words.chars().take(SHOWN_MAX).collect();
+    // Before it is cut: half of a secret would not be found any more.
+    let words: String = redacted(&words).chars().take(SHOWN_MAX).collect();
     Some(Quoted(words.as_bytes()).to_string())
 }

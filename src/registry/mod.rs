@@ -56,7 +56,7 @@ pub use cache::{Pruned, prune};
 pub use proxy::Proxies;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
 pub use repository::{Content, Pushed, Repository, Stored};
-pub use secret::Secret;
+pub use secret::{Secret, redacted, remember_userinfo};
 pub use settings::{Login, Mirror, Settings, is_host};
 pub(crate) use settings_file::read_settings_file;
 

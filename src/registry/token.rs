@@ -31,7 +31,7 @@ impl Token {
         let seconds = stated.and_then(Value::as_f64).or_else(|| stated?.as_str()?.parse().ok());
         let lasts = seconds.filter(|&seconds| seconds > 0.0).map(|seconds| seconds.min(LONGEST as f64));
         Some(Token {
-            secret: Secret::new(format!("Bearer {token}")),
+            secret: Secret::remembered(format!("Bearer {token}")),
             lasts: lasts.map_or(USUAL, Duration::from_secs_f64),
         })
     }

@@ -4,10 +4,10 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::archive::Archive;
-use super::catalogue::Catalogue;
+use super::catalogue::{Candidate, Catalogue};
 use super::document::{Documents, Store};
 use super::{InputHash, Kind, OpenOptions, Source, daemon, oci, read_archive};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Layer;
 use crate::io::Monitor;
 use crate::model::{Digest, Quoted, Reference};
@@ -21,7 +21,32 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
     // The bytes of two exports differ (in times, at least): their hash says nothing.
     let options = OpenOptions { hash: InputHash::Unneeded, ..options.clone() };
     let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
-    read_archive(archive, Some(Kind::DockerDaemon), &place)
+    let mut source = read_archive(archive, Some(Kind::DockerDaemon), &place)?;
+    if let Some(id) = full_id(word) {
+        keep_only(&mut source, id)?;
+    }
+    Ok(source)
+}
+
+/// The ID that a word spells out, which is the digest of the image's config, or where the engine keeps images as containerd
+/// does, of its manifest or index.
+fn full_id(word: &str) -> Option<Digest> {
+    word.parse().ok().or_else(|| Digest::from_hex(word).ok())
+}
+
+/// The engine is asked for an image by its ID and believed in nothing: what it exported must have that ID.
+fn keep_only(source: &mut Source, id: Digest) -> Result<()> {
+    let exported: Vec<String> = source.found.iter().filter_map(|it| it.candidate.id).map(|id| id.to_string()).collect();
+    source.found.retain(|found| {
+        let Candidate { id: of_config, manifest_digest, index_digest, .. } = &found.candidate;
+        let mut manifests = found.manifests.iter().flat_map(|it| it.index_digests.iter().chain([&it.digest]));
+        [of_config, manifest_digest, index_digest].contains(&&Some(id)) || manifests.any(|&digest| digest == id)
+    });
+    if !source.found.is_empty() {
+        return Ok(());
+    }
+    let message = format!("digest mismatch: asked for image {id}, the engine exported {}", exported.join(", "));
+    Err(Error::new(ErrorKind::Mismatch, message).hint("pull the image from its registry again"))
 }
 
 /// Asks a registry for the documents that a name leads to: no more of them than are needed to choose.

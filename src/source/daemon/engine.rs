@@ -10,6 +10,7 @@ use url::form_urlencoded::byte_serialize;
 
 use super::endpoint::{Endpoint, Place, Tls};
 use super::near::near;
+use super::plain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Platform, Quoted, Reference};
 
@@ -43,7 +44,7 @@ impl Engine {
         let mut absent = Vec::new();
         for place in places {
             let answered = match client(&place.endpoint)? {
-                Ok(docker) => docker.negotiate_version().await,
+                Ok(docker) => in_time(docker.negotiate_version()).await,
                 Err(error) => Err(error),
             };
             match answered {
@@ -66,7 +67,7 @@ impl Engine {
     pub(super) async fn find(&self, word: &str) -> Result<Found> {
         // The grammar of names, which IDs fit too, holds nothing that means anything else in an address.
         let reference: Reference = word.parse()?;
-        let image = match self.docker.inspect_image(word).await {
+        let image = match in_time(self.docker.inspect_image(word)).await {
             Ok(image) => image,
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {
                 return Err(self.no_such_image(word).await);
@@ -116,7 +117,7 @@ impl Engine {
             )
         };
         let all = ListImagesOptionsBuilder::new().build();
-        let Ok(images) = self.docker.list_images(Some(all)).await else {
+        let Ok(images) = in_time(self.docker.list_images(Some(all))).await else {
             return error("").hint("docker images lists what there is");
         };
         let names: Vec<String> = images.into_iter().flat_map(|image| image.repo_tags).collect();
@@ -131,12 +132,20 @@ impl Engine {
     }
 }
 
+/// An answer, all of it, within the time that the engine has: one that goes on and on is no answer.
+async fn in_time<T>(
+    answer: impl Future<Output = std::result::Result<T, EngineError>>,
+) -> std::result::Result<T, EngineError> {
+    let limit = Duration::from_secs(ANSWER_SECONDS);
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(EngineError::RequestTimeoutError))
+}
+
 /// A client for an endpoint; nothing has been sent. Files for TLS that cannot be read are told here.
 fn client(endpoint: &Endpoint) -> Result<std::result::Result<Docker, EngineError>> {
     let version = API_DEFAULT_VERSION;
     Ok(match endpoint {
-        Endpoint::Unix(path) => Docker::connect_with_unix(path, ANSWER_SECONDS, version),
-        Endpoint::Tcp { address, tls: None } => Docker::connect_with_http(address, ANSWER_SECONDS, version),
+        Endpoint::Unix(path) => plain::unix(path, ANSWER_SECONDS, version),
+        Endpoint::Tcp { address, tls: None } => plain::tcp(address, ANSWER_SECONDS, version),
         Endpoint::Tcp { address, tls: Some(tls) } => {
             readable(tls)?;
             Docker::connect_with_ssl(address, &tls.key, &tls.cert, &tls.ca, ANSWER_SECONDS, version)

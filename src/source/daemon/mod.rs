@@ -10,6 +10,7 @@ mod endpoint;
 mod engine;
 mod export;
 mod near;
+mod plain;
 mod ssh;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStderr, Command};
 
+use super::plain;
 use crate::model::Quoted;
 
 /// How long ssh may take to connect: what the docker command gives it.
@@ -88,17 +89,15 @@ impl Ssh {
         else {
             return Err(told("ssh has no pipes"));
         };
-        // The form that a server, not a proxy, is asked in.
-        if let Some(path) = request.uri().path_and_query().cloned() {
-            *request.uri_mut() = path.into();
-        }
-        request.headers_mut().insert("host", hyper::header::HeaderValue::from_static("docker"));
-        let io = TokioIo::new(tokio::io::join(stdout, stdin));
+        let is_export = plain::is_export(&request);
+        plain::address(&mut request);
+        let limit = plain::Limit::default();
+        let io = TokioIo::new(plain::Limited::new(tokio::io::join(stdout, stdin), &limit));
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         let said = tokio::spawn(drained(stderr));
         tokio::spawn(drive(child, connection));
         match sender.send_request(request).await {
-            Ok(response) => Ok(response),
+            Ok(response) => Ok(limit.lifted_for(response, is_export)),
             Err(error) => match tokio::time::timeout(LAST_WORDS, said).await {
                 Ok(Ok(words)) if !words.trim_ascii().is_empty() => {
                     Err(told(&format!("ssh says {}", Quoted(words.trim_ascii()))))

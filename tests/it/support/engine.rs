@@ -128,7 +128,9 @@ fn answer(stream: &mut (impl Read + Write), behaviour: &Behaviour, log: &Mutex<V
         "/version" => json_answer(stream, 200, &json!({ "ApiVersion": behaviour.api_version, "Version": "0" })),
         "/images/get" => return export(stream, behaviour),
         "/images/json" => json_answer(stream, 200, &list()),
-        _ if path.contains("example/case") => json_answer(stream, 200, &inspect(behaviour)),
+        _ if path.contains("example/case") || path.contains("/sha256:") => {
+            json_answer(stream, 200, &inspect(behaviour))
+        }
         _ => json_answer(stream, 404, &json!({ "message": format!("No such image: {path}") })),
     };
     true
