@@ -65,7 +65,7 @@ fn answers_without_end_are_cut_off() {
         let host = endless(place.path(), status, start);
         let script = "ulimit -v 2000000; exec \"$0\" docker-daemon:x --to rootfs -o -";
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", script]).arg(program().get_program()).env("DOCKER_HOST", host);
+        shell.args(["-c", script]).arg(env!("CARGO_BIN_EXE_convert")).env("DOCKER_HOST", host);
         let done = run(&mut shell);
         assert_eq!(done.code, 6, "{status} {start}: {}", done.stderr);
         assert!(done.stderr.len() < 10_000, "{} bytes are said", done.stderr.len());
