@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{ConfigChanges, Digest, Note};
@@ -156,7 +156,7 @@ fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
                 ErrorKind::Mismatch,
                 format!("the image is not the expected one: expected {expected}, got {}", found.join(", ")),
             )
-            .hint("fetch the image again, or correct --expect-digest"))
+            .with_remedy(Remedy::ExpectedDigest))
         }
         _ => Ok(()),
     }

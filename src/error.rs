@@ -6,6 +6,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
+
+mod remedy;
+
+pub use remedy::Remedy;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -49,6 +54,8 @@ struct Inner {
     context: Vec<String>,
     message: String,
     hint: Option<String>,
+    remedy: Option<Remedy>,
+    path: Option<PathBuf>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     io_kind: Option<io::ErrorKind>,
 }
@@ -61,6 +68,8 @@ impl Error {
             context: Vec::new(),
             message: message.to_string(),
             hint: None,
+            remedy: None,
+            path: None,
             cause: None,
             io_kind: None,
         }))
@@ -99,6 +108,21 @@ impl Error {
         self
     }
 
+    /// Says which choice of the caller's mends it. As with [`Error::hint`], the innermost wins.
+    pub fn with_remedy(mut self, remedy: Remedy) -> Self {
+        if self.0.hint.is_none() {
+            self.0.hint = Some(remedy.to_string());
+            self.0.remedy = Some(remedy);
+        }
+        self
+    }
+
+    /// Says which file or directory it is about. The innermost wins.
+    pub fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.0.path.get_or_insert_with(|| path.into());
+        self
+    }
+
     /// Records the error that led to this one; printed as `caused by: …`.
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.cause = Some(cause.into());
@@ -110,6 +134,8 @@ impl Error {
         let mut error = Error::new(self.0.kind, &self.0.message);
         error.0.context.clone_from(&self.0.context);
         error.0.hint.clone_from(&self.0.hint);
+        error.0.remedy.clone_from(&self.0.remedy);
+        error.0.path.clone_from(&self.0.path);
         error.0.cause = self.0.cause.as_ref().map(|cause| cause.to_string().into());
         error.0.io_kind = self.0.io_kind;
         error
@@ -128,6 +154,16 @@ impl Error {
     /// What to do about it, where something can be done.
     pub fn remedy(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// Which choice of the caller's mends it, where one does.
+    pub fn remedy_kind(&self) -> Option<&Remedy> {
+        self.0.remedy.as_ref()
+    }
+
+    /// The file or directory that it is about, where one is known.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
     }
 }
 

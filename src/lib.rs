@@ -84,7 +84,7 @@ pub mod volume;
 pub mod cli;
 
 pub use conversion::{Conversion, Observer, convert};
-pub use error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+pub use error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;
 pub use output::{

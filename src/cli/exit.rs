@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use super::printer;
+use super::{hints, printer};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The exit codes, as `--help` and README print them.
@@ -86,7 +86,7 @@ impl Failure {
             kind: class.name,
             message: error.to_string(),
             causes,
-            hint: error.remedy().unwrap_or(class.remedy).to_string(),
+            hint: hints::of(error).unwrap_or_else(|| class.remedy.to_string()),
             exit_code: class.code,
         }
     }

@@ -9,6 +9,7 @@ mod changes;
 mod commands;
 mod environment;
 mod exit;
+mod hints;
 mod imagemagick;
 mod options;
 mod printer;

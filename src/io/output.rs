@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, RenameFlags};
 
 use super::leftover::{sweep, unfinished_name};
 use super::system::{link, unnamed};
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 
 /// An output file that appears under its name complete, or not at all.
 ///
@@ -34,9 +34,10 @@ impl Output {
         let doing = || format!("creating output {path:?}");
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => {
-                return Err(Error::new(ErrorKind::Output, "it is a directory"))
-                    .doing(doing)
-                    .map_err(|error| error.hint("name a file with -o, or remove the directory"));
+                return Err(Error::new(ErrorKind::Output, "it is a directory")
+                    .with_remedy(Remedy::OutputFile)
+                    .at(path))
+                .doing(doing);
             }
             Ok(_) if !replace => return Err(exists(path)),
             _ => {}
@@ -47,7 +48,7 @@ impl Output {
             None => named(path, mode)
                 .or_kind(ErrorKind::Output)
                 .doing(doing)
-                .map_err(|error| error.hint("choose a directory that you may write to with -o"))?,
+                .map_err(|error| error.with_remedy(Remedy::WritableOutput).at(path))?,
         };
         sweep(path, &file);
         Ok(Output { path: path.to_path_buf(), file: Arc::new(file), unfinished, replace, mode })
@@ -70,7 +71,7 @@ impl Output {
     /// replaced.
     pub fn publish(mut self) -> Result<()> {
         let published = self.sync_and_name();
-        published.doing(|| format!("finishing output {:?}", self.path))
+        published.doing(|| format!("finishing output {:?}", self.path)).map_err(|error| error.at(&self.path))
     }
 
     fn sync_and_name(&mut self) -> Result<()> {
@@ -145,8 +146,7 @@ pub fn free_bytes(file: impl AsFd) -> Option<u64> {
 }
 
 fn exists(path: &Path) -> Error {
-    Error::new(ErrorKind::Output, format!("output {path:?} exists already"))
-        .hint("add --force to replace it, or name another file with -o")
+    Error::new(ErrorKind::Output, format!("output {path:?} exists already")).with_remedy(Remedy::Replace).at(path)
 }
 
 /// Permission bits that new files of this process do not get.

@@ -9,7 +9,7 @@ use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
 use super::prepared::Task;
 use super::sink::Sequential;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::folder::{Folder, is_inside};
 use crate::io::{Compression, Compressor, HashingWriter, Levels, Members, Monitor, Phase};
 use crate::model::{Digest, Note, Quoted};
@@ -136,7 +136,7 @@ fn expect_same(path: &Path, wanted: Digest, monitor: &Monitor) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Output, format!("output {path:?} exists and is not what would be written"))
-        .hint("add --force to replace it, or name another file with -o"))
+        .with_remedy(Remedy::Replace))
 }
 
 fn reused() -> Note {

@@ -2,7 +2,7 @@ use super::package::{Layout, Packing, pack};
 use super::place::Place;
 use super::prepared::Task;
 use super::{Destination, Format, IfExists, ImageName, ImageOptions, Outcome};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, is_stream};
 
@@ -83,8 +83,7 @@ impl Format for Oci {
     fn open(&self, task: &Task) -> Result<Place> {
         match &task.destination {
             Destination::Path(path) if !is_stream(path) => Layout::open(path, task).map(Place::Layout),
-            _ => Err(Error::new(ErrorKind::Usage, "an OCI layout is a directory")
-                .hint("name it with -o, or convert --to oci-archive, which is the same in one tar")),
+            _ => Err(Error::new(ErrorKind::Usage, "an OCI layout is a directory").with_remedy(Remedy::OutputDirectory)),
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use super::options::Destination;
 use super::package::Layout;
 use super::prepared::Task;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
     Monitor, Output, Phase, Region, Scratch, Spool, directory_of, file_system_kind, free_bytes, hash_region, is_stream,
@@ -108,7 +108,7 @@ impl Place {
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
-                Ok(Spool::new(Arc::new(file.map_err(|e| e.hint("name another directory with --tmpdir"))?), 0))
+                Ok(Spool::new(Arc::new(file.map_err(|e| e.with_remedy(Remedy::OtherTmpdir))?), 0))
             }
         }
     }
@@ -126,7 +126,7 @@ impl Place {
             Place::Layout(layout) => layout.scratch(),
             Place::Stream(_) => {
                 let made = Scratch::create(tmpdir, 0o600);
-                made.map_err(|error| error.hint("name another directory with --tmpdir"))
+                made.map_err(|error| error.with_remedy(Remedy::OtherTmpdir))
             }
         }
     }
@@ -136,7 +136,7 @@ impl Place {
         match self {
             Place::File(output) => Ok(output.file()),
             _ => Err(Error::new(ErrorKind::Usage, format!("{what} cannot be written to a stream"))
-                .hint("name a file with -o: its header is written last")),
+                .with_remedy(Remedy::SeekableOutput)),
         }
     }
 
@@ -152,7 +152,7 @@ impl Place {
                 ErrorKind::NoSpace,
                 format!("output {path:?} takes {bytes} bytes, and there is room for {free}"),
             )
-            .hint("free some space, or write to another file system with -o")),
+            .with_remedy(Remedy::RoomForOutput)),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
 use super::{Format, Target, added_objects};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor};
 use crate::model::{Digest, Note, Timestamp};
@@ -188,8 +188,7 @@ fn refuse_to_drop(path: &Path, reason: &Error) -> Result<()> {
         "output {path:?} is to be replaced ({reason}), but holds what was added to it later: {}",
         added.join(", ")
     );
-    let hint = "add --force to replace it all the same, or name another file with -o";
-    Err(Error::new(ErrorKind::Output, message).hint(hint))
+    Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::ReplaceAnyway))
 }
 
 /// Whether the file that exists is at fault, and not the user who stopped us or a bug.

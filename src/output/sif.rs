@@ -10,7 +10,7 @@ use super::prepared::Task;
 use super::root::Made;
 use super::verify::sealed_image;
 use super::{Format, Outcome, Root, file_system, hash_file, policy, verify_sif};
-use crate::error::{Error, ErrorKind, IoResultExt, Result};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
 use crate::layers::Flattened;
@@ -70,9 +70,8 @@ impl Sif {
 
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
     fn usable(&self, path: &Path, image: &str, task: &Task, monitor: &Monitor) -> Result<Outcome> {
-        let hint = "add --force to replace it, or name another file with -o";
-        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.hint(hint))?;
-        let refuse = |message| Err(Error::new(ErrorKind::Output, message).hint(hint));
+        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
+        let refuse = |message| Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace));
         if whole.image.as_deref() != Some(image) {
             let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
             return refuse(format!("output {path:?} exists and was made from {made}, not from image {image}"));
@@ -214,8 +213,7 @@ impl Format for Sif {
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         if !image.is_identified() {
             let message = format!("output {path:?} exists, and nothing tells whether it was made from these files");
-            let hint = "add --force to replace it, or name another file with -o";
-            return Err(Error::new(ErrorKind::Output, message).hint(hint));
+            return Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace).at(path));
         }
         let outcome = self.usable(path, &image.id().to_string(), task, monitor)?;
         Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
@@ -223,12 +221,13 @@ impl Format for Sif {
 }
 
 fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
-    let hint = "say what the image runs on with --arch, for example --arch amd64";
     let Some(name) = name else {
-        return Err(Error::new(ErrorKind::Unsupported, "neither config nor programs tell the architecture").hint(hint));
+        return Err(Error::new(ErrorKind::Unsupported, "neither config nor programs tell the architecture")
+            .with_remedy(Remedy::Architecture));
     };
     Architecture::from_goarch(name).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}")).hint(hint)
+        Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}"))
+            .with_remedy(Remedy::Architecture)
     })
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
@@ -72,8 +72,7 @@ fn broken(error: Error) -> Error {
     if error.kind() != ErrorKind::InvalidImage {
         return error;
     }
-    Error::new(ErrorKind::Mismatch, error)
-        .hint("the file is damaged: convert it again, with --force, or fetch it again")
+    Error::new(ErrorKind::Mismatch, error).with_remedy(Remedy::ConvertAgain)
 }
 
 fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {

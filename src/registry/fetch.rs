@@ -11,7 +11,7 @@ use super::cache::{Cache, Claim};
 use super::client::Client;
 use super::stream::{Blob, BlobStream};
 use super::transfer::{Follower, Transfer};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::{CHUNK_BYTES, free_bytes};
 use crate::model::Digest;
 
@@ -208,7 +208,7 @@ impl Shared {
     }
 
     fn fetch_to_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
-        let hint = |error: Error| error.hint("free some space, or name another directory with --tmpdir");
+        let hint = |error: Error| error.with_remedy(Remedy::RoomInTmpdir);
         let doing = || format!("keeping blob {} in {:?}", blob.digest, self.tmpdir);
         let file = tempfile::tempfile_in(&self.tmpdir).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
         let file = Arc::new(file);

@@ -12,7 +12,7 @@ use super::secret::{Secret, redacted};
 use super::settings::Settings;
 use super::tls;
 use super::url::{Scheme, Url};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::model::Quoted;
 
 /// As browsers and Go allow.
@@ -250,7 +250,7 @@ impl Http {
             E::Timeout(_) => {
                 let seconds = self.settings.timeout.as_secs_f64();
                 let error = network(format!("{host}{via} sent nothing for {seconds} s"));
-                Failure::Passing { error: error.hint("try again, or raise --timeout SECONDS"), wait: None }
+                Failure::Passing { error: error.with_remedy(Remedy::Timeout), wait: None }
             }
             E::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Nobody(
                 network(format!("cannot connect to {host}{via}: {error}"))
@@ -292,7 +292,7 @@ fn tls_trouble(url: &Url, words: &str) -> Option<Failure> {
     let network = |what: String| Error::new(ErrorKind::Network, what);
     if words.contains("corrupt message") {
         let error = network(format!("{host} does not speak TLS"));
-        return Some(Failure::NoTls(error.hint(format!("if it is meant to speak plain HTTP, add --insecure {host}"))));
+        return Some(Failure::NoTls(error.with_remedy(Remedy::Insecure(host.clone()))));
     }
     if words.contains("certificate") || words.contains("UnknownIssuer") {
         let hint =

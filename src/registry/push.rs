@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use super::repository::{Content, Repository, Stored};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::{BlobRef, Image};
 use crate::io::{CHUNK_BYTES, Codec};
 use crate::model::{Digest, Manifest};
@@ -124,7 +124,7 @@ fn manifest_of(image: &Image, layers: &[StoredLayer<'_>]) -> Result<(String, Vec
             Codec::Zstd => "+zstd",
             other => {
                 let message = format!("{} is compressed with {other}, which registries do not know", image.layer_name(at));
-                return Err(Error::new(ErrorKind::Unsupported, message).hint("convert it with --to oci first, and push that"));
+                return Err(Error::new(ErrorKind::Unsupported, message).with_remedy(Remedy::LayoutFirst));
             }
         };
         Ok(json!({ "mediaType": format!("{OCI_LAYER}{suffix}"), "digest": layer.digest.to_string(), "size": layer.size }))

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::io::Monitor;
 
 /// How often a reader that waits for bytes looks whether it is to end.
@@ -21,15 +21,8 @@ pub(super) struct Transfer {
 struct State {
     file: Option<Arc<File>>,
     written_bytes: u64,
-    end: Option<std::result::Result<(), Told>>,
-}
-
-/// An error that several readers are told.
-#[derive(Clone)]
-struct Told {
-    kind: ErrorKind,
-    message: String,
-    hint: Option<String>,
+    /// How it ended; several readers are told.
+    end: Option<Result<()>>,
 }
 
 impl Transfer {
@@ -48,12 +41,7 @@ impl Transfer {
 
     /// Nothing more comes.
     pub(super) fn end(&self, result: Result<()>) {
-        let told = result.map_err(|error| Told {
-            kind: error.kind(),
-            message: error.to_string(),
-            hint: error.remedy().map(str::to_string),
-        });
-        self.lock().end = Some(told);
+        self.lock().end = Some(result);
         self.changed.notify_all();
     }
 
@@ -70,21 +58,11 @@ impl Transfer {
                     return Ok(Some((Arc::clone(file), state.written_bytes)));
                 }
                 (_, Some(Ok(()))) => return Ok(None),
-                (_, Some(Err(told))) => return Err(told.error()),
+                (_, Some(Err(error))) => return Err(error.again()),
                 _ => {}
             }
             monitor.check()?;
             state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-impl Told {
-    fn error(&self) -> Error {
-        let error = Error::new(self.kind, &self.message);
-        match &self.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
         }
     }
 }
@@ -120,6 +98,7 @@ impl Read for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn readers_follow_the_writer_and_hear_of_its_end() {

@@ -1,4 +1,4 @@
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::model::Quoted;
 
 /// The transport that is recorded, whatever the image came through: the same image gives the same bytes.
@@ -8,8 +8,7 @@ pub(super) const BOOTSTRAP: &str = "docker";
 pub(super) fn text(reference: &str) -> Result<String> {
     if reference.chars().any(char::is_control) {
         let message = format!("the reference {} holds control characters", Quoted(reference.as_bytes()));
-        return Err(Error::new(ErrorKind::Usage, message)
-            .hint("give the image a plain name with --reference, for example --reference app:1.0"));
+        return Err(Error::new(ErrorKind::Usage, message).with_remedy(Remedy::Reference));
     }
     Ok(format!("bootstrap: {BOOTSTRAP}\nfrom: {reference}\n\n"))
 }

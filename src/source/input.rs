@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::InputHash;
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::{Monitor, Phase, Region, hash_region};
 use crate::model::Digest;
 
@@ -100,8 +100,7 @@ impl Input {
 /// What is said of an input that is not the expected one.
 pub(super) fn mismatch(what: &str, found: Digest, expected: Digest) -> Error {
     let message = format!("{what}'s SHA-256 is {}, expected {}", found.hex(), expected.hex());
-    Error::new(ErrorKind::Mismatch, message)
-        .hint("the input is damaged or another one: fetch it again, or correct --expect-sha256")
+    Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::ExpectedSha256)
 }
 
 fn hash(file: Arc<File>, monitor: &Monitor) -> Result<Hashed> {

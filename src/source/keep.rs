@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::members::{Contents, Members};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::io::{CHUNK_BYTES, Monitor, Region, free_bytes, unnamed_file};
 use crate::model::Quoted;
 use crate::tar::{Entries, EntryKind, Sequential};
@@ -55,7 +55,7 @@ pub(super) fn members(
             Some(file) => {
                 let at_least = at_least.filter(|_| own_files == 0);
                 own_files += 1;
-                let mut own = Unlinked::new(file, adopting, "-o", at_least)?;
+                let mut own = Unlinked::new(file, adopting, Remedy::RoomierOutput, at_least)?;
                 entries.for_each_piece(|bytes| own.append(bytes).map_err(Error::into_io))?;
                 Contents::Own(Region::whole(own.file).or_kind(ErrorKind::Other)?)
             }
@@ -75,8 +75,8 @@ pub(super) fn members(
 /// A file without a name that is appended to.
 struct Unlinked<'a> {
     directory: &'a Path,
-    /// What names that directory on the command line.
-    option: &'static str,
+    /// What helps where it is full.
+    remedy: Remedy,
     file: Arc<File>,
     bytes: u64,
 }
@@ -84,32 +84,35 @@ struct Unlinked<'a> {
 impl<'a> Unlinked<'a> {
     fn temporary(tmpdir: &'a Path, at_least: Option<u64>) -> Result<Self> {
         let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
-        Self::new(file.map_err(|error| explained(error, tmpdir, "--tmpdir"))?, tmpdir, "--tmpdir", at_least)
+        Self::new(
+            file.map_err(|error| explained(error, tmpdir, Remedy::RoomThere))?,
+            tmpdir,
+            Remedy::RoomThere,
+            at_least,
+        )
     }
 
     /// Looks whether there is room for the least that will be needed, where that is known.
-    fn new(file: File, directory: &'a Path, option: &'static str, at_least: Option<u64>) -> Result<Self> {
+    fn new(file: File, directory: &'a Path, remedy: Remedy, at_least: Option<u64>) -> Result<Self> {
         if let (Some(needed), Some(free)) = (at_least, free_bytes(&file))
             && free < needed
         {
             let message = format!("{needed} bytes are needed at least, {free} are free");
-            return Err(explained(Error::new(ErrorKind::NoSpace, message), directory, option));
+            return Err(explained(Error::new(ErrorKind::NoSpace, message), directory, remedy));
         }
-        Ok(Unlinked { directory, option, file: Arc::new(file), bytes: 0 })
+        Ok(Unlinked { directory, remedy, file: Arc::new(file), bytes: 0 })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.file.write_all_at(bytes, self.bytes).or_kind(ErrorKind::Output);
-        written.map_err(|error| explained(error, self.directory, self.option))?;
+        written.map_err(|error| explained(error, self.directory, self.remedy.clone()))?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 }
 
 /// Says what could not be written, and what helps.
-fn explained(error: Error, directory: &Path, option: &str) -> Error {
+fn explained(error: Error, directory: &Path, remedy: Remedy) -> Error {
     let directory = Quoted(directory.as_os_str().as_encoded_bytes()).to_string();
-    error
-        .doing(format!("unpacking the archive to a temporary file in {directory}"))
-        .hint(format!("free some space there or name another directory with {option}"))
+    error.doing(format!("unpacking the archive to a temporary file in {directory}")).with_remedy(remedy)
 }

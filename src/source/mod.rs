@@ -42,7 +42,7 @@ use input::Input;
 use layout::Layout;
 use oci::INDEX;
 
-use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::io::Monitor;
 use crate::model::{Digest, Platform, Quoted};
 
@@ -249,7 +249,11 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
             Err(Error::new(ErrorKind::Unsupported, "this library was built without its feature \"network\""))
         }
     };
-    let mut source = opened.doing(|| format!("opening {spec}"))?;
+    let about = |error: Error| match spec.path() {
+        Some(path) => error.at(path),
+        None => error,
+    };
+    let mut source = opened.doing(|| format!("opening {spec}")).map_err(about)?;
     source.wanted = spec.image().map(str::to_string);
     Ok(source)
 }
@@ -263,7 +267,7 @@ fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
     match hash {
         InputHash::Expected(_) if !is_one => {
             Err(Error::new(ErrorKind::Usage, format!("{spec} is not one file, so it has no SHA-256"))
-                .hint("use --expect-digest, which checks the image itself"))
+                .with_remedy(Remedy::DigestInstead))
         }
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 use super::artifact::{self, Content};
 use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
 use super::document::Documents;
-use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::model::{Algorithm, Config, Descriptor, Digest, Index, Manifest, Platform, parse_json};
 
 /// The document of an OCI layout that lists its images.
@@ -149,9 +149,7 @@ impl Walk<'_> {
             let message =
                 format!("manifest {digest} is for systems with {features}, which layers of files do not need");
             let error = Error::new(ErrorKind::Unsupported, message);
-            return Err(
-                error.hint("choose another image of the index with --image DIGEST, or push it in layers of tar")
-            );
+            return Err(error.with_remedy(Remedy::OtherImage));
         }
         if !self.reads_all && platform.is_some() && !artifact::is_index(descriptor) {
             let (manifest_digest, index_digest) = (Some(digest), place.index_digest);

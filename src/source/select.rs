@@ -7,7 +7,7 @@ use super::catalogue::{Candidate, Found, FoundManifest, full_name};
 use super::document::Documents;
 use super::layers::layers;
 use super::oci::complete;
-use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::image::{Blobs, Image};
 use crate::model::{Config, Digest, Platform, Quoted};
 
@@ -294,14 +294,12 @@ impl Source {
     fn nothing_fits(&self, why: &str) -> Error {
         let all: Vec<usize> = (0..self.found.len()).collect();
         let message = format!("{} in {}, which has {}", why, self.store.name(), self.list(&all));
-        Error::new(ErrorKind::SourceUnavailable, message)
-            .hint("choose with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH")
+        Error::new(ErrorKind::SourceUnavailable, message).with_remedy(Remedy::Image)
     }
 
     fn several_fit(&self, choice: &[usize]) -> Error {
         let message = format!("{} images of {} fit: {}", choice.len(), self.store.name(), self.list(choice));
-        Error::new(ErrorKind::Usage, message)
-            .hint("choose one with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH")
+        Error::new(ErrorKind::Usage, message).with_remedy(Remedy::OneImage)
     }
 
     /// `0: name (platform, id)`, one after the other.

@@ -151,7 +151,8 @@ fn text(word: &OsStr, rest: &[u8]) -> Result<String> {
 /// Why a bare word that is no file is an error, and what it may have meant.
 pub(super) fn no_such_file(path: &Path) -> Error {
     let word = path.as_os_str().as_bytes();
-    let error = Error::new(ErrorKind::SourceUnavailable, format!("{}: no such file or directory", Quoted(word)));
+    let error =
+        Error::new(ErrorKind::SourceUnavailable, format!("{}: no such file or directory", Quoted(word))).at(path);
     let Some(word) = path.to_str() else { return error.hint("check the path") };
     match word.split_once(':') {
         Some((transport, _)) if FOREIGN_TRANSPORTS.contains(&transport) => {

@@ -46,7 +46,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
 ];
 
 /// Names of the crate's root that are no rooms: what `error` gives to all.
-const ROOT_NAMES: [&str; 5] = ["Error", "ErrorKind", "Result", "ResultExt", "IoResultExt"];
+const ROOT_NAMES: [&str; 6] = ["Error", "ErrorKind", "Remedy", "Result", "ResultExt", "IoResultExt"];
 
 #[test]
 fn rooms_use_what_the_table_allows() {
@@ -88,6 +88,148 @@ fn only_the_engines_room_is_asynchronous() {
     let (within, without): (Vec<_>, Vec<_>) = files.into_iter().filter(asynchronous).partition(inside);
     assert!(!within.is_empty(), "the room is gone, or this test does not see it");
     assert_eq!(without, Vec::<PathBuf>::new());
+}
+
+/// Notes name the options that they are about. What is said by errors is said for users of the library too: there
+/// `Error::with_remedy` names the choice, and `cli/hints.rs` the option.
+const NAME_OPTIONS: [&str; 9] = [
+    "output/architecture.rs",
+    "output/package/documents.rs",
+    "output/package/mod.rs",
+    "output/policy.rs",
+    "registry/registries_conf.rs",
+    "singularity/advice.rs",
+    "singularity/base.rs",
+    "singularity/mod.rs",
+    "singularity/recover.rs",
+];
+
+#[test]
+fn no_error_of_the_library_names_an_option() {
+    let options = options();
+    assert!(options.len() > 40 && options.iter().any(|option| option == "--force"), "{options:?}");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    for (room, _) in ROOMS.iter().filter(|(room, _)| *room != "cli") {
+        for file in files_of(&source, room) {
+            let name = file.strip_prefix(&source).unwrap().display().to_string();
+            if NAME_OPTIONS.contains(&name.as_str()) {
+                continue;
+            }
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
+            let lines = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+            let named =
+                lines.filter(|(_, line)| line.contains("with -o") || words(line).any(|word| options.contains(&word)));
+            found.extend(named.map(|(at, line)| format!("src/{name}:{}: {}", at + 1, line.trim())));
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "say it with Error::with_remedy, and name the option in cli/hints.rs:\n{}",
+        found.join("\n")
+    );
+}
+
+/// The long options of all commands, but those that other programs have too.
+fn options() -> Vec<String> {
+    let commands = [&[][..], &["build"], &["inspect"], &["verify"], &["cache", "prune"], &["man"]];
+    let mut options = Vec::new();
+    for command in commands {
+        let help = crate::support::run::run(crate::support::run::program().args(command).arg("--help"));
+        assert_eq!(help.code, 0, "{}", help.stderr);
+        let text = String::from_utf8(help.stdout).unwrap();
+        options.extend(text.lines().flat_map(|line| words(line).collect::<Vec<_>>()));
+    }
+    options.retain(|option| option.len() > 2 && option != "--user" && option != "--help");
+    options
+}
+
+/// The words of a line that look like long options.
+fn words(line: &str) -> impl Iterator<Item = String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    line.split(move |c: char| !is_part(c)).filter(|word| word.starts_with("--")).map(str::to_string)
+}
+
+/// So many files may use each other in a circle, whichever of them one begins with.
+const CIRCLE_FILES_MAX: usize = 3;
+
+#[test]
+fn the_program_has_no_large_circle() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = files_of(&source, "cli");
+    let module = |file: &PathBuf| {
+        let inside = file.strip_prefix(source.join("cli")).unwrap().with_extension("");
+        let names: Vec<String> = inside.iter().map(|name| name.to_str().unwrap().to_string()).collect();
+        names.into_iter().filter(|name| name != "mod").collect::<Vec<_>>()
+    };
+    let modules: Vec<Vec<String>> = files.iter().map(module).collect();
+    let arrows: Vec<Vec<usize>> = files
+        .iter()
+        .zip(&modules)
+        .map(|(file, from)| {
+            let used = paths(&fs::read_to_string(file).unwrap(), from);
+            let at = |path: &Vec<String>| {
+                (1..=path.len()).rev().find_map(|end| modules.iter().position(|module| module[..] == path[..end]))
+            };
+            used.iter().filter_map(at).filter(|&to| modules[to] != *from).collect()
+        })
+        .collect();
+    assert!(arrows.iter().flatten().count() > 40, "this test does not see what is used");
+    let reached: Vec<Vec<bool>> = (0..files.len()).map(|from| reached(&arrows, from)).collect();
+    for from in 0..files.len() {
+        let circle: Vec<&PathBuf> =
+            (0..files.len()).filter(|&to| reached[from][to] && reached[to][from]).map(|to| &files[to]).collect();
+        assert!(circle.len() <= CIRCLE_FILES_MAX, "these files use each other in a circle: {circle:?}");
+    }
+}
+
+/// What is reached along arrows; itself only in a circle.
+fn reached(arrows: &[Vec<usize>], from: usize) -> Vec<bool> {
+    let mut reached = vec![false; arrows.len()];
+    let mut next = arrows[from].clone();
+    while let Some(at) = next.pop() {
+        if !std::mem::replace(&mut reached[at], true) {
+            next.extend(&arrows[at]);
+        }
+    }
+    reached
+}
+
+/// The paths inside of cli that a file uses, from the root of cli.
+fn paths(text: &str, module: &[String]) -> Vec<Vec<String>> {
+    let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
+    let code = code.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for (start, root) in [("super::", &module[..module.len().saturating_sub(1)]), ("crate::cli::", &[])] {
+        for (at, _) in code.match_indices(start) {
+            if code[..at].ends_with(':') {
+                continue;
+            }
+            let (mut rest, mut root) = (&code[at + start.len()..], root);
+            while let Some(further) = rest.strip_prefix("super::") {
+                (rest, root) = (further, &root[..root.len().saturating_sub(1)]);
+            }
+            let under = |names: &str| root.iter().cloned().chain(names.split("::").map(first_name)).collect();
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(top_level_names(group).iter().map(|name| under(name))),
+                None => {
+                    let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
+                    found.push(under(rest[..end].trim_end_matches(':')));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn paths_are_found() {
+    let text = "use super::exit;\nuse super::{hints, options::{a, b}};\nuse crate::cli::commands::convert::{self, X};\n\
+                fn f() { super::super::printer::line(x) }";
+    let module: Vec<String> = ["commands", "build"].map(str::to_string).into();
+    let found: Vec<String> = paths(text, &module).iter().map(|path| path.join("/")).collect();
+    assert_eq!(found, ["commands/exit", "commands/hints", "commands/options", "printer/line", "commands/convert"]);
 }
 
 /// A new room must be put into the table.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::LAYOUT_FILE;
 use super::documents::{FULL_NAME, Package, REF_NAME};
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, lock_directory, sync_directory};
 use crate::model::Digest;
 use crate::output::options::IfExists;
@@ -60,7 +60,7 @@ impl Layout {
     /// A file for a blob, on the file system of the output.
     pub(in crate::output) fn scratch(&self) -> Result<Scratch> {
         let made = Scratch::create(self.directory(), self.mode);
-        made.map_err(|error| error.hint("choose a directory that you may write to with -o"))
+        made.map_err(|error| error.with_remedy(Remedy::WritableOutput))
     }
 
     /// A directory on its file system.
@@ -197,8 +197,7 @@ impl Drop for Made {
 }
 
 fn look(path: &Path) -> Result<There> {
-    let hint = "name a new directory, or an OCI layout, with -o";
-    let refuse = |why: &str| Err(Error::new(ErrorKind::Output, why).hint(hint));
+    let refuse = |why: &str| Err(Error::new(ErrorKind::Output, why).with_remedy(Remedy::OutputLayout));
     match (fs::metadata(path), fs::symlink_metadata(path)) {
         (Err(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
         (Err(_), Ok(_)) => return refuse("it is a symbolic link to nowhere"),
@@ -224,8 +223,7 @@ fn refuse_existing(there: There, if_exists: Option<IfExists>) -> Result<There> {
     if there == There::Nothing || if_exists.is_none() {
         return Ok(there);
     }
-    let hint = "leave --if-exists out to add the image to it, or name another directory with -o";
-    Err(Error::new(ErrorKind::Output, "it exists already").hint(hint))
+    Err(Error::new(ErrorKind::Output, "it exists already").with_remedy(Remedy::AddToLayout))
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {
@@ -234,7 +232,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     file.take(INDEX_BYTES_MAX + 1).read_to_end(&mut bytes).or_kind(ErrorKind::Output)?;
     if bytes.len() as u64 > INDEX_BYTES_MAX {
         let message = format!("{path:?} has more than {INDEX_BYTES_MAX} bytes");
-        return Err(Error::new(ErrorKind::Output, message).hint("write to another layout with -o"));
+        return Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherLayout));
     }
     Ok(bytes)
 }
@@ -247,10 +245,7 @@ fn read_index(path: &Path) -> Result<Option<Vec<u8>>> {
 /// The index with these entries more. A name moves to the image that has it now, as skopeo does it: what had it before
 /// stays, without it. All else stays as it is.
 pub(super) fn with_entries(index: Option<Vec<u8>>, entries: Vec<Value>) -> Result<Vec<u8>> {
-    let damaged = || {
-        Error::new(ErrorKind::Output, "this is not an image index")
-            .hint("the layout is damaged: write to another directory with -o")
-    };
+    let damaged = || Error::new(ErrorKind::Output, "this is not an image index").with_remedy(Remedy::DamagedLayout);
     let mut index: Map<String, Value> = match index {
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| damaged())?,
         None => new_index(),

@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, OFlags, Timestamps, UTIME_NOW, flock, futimens}
 use folder::{Folder, has_one_name, make_root};
 
 use super::retry::sleep;
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
@@ -70,7 +70,7 @@ impl Cache {
             }
             Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks) })
         };
-        let hint = |error: Error| error.hint("name another directory with --cache, or leave it out");
+        let hint = |error: Error| error.with_remedy(Remedy::OtherCache);
         let doing = || format!("opening cache {}", Quoted(directory.as_os_str().as_encoded_bytes()));
         make().or_kind(ErrorKind::Output).map_err(hint).doing(doing)
     }

@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 
 use super::folder::{Folder, age};
 use super::{BLOBS, LOCKS, TAG, UNFINISHED_SUFFIX};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::model::{Digest, Quoted};
 
 /// An unfinished file that nobody has written to for so long is nobody's.
@@ -33,7 +33,7 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> Result<Pruned> {
     let quoted = Quoted(directory.as_os_str().as_encoded_bytes()).to_string();
     let Some(root) = Folder::open(directory).ok().filter(is_ours) else {
         let message = format!("{quoted} is not a cache of this program: it has no {} that says so", TAG.0);
-        return Err(Error::new(ErrorKind::Usage, message).hint("name a directory that was given with --cache"));
+        return Err(Error::new(ErrorKind::Usage, message).with_remedy(Remedy::CacheDirectory));
     };
     let pruned = prune_blobs(&root, older_than).and_then(|pruned| prune_locks(&root).map(|()| pruned));
     let hint = |error: Error| error.hint("remove what is not a directory of the cache by hand, then try again");

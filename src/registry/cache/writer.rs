@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::folder::Folder;
 use super::{UNFINISHED_SUFFIX, touch};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::Expected;
 use crate::model::{Digest, Hasher, Quoted};
 
@@ -107,7 +107,7 @@ fn doing(blobs: &Folder, digest: Digest) -> String {
 }
 
 fn full(error: Error) -> Error {
-    error.hint("free some space, for example with convert cache prune, or leave --cache out")
+    error.with_remedy(Remedy::RoomInCache)
 }
 
 pub(super) fn named(blobs: &Folder, digest: Digest) -> io::Result<(File, Option<String>)> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Store;
 use super::metadata::{MetadataWriter, append_indexed};
 use super::output::Output;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::model::{Quoted, Xattrs};
 use crate::squashfs::format::{Compression, NO_TABLE, NONE, XATTR_PREFIXES, split_xattr_name};
 
@@ -26,8 +26,7 @@ impl Ids {
         }
         if self.ids.len() == IDS_MAX {
             let message = format!("more than {IDS_MAX} different user and group ids, the first too many is {id}");
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("squashfs cannot hold more: give all files to root with --all-root"));
+            return Err(Error::new(ErrorKind::Unsupported, message).with_remedy(Remedy::AllRoot));
         }
         let position = self.ids.len() as u16;
         self.ids.push(id);

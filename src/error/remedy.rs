@@ -1,0 +1,109 @@
+use std::fmt;
+
+/// What mends an error where that is another choice of the caller's. It is said here in the words of this library; a
+/// program says it in the words of its own interface, such as the names of its options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Replace the output, or choose another.
+    Replace,
+    /// Replace the output although something is lost with it, or choose another.
+    ReplaceAnyway,
+    /// Convert once more, in place of a damaged output.
+    ConvertAgain,
+    /// Choose a file as the output.
+    OutputFile,
+    /// Choose a file as the output, for a stream cannot be written to at its start again.
+    SeekableOutput,
+    /// Choose an output in a directory that may be written to.
+    WritableOutput,
+    /// Choose an output on a file system with more room.
+    RoomierOutput,
+    /// As [`Remedy::RoomierOutput`], where it is known what is full.
+    RoomForOutput,
+    /// Choose a directory as the output, or another format.
+    OutputDirectory,
+    /// Choose a new directory or an OCI layout as the output.
+    OutputLayout,
+    /// Choose another layout as the output.
+    OtherLayout,
+    /// Choose another layout as the output, for this one is damaged.
+    DamagedLayout,
+    /// Allow the image to be added to the layout, or choose another.
+    AddToLayout,
+    /// Choose another directory for temporary files.
+    OtherTmpdir,
+    /// Free space where temporary files are, or choose another directory.
+    RoomInTmpdir,
+    /// As [`Remedy::RoomInTmpdir`], where the error names the directory.
+    RoomThere,
+    /// Choose another directory for the cache, or none.
+    OtherCache,
+    /// Free space where the cache is, or do without it.
+    RoomInCache,
+    /// Name the directory of a cache.
+    CacheDirectory,
+    /// Correct the SHA-256 that is expected of the input.
+    ExpectedSha256,
+    /// Correct the digest that is expected of the image.
+    ExpectedDigest,
+    /// Expect a digest of the image rather than a SHA-256 of the input.
+    DigestInstead,
+    /// Choose an image or a platform that there is.
+    Image,
+    /// Choose one of several images.
+    OneImage,
+    /// Choose another image of an index.
+    OtherImage,
+    /// Say which architecture the image is for.
+    Architecture,
+    /// Give the image a plain name.
+    Reference,
+    /// Give all files to root.
+    AllRoot,
+    /// Convert to an OCI layout before.
+    LayoutFirst,
+    /// Wait longer for servers.
+    Timeout,
+    /// Let this host be spoken to without TLS.
+    Insecure(String),
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remedy::Replace | Remedy::ReplaceAnyway => "allow the output to be replaced, or choose another",
+            Remedy::ConvertAgain => "convert again and replace the damaged file, or fetch it again",
+            Remedy::OutputFile => "choose a file as the output, or remove the directory",
+            Remedy::SeekableOutput => "choose a file as the output: its header is written last",
+            Remedy::WritableOutput => "choose an output in a directory that you may write to",
+            Remedy::RoomierOutput | Remedy::RoomForOutput => "free some space, or write to another file system",
+            Remedy::OutputDirectory => "choose a directory, or an archive of the layout as the target",
+            Remedy::OutputLayout => "choose a new directory, or an OCI layout",
+            Remedy::OtherLayout => "write to another layout",
+            Remedy::DamagedLayout => "the layout is damaged: write to another directory",
+            Remedy::AddToLayout => "allow the image to be added to the layout, or choose another directory",
+            Remedy::OtherTmpdir => "choose another directory for temporary files",
+            Remedy::RoomInTmpdir | Remedy::RoomThere => {
+                "free some space, or choose another directory for temporary files"
+            }
+            Remedy::OtherCache => "choose another directory for the cache, or none",
+            Remedy::RoomInCache => "free some space, or do without the cache",
+            Remedy::CacheDirectory => "name a directory that was used as a cache",
+            Remedy::ExpectedSha256 => "fetch the input again, or correct the SHA-256 that is expected of it",
+            Remedy::ExpectedDigest => "fetch the image again, or correct the digest that is expected of it",
+            Remedy::DigestInstead => "expect a digest, which checks the image itself",
+            Remedy::Image => "select an image by name, ID, digest or number, or by platform",
+            Remedy::OneImage => "select one image by name, ID, digest or number, or by platform",
+            Remedy::OtherImage => "select another image of the index by its digest, or push it in layers of tar",
+            Remedy::Architecture => "say which architecture the image is for, for example amd64",
+            Remedy::Reference => "give the image a plain name, for example app:1.0",
+            Remedy::AllRoot => "squashfs cannot hold more: give all files to root",
+            Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
+            Remedy::Timeout => "try again, or wait longer for the server",
+            Remedy::Insecure(host) => {
+                return write!(f, "if it is meant to speak plain HTTP, allow that for {host}");
+            }
+        })
+    }
+}
