@@ -58,6 +58,16 @@ struct Document {
     tmpdir: Option<PathBuf>,
 }
 
+/// Whether no file of settings is meant. A home directory that cannot be entered is that of someone else: of root, where HOME
+/// outlives `setpriv` or a batch system's change of user.
+fn is_absent(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => fs::metadata(path).is_err(),
+        _ => false,
+    }
+}
+
 impl Settings {
     /// Reads the files that `environment` points to.
     pub(super) fn load(environment: &Environment) -> Result<Settings> {
@@ -72,7 +82,7 @@ impl Settings {
         let mut settings = Settings::default();
         for path in paths {
             let text = match fs::read_to_string(&path) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+                Err(error) if is_absent(&path, &error) => None,
                 read => Some(read.or_kind(ErrorKind::Usage).doing(|| format!("reading settings {path:?}"))?),
             };
             let file: Arc<Path> = path.into();
