@@ -1,13 +1,16 @@
 //! Every option of every command, for everything that can be written: it arrives in what will be done, or it is refused.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Command;
 
-use super::args::{self, Parsed};
+use super::args::{self, Parsed, Word};
 use super::commands::additional_files;
+use super::commands::convert::Convert;
 use super::environment::Environment;
-use super::options::voice;
+use super::options::{Feedback, Given, voice};
+use super::registry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::output::{AdditionalFiles, Target};
 
@@ -39,6 +42,9 @@ fn value(id: &str) -> Option<&'static str> {
         "env" => "A=1",
         "user" => "5:6",
         "progress" => "json",
+        "older_than" | "mksquashfs_procs" => "5",
+        "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
+        "pem_path" | "section" | "build_arg" | "build_arg_file" => "x",
         "to" | "output" => return None,
         _ => "",
     })
@@ -48,14 +54,39 @@ fn value(id: &str) -> Option<&'static str> {
 fn meaning(words: &[String]) -> Result<String> {
     let words: Vec<OsString> = words.iter().map(OsString::from).collect();
     let environment = Environment::bare();
-    let (Parsed::Convert(convert), given) = args::parse(&words)? else { panic!("{words:?}") };
-    let (voice, mode) = voice(&convert.feedback, &environment)?;
+    let feedback = |feedback: &Feedback| voice(feedback, &environment).map(|said| format!("{said:?}"));
+    let (word, given) = match args::parse(&words)? {
+        (Parsed::Convert(convert), given) => return conversion(&convert, &given, &environment),
+        (Parsed::Word(word), given) => (word, given),
+        (Parsed::Text(text), _) => panic!("{text}"),
+    };
+    match word {
+        Word::Build(build) => {
+            let (convert, note) = build.into_convert(&given)?;
+            // A shim adds these to whatever it is called with.
+            let given = given.without(&registry::IDS);
+            Ok(format!("{} {note:?}", conversion(&convert, &given, &environment)?))
+        }
+        Word::Inspect(inspect) => {
+            let subject = inspect.resolve(&given, &environment)?;
+            Ok(format!("{subject:?} {} {}", inspect.json, feedback(&inspect.feedback)?))
+        }
+        Word::Verify(verify) => {
+            Ok(format!("{:?} {}", verify.resolve(&given, &environment)?, feedback(&verify.feedback)?))
+        }
+        other => Ok(format!("{other:?}")),
+    }
+}
+
+/// What a conversion will do, in full.
+fn conversion(convert: &Convert, given: &Given, environment: &Environment) -> Result<String> {
+    let (voice, mode) = voice(&convert.feedback, environment)?;
     let report = &convert.checks.report;
-    if additional_files::is_asked(&convert) {
-        let packing = additional_files::resolve(&convert, &given, &environment)?;
+    if additional_files::is_asked(convert) {
+        let packing = additional_files::resolve(convert, given, environment)?;
         return Ok(format!("{packing:?} {voice:?} {mode:?} {report:?}"));
     }
-    let job = convert.resolve(&given, &environment)?;
+    let job = convert.resolve(given, environment)?;
     job.target.check(&job.destination, &job.options)?;
     Ok(format!("{job:?} {voice:?} {mode:?} {report:?}"))
 }
@@ -69,7 +100,14 @@ fn options(command: &Command) -> Vec<(String, String)> {
 
 fn is_refusal(error: &Error) -> bool {
     let text = error.to_string();
-    let says = ["has no effect on", "cannot be reused", "is never replaced", "has no mode", "is not one file"];
+    let says = [
+        "has no effect on",
+        "cannot be reused",
+        "is never replaced",
+        "has no mode",
+        "is not one file",
+        "is not supported",
+    ];
     error.kind() == ErrorKind::Usage && error.remedy().is_some() && says.iter().any(|said| text.contains(said))
 }
 
@@ -86,29 +124,71 @@ fn every_option_has_an_effect_on_every_target_or_is_refused() {
             let source = if *target == AdditionalFiles::NAME { &folder } else { source };
             let plain: Vec<String> = ["sif-convert", source, "--to", target].map(str::to_string).into();
             let usual = meaning(&plain).unwrap();
-            for (id, long) in options(&args::command()) {
-                let mut line = plain.clone();
-                line.push(format!("--{long}"));
-                match value(&id) {
-                    Some("") => {}
-                    Some(_) if id == "medperf_config" => line.push(config.display().to_string()),
-                    Some(value) => line.push(value.to_string()),
-                    None => panic!("a value for --{long} is missing here"),
-                }
-                match meaning(&line) {
-                    Ok(changed) => {
-                        assert!(changed != usual, "{line:?} does what it does without --{long}");
-                        effects += 1;
-                    }
-                    Err(error) => {
-                        assert!(is_refusal(&error), "{line:?}: {error}");
-                        refusals += 1;
-                    }
-                }
+            for option in options(&args::command()) {
+                if has_effect(&plain, &usual, &option, &config) { effects += 1 } else { refusals += 1 }
             }
         }
     }
     assert!(effects > 100 && refusals > 50, "{effects} effects, {refusals} refusals");
+}
+
+/// Whether the option has an effect beside the words `plain`, which without it mean `usual`; where not, it is refused.
+fn has_effect(plain: &[String], usual: &str, (id, long): &(String, String), config: &Path) -> bool {
+    let mut line = plain.to_vec();
+    line.push(format!("--{long}"));
+    match value(id) {
+        Some("") => {}
+        Some(_) if id == "medperf_config" => line.push(config.display().to_string()),
+        Some(value) => line.push(value.to_string()),
+        None => panic!("a value for --{long} is missing here"),
+    }
+    match meaning(&line) {
+        Ok(changed) => {
+            assert!(changed != usual, "{line:?} does what it does without --{long}");
+            true
+        }
+        Err(error) => {
+            assert!(is_refusal(&error), "{line:?}: {error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("container_config.yaml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let sif = directory.path().join("x.sif");
+    std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
+    let sif = sif.display().to_string();
+    // Each with how many options have an effect and how many are refused, at least.
+    let lines: [(&[&str], &[&str], usize, usize); 9] = [
+        (&["build"], &["x.sif", "docker://h.example/x:1"], 30, 12),
+        (&["inspect"], &["docker://h.example/x:1"], 10, 0),
+        (&["inspect"], &["x.tar"], 5, 5),
+        (&["inspect"], &[&sif], 3, 8),
+        (&["verify"], &["docker://h.example/x:1"], 5, 0),
+        (&["verify"], &["x.tar"], 5, 0),
+        (&["verify"], &[&sif], 2, 3),
+        (&["cache", "prune"], &["x"], 1, 0),
+        (&["config"], &[], 0, 0),
+    ];
+    for (command, operands, least_effects, least_refusals) in lines {
+        let whole = args::command();
+        let named = command.iter().fold(&whole, |at, name| at.find_subcommand(name).unwrap());
+        let words = [&["sif-convert"], command, operands].concat();
+        let plain: Vec<String> = words.iter().map(ToString::to_string).collect();
+        let usual = meaning(&plain).unwrap();
+        let (mut effects, mut refusals) = (0, 0);
+        for option in options(named) {
+            if has_effect(&plain, &usual, &option, &config) { effects += 1 } else { refusals += 1 }
+        }
+        assert!(
+            effects >= least_effects && refusals >= least_refusals,
+            "{plain:?}: {effects} effects, {refusals} refusals"
+        );
+    }
 }
 
 /// A configuration that binds to one directory.

@@ -19,6 +19,7 @@ mod report;
 mod session;
 mod settings;
 mod signals;
+mod subject;
 mod values;
 
 #[cfg(test)]

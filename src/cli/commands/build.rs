@@ -212,7 +212,7 @@ impl Build {
     }
 
     /// The conversion that is meant, and what is to be said about options without effect.
-    fn into_convert(self, given: &Given) -> Result<(Convert, Option<Note>)> {
+    pub(in crate::cli) fn into_convert(self, given: &Given) -> Result<(Convert, Option<Note>)> {
         if let Some((id, hint)) = REFUSED.iter().find(|(id, _)| given.has(id)) {
             let message = format!("option {} is not supported", option(id));
             return Err(Error::new(ErrorKind::Usage, message).hint(hint));

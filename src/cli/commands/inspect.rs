@@ -12,11 +12,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::environment::Environment;
-use crate::cli::options::{Choice, Feedback, Given, open_options, selection, source};
+use crate::cli::options::{Choice, Feedback, Given};
 use crate::cli::printer::Bytes;
-use crate::cli::registry::{self, RegistryOptions};
+use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
+use crate::cli::subject::Subject;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::{Image, Layer};
 use crate::io::{Codec, Monitor, Region};
@@ -25,7 +26,7 @@ use crate::output;
 use crate::report::SourceRecord;
 use crate::sif::{Container, read_seal};
 use crate::singularity::forecast;
-use crate::source::{self as sources, Candidate, InputHash, OpenOptions, Selection, Source};
+use crate::source::{self as sources, Candidate, InputHash, Selection, Source};
 
 /// `convert inspect SOURCE`.
 #[derive(Debug, Args)]
@@ -112,6 +113,14 @@ struct LayerView {
     media_type: Option<String>,
 }
 
+impl Inspect {
+    /// What is inspected.
+    pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Subject> {
+        let hash = if self.json { InputHash::Wanted } else { InputHash::Unneeded };
+        Subject::resolve(&self.source, (&self.choice, &self.registry), (false, hash), given, environment)
+    }
+}
+
 /// Inspects, and says how it went.
 pub(in crate::cli) fn run(arguments: &Inspect, given: &Given, environment: &Environment, quit: Quit) -> u8 {
     session::page(&arguments.feedback, environment, quit, |_, monitor| page(arguments, given, environment, monitor))
@@ -119,16 +128,10 @@ pub(in crate::cli) fn run(arguments: &Inspect, given: &Given, environment: &Envi
 
 /// What is printed.
 fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: &Monitor) -> Result<String> {
-    let spec = source(&arguments.source, environment)?;
-    let selection = selection(&arguments.choice)?;
-    registry::expect_registry(given, &spec)?;
-    if let Some(path) = spec.path().filter(|path| output::is_sif(path)) {
-        given.expect("a SIF", |id| Ok(!Choice::IDS.contains(&id)))?;
-        return sif(arguments, path, monitor)?.page(arguments.json);
-    }
-    let registry = registry::settings(&arguments.registry, &spec, environment)?;
-    let hash = if arguments.json { InputHash::Wanted } else { InputHash::Unneeded };
-    let options = OpenOptions { registry, hash, ..open_options(&arguments.choice, false, environment)? };
+    let (spec, options, selection) = match arguments.resolve(given, environment)? {
+        Subject::Source(source) => *source,
+        Subject::Sif(path) => return sif(arguments, &path, monitor)?.page(arguments.json),
+    };
     let source = sources::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
     let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };

@@ -7,11 +7,12 @@ use std::path::Path;
 use clap::Args;
 
 use crate::cli::environment::Environment;
-use crate::cli::options::{Choice, Feedback, Given, open_options, selection, source};
+use crate::cli::options::{Choice, Feedback, Given};
 use crate::cli::printer::{Grouped, Voice};
-use crate::cli::registry::{self, RegistryOptions};
+use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
+use crate::cli::subject::Subject;
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::Monitor;
@@ -32,6 +33,14 @@ pub(in crate::cli) struct Verify {
     pub(in crate::cli) feedback: Feedback,
 }
 
+impl Verify {
+    /// What is verified.
+    pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Subject> {
+        let options = (&self.choice, &RegistryOptions::default());
+        Subject::resolve(&self.file, options, (true, OpenOptions::default().hash), given, environment)
+    }
+}
+
 /// Verifies, and says how it went.
 pub(in crate::cli) fn run(arguments: &Verify, given: &Given, environment: &Environment, quit: Quit) -> u8 {
     session::page(&arguments.feedback, environment, quit, |voice, monitor| {
@@ -47,24 +56,15 @@ fn page(
     voice: Voice,
     monitor: &Monitor,
 ) -> Result<String> {
-    let path = Path::new(&arguments.file);
     let name = match arguments.file.as_encoded_bytes() {
         b"-" => "standard input".to_string(),
         bytes => Quoted(bytes).to_string(),
     };
-    if arguments.file != "-" && output::is_sif(path) {
-        given.expect("a SIF", |id| Ok(!Choice::IDS.contains(&id)))?;
-        let whole = output::verify_sif(path, environment.parallelism, monitor)?;
-        whole.notes.iter().for_each(|note| voice.warning(note));
-        let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
-        let image = whole.image.map_or_else(String::new, |image| format!(", made from image {image}"));
-        return Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"));
-    }
-    let spec = source(&arguments.file, environment)?;
-    let registry = registry::settings(&RegistryOptions::default(), &spec, environment)?;
-    let options = OpenOptions { registry, ..open_options(&arguments.choice, true, environment)? };
+    let (spec, options, selection) = match arguments.resolve(given, environment)? {
+        Subject::Source(source) => *source,
+        Subject::Sif(path) => return sif(&name, &path, environment, voice, monitor),
+    };
     let source = sources::open(&spec, &options, monitor)?;
-    let selection = selection(&arguments.choice)?;
     let images = source.images();
     let present = (0..images.len()).filter(|&position| images[position].absent.is_none());
     let chosen: Vec<Image> = if selection == Selection::default() && spec.image().is_none() {
@@ -78,4 +78,13 @@ fn page(
         let _ = writeln!(page, "{name}: image {} is whole: {} layers", image.id(), layers.len());
     }
     Ok(page)
+}
+
+/// A SIF says whole of itself whether it is.
+fn sif(name: &str, path: &Path, environment: &Environment, voice: Voice, monitor: &Monitor) -> Result<String> {
+    let whole = output::verify_sif(path, environment.parallelism, monitor)?;
+    whole.notes.iter().for_each(|note| voice.warning(note));
+    let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
+    let image = whole.image.map_or_else(String::new, |image| format!(", made from image {image}"));
+    Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"))
 }
