@@ -12,11 +12,13 @@ mod forecast;
 mod layer;
 mod merge;
 mod run;
+mod schedule;
 mod whiteout;
 
 pub use contents::{Contents, Piece};
 pub use forecast::{Forecast, Forecaster};
 pub use run::{Flattened, Options, Summary, flatten};
+pub use schedule::{Schedule, largest_first};
 
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,13 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::contents::Contents;
 use super::forecast::{Above, Forecaster, Visible};
 use super::layer::{self, Budget, Change, Keep};
 use super::merge;
+use super::schedule::{Results, Schedule, all_right, blames_the_data, explained, largest_first};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, decode, hash_region_with, read_error};
@@ -65,17 +65,15 @@ pub fn flatten<T>(
     let plans = plan(image)?;
     let stored_bytes = plans.iter().map(Plan::stored_bytes).sum();
     options.monitor.begin(Phase::Read, stored_bytes);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.get()).build();
-    let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
     let run = Run {
         image,
         options,
         plans,
         budget: Budget::default(),
         spool: OnceLock::new(),
-        give_up: AtomicBool::new(false),
+        schedule: Schedule::new(options.jobs, options.monitor),
     };
-    pool.in_place_scope(|scope| {
+    run.schedule.run(|scope| {
         let (changes_sender, changes) = channel();
         let (check_sender, checks) = channel();
         let last = run.read_last();
@@ -91,7 +89,7 @@ pub fn flatten<T>(
         drop(check_sender);
         let result = merged.and_then(|tree| run.emit(tree, &checks, emit));
         if result.as_ref().is_err_and(|error| !blames_the_data(error)) {
-            run.give_up.store(true, Ordering::Relaxed);
+            run.schedule.give_up();
         }
         run.conclude(result, checks)
     })
@@ -173,7 +171,7 @@ struct Run<'a, 'o> {
     plans: Vec<Plan>,
     budget: Budget,
     spool: OnceLock<Spool>,
-    give_up: AtomicBool,
+    schedule: Schedule<'o>,
 }
 
 impl Run<'_, '_> {
@@ -183,7 +181,7 @@ impl Run<'_, '_> {
     fn read_last(&self) -> Option<usize> {
         self.options.forecaster.filter(|_| self.options.jobs.get() > 1 && !self.options.verify_first)?;
         let is_decoded = |index: &usize| !matches!(self.plans[*index], Plan::InPlace(_));
-        let mut order: Vec<usize> = self.largest_first().into_iter().filter(is_decoded).collect();
+        let mut order: Vec<usize> = self.order().into_iter().filter(is_decoded).collect();
         let next = order.get(1).map_or(0, |&index| self.plans[index].stored_bytes());
         order.truncate(1);
         let largest = order.pop().filter(|&index| matches!(self.plans[index], Plan::DecodeFile(_)))?;
@@ -191,11 +189,9 @@ impl Run<'_, '_> {
         (alone || self.options.jobs.get() <= 2).then_some(largest)
     }
 
-    /// Large layers come before small ones, because the largest decides how long it all takes.
-    fn largest_first(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.plans.len()).collect();
-        order.sort_by_key(|&index| std::cmp::Reverse((self.plans[index].stored_bytes(), index)));
-        order
+    /// Large layers come before small ones.
+    fn order(&self) -> Vec<usize> {
+        largest_first(self.plans.iter().map(Plan::stored_bytes).enumerate())
     }
 
     /// Starts reading all layers but `last`. Headers come before hashes, because merging waits for them.
@@ -206,7 +202,7 @@ impl Run<'_, '_> {
         changes: Sender<Changes>,
         checks: &Sender<Checked>,
     ) {
-        for index in self.largest_first().into_iter().filter(|&index| Some(index) != last) {
+        for index in self.order().into_iter().filter(|&index| Some(index) != last) {
             let (changes, checks) = (changes.clone(), checks.clone());
             scope.spawn(move |_| match &self.plans[index] {
                 Plan::InPlace(region) => drop(changes.send((index, self.scan(index, region)))),
@@ -220,7 +216,7 @@ impl Run<'_, '_> {
     }
 
     fn start_hashing<'s>(&'s self, scope: &rayon::Scope<'s>, checks: &Sender<Checked>) {
-        for index in self.largest_first() {
+        for index in self.order() {
             if let Some(region) = self.hashed_apart(index) {
                 let checks = checks.clone();
                 scope.spawn(move |_| drop(checks.send((index, self.hash(index, region)))));
@@ -281,11 +277,7 @@ impl Run<'_, '_> {
                 if self.options.verify_first {
                     self.options.monitor.advance(count);
                 }
-                self.options.monitor.check()?;
-                match self.give_up.load(Ordering::Relaxed) {
-                    true => Err(Error::new(ErrorKind::Other, "given up")),
-                    false => Ok(()),
-                }
+                self.schedule.check()
             });
             hashed.doing(doing)
         };
@@ -361,11 +353,8 @@ impl Run<'_, '_> {
         tree: Tree,
         checks: &Receiver<Checked>,
         emit: impl FnOnce(Flattened) -> Result<T>,
-    ) -> Result<(T, Vec<Checked>)> {
-        let verified = if self.options.verify_first { self.wait(checks) } else { Vec::new() };
-        if let Some((_, Err(_))) = verified.iter().find(|(_, result)| result.is_err()) {
-            return first_error(verified);
-        }
+    ) -> Result<(T, Vec<(usize, Check)>)> {
+        let verified = if self.options.verify_first { all_right(self.wait(checks))? } else { Vec::new() };
         Ok((emit(self.flattened(tree))?, verified))
     }
 
@@ -385,38 +374,32 @@ impl Run<'_, '_> {
         Contents::new(in_place.cloned().collect(), spool)
     }
 
-    fn wait(&self, checks: &Receiver<Checked>) -> Vec<Checked> {
+    fn wait(&self, checks: &Receiver<Checked>) -> Results<Check> {
         self.options.monitor.begin(Phase::Verify, 0);
         checks.iter().collect()
     }
 
     /// Waits for the digests that are still being computed, and puts the first cause of trouble first.
-    fn conclude<T>(&self, result: Result<(T, Vec<Checked>)>, checks: Receiver<Checked>) -> Result<(T, Summary)> {
+    fn conclude<T>(&self, result: Result<(T, Vec<(usize, Check)>)>, checks: Receiver<Checked>) -> Result<(T, Summary)> {
         let late = self.wait(&checks);
-        match result {
-            Err(error) if blames_the_data(&error) => match mismatch(late) {
-                Some(mismatch) => Err(mismatch.because(error)),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
-            Ok((value, early)) => {
-                let hashed = self.all_right(early.into_iter().chain(late).collect())?;
-                let bytes = hashed.iter().map(|hashed| hashed.bytes).sum();
-                let diff_ids = hashed.iter().map(|hashed| hashed.diff_id).collect();
-                Ok((value, Summary { diff_ids, entries: self.budget.entries(), bytes }))
-            }
-        }
+        let (value, mut early) = match result {
+            Ok(result) => result,
+            Err(error) => return Err(explained(error, late)),
+        };
+        early.extend(all_right(late)?);
+        early.sort_by_key(|(index, _)| *index);
+        let hashed = self.expect_all(early)?;
+        let bytes = hashed.iter().map(|hashed| hashed.bytes).sum();
+        let diff_ids = hashed.iter().map(|hashed| hashed.diff_id).collect();
+        Ok((value, Summary { diff_ids, entries: self.budget.entries(), bytes }))
     }
-}
 
-impl Run<'_, '_> {
-    /// The first error in the order of layers, or the proof that every check was made.
-    fn all_right(&self, mut checks: Vec<Checked>) -> Result<Vec<Hashed>> {
-        checks.sort_by_key(|(index, _)| *index);
+    /// The proof that every check was made.
+    fn expect_all(&self, checks: Vec<(usize, Check)>) -> Result<Vec<Hashed>> {
         let mut hashed = Vec::new();
         let mut stored = 0;
         for (_, check) in checks {
-            match check? {
+            match check {
                 Check::Tar(found) => hashed.push(found),
                 Check::Stored => stored += 1,
             }
@@ -437,20 +420,4 @@ fn split(result: Result<(Vec<Change>, Hashed)>) -> (Result<Vec<Change>>, Result<
         // The message travels with the changes; the tar only must not count as verified.
         Err(error) => (Err(error), Err(Error::new(ErrorKind::Other, "not decoded"))),
     }
-}
-
-/// Whether damaged data may be behind an error, so that it is worth knowing which digest differs.
-fn blames_the_data(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidImage | ErrorKind::Unsupported)
-}
-
-fn mismatch(checks: Vec<Checked>) -> Option<Error> {
-    let errors = checks.into_iter().filter_map(|(_, result)| result.err());
-    errors.into_iter().find(|error| error.kind() == ErrorKind::Mismatch)
-}
-
-fn first_error<T>(mut checks: Vec<Checked>) -> Result<T> {
-    checks.sort_by_key(|(index, _)| *index);
-    let error = checks.into_iter().find_map(|(_, result)| result.err());
-    Err(error.unwrap_or_else(|| Error::new(ErrorKind::Bug, "an error was lost")))
 }

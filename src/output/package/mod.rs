@@ -9,7 +9,6 @@ mod layout;
 mod stage;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde_json::json;
 
@@ -21,7 +20,7 @@ use super::tarball;
 use crate::error::{ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region, Scratch};
-use crate::layers::{self, Flattened, flatten};
+use crate::layers::{self, Flattened, Schedule, flatten};
 use crate::model::{Algorithm, Digest, Note};
 use documents::Document;
 use layout::with_entries;
@@ -169,7 +168,7 @@ fn layers(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, moni
         own_files,
         mode: task.mode,
         scratch: &scratch,
-        give_up: AtomicBool::new(false),
+        schedule: Schedule::new(task.options.jobs, monitor),
     };
     let blobs = stage.run()?;
     let diff_ids = blobs.iter().map(|blob| blob.diff_id).collect();

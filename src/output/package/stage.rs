@@ -8,7 +8,6 @@ use std::io::{self, BufRead, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
@@ -16,6 +15,7 @@ use crate::io::{
     Codec, Compression, Compressor, Decoded, Expected, HashingWriter, Members, Monitor, Phase, Region, Scratch, decode,
     hash_region_with, read_error,
 };
+use crate::layers::{Schedule, largest_first};
 use crate::model::{Algorithm, Digest, Hasher};
 use crate::output::sink::{FileSink, Sequential, Sink};
 
@@ -54,8 +54,8 @@ pub(super) struct Stage<'a> {
     pub(super) mode: u32,
     /// Makes such files.
     pub(super) scratch: &'a (dyn Fn() -> Result<Scratch> + Sync),
-    /// Set when one layer has failed, so that the others stop.
-    pub(super) give_up: AtomicBool,
+    /// Has the work done.
+    pub(super) schedule: Schedule<'a>,
 }
 
 /// Stored bytes that lie in a file of this machine.
@@ -82,14 +82,14 @@ impl Stage<'_> {
         };
         let distinct: Vec<usize> = (0..layers.len()).filter(|&at| first(at) == at).collect();
         let mut blobs: Vec<Option<Blob>> = vec![None; layers.len()];
-        for (at, blob) in self.distinct(distinct)? {
+        for (at, blob) in self.distinct(&distinct)? {
             blobs[at] = Some(blob);
         }
         let lost = || Error::new(ErrorKind::Bug, "a layer was lost");
         (0..layers.len()).map(|at| blobs[first(at)].clone().ok_or_else(lost)).collect()
     }
 
-    fn distinct(&self, mut wanted: Vec<usize>) -> Result<Vec<(usize, Blob)>> {
+    fn distinct(&self, wanted: &[usize]) -> Result<Vec<(usize, Blob)>> {
         let there = |at: usize| -> Result<Option<(Region, Codec)>> {
             let region = self.image.blobs.region(&self.image.layers[at].blob)?;
             region.map(|region| Ok((region.clone(), sniff(&region)?))).transpose()
@@ -101,17 +101,17 @@ impl Stage<'_> {
             None => self.image.layers[at].blob.size.unwrap_or(0),
         };
         self.monitor.begin(Phase::Read, wanted.iter().map(|&at| stored_bytes(at) * self.passes(at, &there[at])).sum());
-        // The largest first, because it decides how long it all takes.
-        wanted.sort_by_key(|&at| std::cmp::Reverse((stored_bytes(at), at)));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.get()).build();
-        let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
-        let ready = self.all(&pool, &wanted, |at| {
-            let local = match there[at].clone() {
-                Some((region, codec)) => Local { region, codec, own: None, known: None },
-                None => self.fetch(at)?,
+        let order = largest_first(wanted.iter().map(|&at| (at, stored_bytes(at))));
+        let ready = self.schedule.each(&order, |at| {
+            let made = || {
+                let local = match there[at].clone() {
+                    Some((region, codec)) => Local { region, codec, own: None, known: None },
+                    None => self.fetch(at)?,
+                };
+                // Compressing takes all threads for one layer after the other: fewer chunks are held so.
+                if self.is_compressed_anew(local.codec) { Ok(Err(local)) } else { self.ready(at, local).map(Ok) }
             };
-            // Compressing takes all threads for one layer after the other: fewer chunks are held so.
-            if self.is_compressed_anew(local.codec) { Ok(Err(local)) } else { self.ready(at, local).map(Ok) }
+            made().doing(|| self.doing(at))
         })?;
         let finish = |(at, ready)| match ready {
             Ok(blob) => Ok((at, blob)),
@@ -131,47 +131,8 @@ impl Stage<'_> {
         }
     }
 
-    /// Does `work` for all layers at once. The error of the lowest layer that failed by itself is told.
-    fn all<T: Send>(
-        &self,
-        pool: &rayon::ThreadPool,
-        wanted: &[usize],
-        work: impl Fn(usize) -> Result<T> + Sync,
-    ) -> Result<Vec<(usize, T)>> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        pool.in_place_scope(|scope| {
-            for &at in wanted {
-                let (sender, work) = (sender.clone(), &work);
-                scope.spawn(move |_| {
-                    let done = work(at).doing(|| self.doing(at));
-                    if done.is_err() {
-                        self.give_up.store(true, Ordering::Relaxed);
-                    }
-                    let _ = sender.send((at, done));
-                });
-            }
-        });
-        drop(sender);
-        let mut done: Vec<(usize, Result<T>)> = receiver.iter().collect();
-        done.sort_by_key(|(at, _)| *at);
-        let failed = |kind: fn(&Error) -> bool| move |(_, done): &(usize, Result<T>)| done.as_ref().is_err_and(kind);
-        let by_itself = done.iter().position(failed(|error| error.kind() != ErrorKind::Other));
-        if let Some(at) = by_itself {
-            return done.swap_remove(at).1.map(|_| Vec::new());
-        }
-        done.into_iter().map(|(at, result)| Ok((at, result?))).collect()
-    }
-
     fn doing(&self, at: usize) -> String {
         format!("reading {}", self.image.layer_name(at))
-    }
-
-    fn check(&self) -> Result<()> {
-        self.monitor.check()?;
-        if self.give_up.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Other, "given up"));
-        }
-        Ok(())
     }
 
     /// Whether the layer lies in a file that can become its blob.
@@ -273,7 +234,7 @@ impl Stage<'_> {
         let mut sink = FileSink::new(Arc::clone(scratch.file()));
         let mut done = 0;
         while done < region.len {
-            self.check()?;
+            self.schedule.check()?;
             let count = (region.len - done).min(COPY_BYTES);
             sink.copy(&region.file, region.offset + done, count, self.monitor)?;
             done += count;
@@ -320,7 +281,7 @@ impl Stage<'_> {
     fn hash(&self, region: &Region, algorithm: Algorithm) -> Result<(Digest, u64)> {
         hash_region_with(algorithm, region, read_error, |count| {
             self.monitor.advance(count);
-            self.check()
+            self.schedule.check()
         })
     }
 
@@ -420,7 +381,7 @@ struct Stopping<'a, R> {
 
 impl<R: Read> Read for Stopping<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stage.check().map_err(Error::into_io)?;
+        self.stage.schedule.check().map_err(Error::into_io)?;
         self.inner.read(buffer)
     }
 }
