@@ -20,6 +20,7 @@ fn main() -> Result<()> {
         jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         monitor: &monitor,
         spool: &spool,
+        memory_bytes_max: sif_convert::layers::MEMORY_BYTES_MAX,
         // Nothing is printed of layers that are not what the image says.
         verify_first: true,
         forecaster: None,

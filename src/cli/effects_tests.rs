@@ -29,6 +29,7 @@ fn value(id: &str) -> Option<&'static str> {
         "if_exists" => "replace",
         "mode" => "640",
         "jobs" => "3",
+        "max_memory" => "3G",
         "expect_digest" | "expect_sha256" => "ABababababababababababababababababababababababababababababababab",
         "report" => "r.json",
         "xattrs" => "all",

@@ -38,6 +38,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::Reference => "give the image a plain name with --reference, for example --reference app:1.0",
         Remedy::AllRoot => "squashfs cannot hold more: give all files to root with --all-root",
         Remedy::LayoutFirst => "convert it with --to oci first, and push that",
+        Remedy::Memory => "if you trust it, allow more with --max-memory SIZE",
         Remedy::Timeout => "try again, or raise --timeout SECONDS",
         Remedy::Insecure(host) => return format!("if it is meant to speak plain HTTP, add --insecure {host}"),
     }

@@ -16,6 +16,7 @@ mod printer;
 mod progress;
 mod registry;
 mod report;
+mod report_file;
 mod session;
 mod settings;
 mod signals;

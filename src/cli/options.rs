@@ -116,6 +116,12 @@ pub(super) struct OutputOptions {
     /// How many threads may work at once [default: as many as this machine runs]
     #[arg(long, short, value_name = "N")]
     pub(super) jobs: Option<String>,
+    /// Refuse an image whose list of files takes more memory than this [default: 2G]
+    ///
+    /// A number of bytes, or with K, M or G. A file takes about 700 bytes and
+    /// three times its name: 2G is enough for 2 million files.
+    #[arg(long, value_name = "SIZE", verbatim_doc_comment)]
+    pub(super) max_memory: Option<String>,
 }
 
 /// What must hold, and what is recorded.

@@ -1,34 +1,33 @@
-use std::fmt;
-use std::io::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
-use crate::model::Note;
+use crate::model::{Note, hides};
 use crate::registry::redacted;
 
-/// Writes one line of words to stderr. Control characters are escaped, so that no text can forge a line or drive a
-/// terminal. A stderr that is gone is no reason to stop.
+/// Writes one line of words to stderr. Characters that drive a terminal, or reorder or hide what stands around them, are
+/// escaped, so that no text can forge a line. A stderr that is gone is no reason to stop.
 pub(super) fn line(text: &str) {
     let text = redacted(text);
     let mut safe = String::with_capacity(text.len() + 1);
     for character in text.chars() {
-        if character.is_control() {
+        if hides(character) {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
         }
     }
-    safe.push('\n');
-    let _ = io::stderr().lock().write_all(safe.as_bytes());
+    write_line(safe);
 }
 
 /// Writes one event to stderr, as one line of JSON.
 pub(super) fn event(event: &impl Serialize) {
     if let Ok(document) = serde_json::to_value(event) {
-        line(&without_secrets(document).to_string());
+        write_line(safe_json(&without_secrets(document).to_string()));
     }
 }
 
@@ -40,6 +39,27 @@ pub(super) fn without_secrets(document: Value) -> Value {
         Value::Object(all) => all.into_iter().map(|(key, value)| (key, without_secrets(value))).collect(),
         other => other,
     }
+}
+
+fn write_line(mut text: String) {
+    text.push('\n');
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// JSON that says the same, and shows nothing to a terminal that could drive it: JSON itself escapes only what is below the
+/// blank. Characters like these stand nowhere but in strings; line ends and tabs are what JSON is laid out with.
+pub(super) fn safe_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if hides(character) && !matches!(character, '\n' | '\t') {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
 }
 
 /// Writes data to stdout.
@@ -157,6 +177,20 @@ mod tests {
         let shown = bytes.map(|bytes| Bytes(bytes).to_string());
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "2.7 GiB", "16.0 EiB"]);
         assert_eq!([7, 999, 1000, 1_234_567].map(|n| Grouped(n).to_string()), ["7", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn json_stays_json_and_drives_no_terminal() {
+        let hostile = "a\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{feff}\n\t\"grüße";
+        for text in [serde_json::to_string(hostile), serde_json::to_string_pretty(&[hostile])] {
+            let safe = safe_json(&text.unwrap());
+            assert!(safe.chars().all(|character| character == '\n' || !hides(character)), "{safe:?}");
+            assert!(safe.contains(r#"a\u007f\u0085\u009b2J\u202e\u2066\ufeff\n\t\"grüße"#), "{safe}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(&safe)
+                    .is_ok_and(|value| { value.as_str().or_else(|| value[0].as_str()) == Some(hostile) })
+            );
+        }
     }
 
     #[test]

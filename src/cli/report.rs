@@ -4,11 +4,6 @@
 //! new version, so that a program that reads version 1 keeps working.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,9 +11,9 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::printer;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Output, directory_of, umask};
-use crate::model::{Note, Quoted, Timestamp};
+use super::report_file::ReportFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Note, Timestamp};
 use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord, text};
 
 /// How it ended.
@@ -63,19 +58,9 @@ pub(super) struct Done<'a> {
     pub(super) seconds: f64,
 }
 
-/// Where a report goes.
-#[derive(Debug)]
-enum Place {
-    Stdout,
-    /// A pipe or device: written to as it stands.
-    Special(PathBuf),
-    /// A file: replaced at once and whole.
-    File(PathBuf),
-}
-
 /// Collects a [`Report`] and writes it once, whatever happens.
 pub(super) struct Recorder {
-    place: Option<Place>,
+    place: Option<ReportFile>,
     arguments: Vec<String>,
     started: String,
     report: Mutex<Report>,
@@ -92,7 +77,7 @@ impl Recorder {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = i64::try_from(now.as_secs()).map(Timestamp::from_seconds).unwrap_or_default();
         Ok(Recorder {
-            place: place.map(Place::parse).transpose()?,
+            place: place.map(ReportFile::open).transpose()?,
             arguments: words.iter().skip(1).map(|word| text(word)).collect(),
             started: started.to_rfc3339(),
             report: Mutex::default(),
@@ -102,7 +87,7 @@ impl Recorder {
 
     /// Whether the report goes to standard output.
     pub(super) fn takes_stdout(&self) -> bool {
-        matches!(self.place, Some(Place::Stdout))
+        matches!(self.place, Some(ReportFile::Stdout))
     }
 
     /// How long it has been, in seconds.
@@ -146,59 +131,20 @@ impl Recorder {
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
-        let mut json = serde_json::to_value(&document)
+        let json = serde_json::to_value(&document)
             .map(printer::without_secrets)
-            .and_then(|document| serde_json::to_vec_pretty(&document))
+            .and_then(|document| serde_json::to_string_pretty(&document))
             .map_err(|error| Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}")))?;
-        json.push(b'\n');
-        place.write(&json)
+        let json = printer::safe_json(&json) + "\n";
+        place.write(json.as_bytes())
     }
-}
-
-impl Place {
-    fn parse(word: &OsStr) -> Result<Self> {
-        if word == "-" {
-            return Ok(Place::Stdout);
-        }
-        // What a symbolic link points to is replaced, not the link.
-        let path = std::fs::canonicalize(word).unwrap_or_else(|_| PathBuf::from(word));
-        let refuse = |why: &str| {
-            Error::new(ErrorKind::Output, format!("report {}: {why}", Quoted(word.as_bytes())))
-                .hint("name a file in a directory that exists with --report")
-        };
-        match std::fs::metadata(&path) {
-            Ok(data) if data.is_dir() => Err(refuse("this is a directory")),
-            Ok(data) if !data.is_file() => Ok(Place::Special(path)),
-            Ok(_) => Ok(Place::File(path)),
-            Err(_) if path.file_name().is_none() => Err(refuse("this is not a file name")),
-            Err(_) if !directory_of(&path).is_dir() => Err(refuse("its directory does not exist")),
-            Err(_) => Ok(Place::File(path)),
-        }
-    }
-
-    fn write(&self, json: &[u8]) -> Result<()> {
-        let written = match self {
-            Place::Stdout => return printer::data(json),
-            Place::Special(path) => {
-                let opened = File::options().write(true).open(path);
-                opened.and_then(|mut file| file.write_all(json)).or_kind(ErrorKind::Output)
-            }
-            Place::File(path) => replace(path, json),
-        };
-        written.doing(|| "writing the report")
-    }
-}
-
-/// Puts `bytes` at `path`, whole and durable, or leaves what was there.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let output = Output::create(path, true, 0o666 & !umask())?;
-    output.file().write_all_at(bytes, 0).or_kind(ErrorKind::Output)?;
-    output.publish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     fn written(place: &Path) -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(place).unwrap()).unwrap()
@@ -208,7 +154,7 @@ mod tests {
     fn a_report_replaces_the_one_before_and_leaves_nothing_beside() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("r.json");
-        std::fs::write(&place, "old").unwrap();
+        std::fs::write(&place, "{\n  \"schema_version\": 1, of the last run").unwrap();
         let words = ["convert", "x.tar"].map(OsString::from);
         let recorder = Recorder::new(Some(place.as_os_str()), &words).unwrap();
         recorder.record(|report| report.source = Some(SourceRecord::of(OsStr::from_bytes(b"\xff.tar"), None)));
@@ -238,12 +184,33 @@ mod tests {
     fn links_stay_links_and_devices_stay_devices() {
         let directory = tempfile::tempdir().unwrap();
         let (link, place) = (directory.path().join("link"), directory.path().join("r.json"));
-        std::fs::write(&place, "old").unwrap();
+        std::fs::write(&place, "").unwrap();
         std::os::unix::fs::symlink("r.json", &link).unwrap();
         Recorder::new(Some(link.as_os_str()), &[]).unwrap().conclude(Status::Ok, None).unwrap();
         assert!(link.is_symlink());
         assert_eq!(written(&place)["status"], "ok");
-        assert!(matches!(Place::parse(OsStr::new("/dev/null")).unwrap(), Place::Special(_)));
+        assert!(matches!(ReportFile::open(OsStr::new("/dev/null")).unwrap(), ReportFile::Stream(_)));
+    }
+
+    #[test]
+    fn nothing_is_replaced_but_a_report() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("precious"), directory.path().join("link"));
+        std::os::unix::fs::symlink("precious", &link).unwrap();
+        for precious in ["x", "{\"schemaVersion\": 2}", "{\"schema_version\": 1}"] {
+            std::fs::write(&file, precious).unwrap();
+            for place in [&file, &link] {
+                let error = Recorder::new(Some(place.as_os_str()), &[]).map(|_| ()).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Output, "{precious}");
+            }
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), precious);
+        }
+        let full = Recorder::new(Some(OsStr::new("/dev/full")), &[]).map(|_| ()).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::NoSpace, "known before the work begins");
+        // A report that is never written leaves nothing, and what was there.
+        let place = directory.path().join("r.json");
+        drop(Recorder::new(Some(place.as_os_str()), &[]).unwrap());
+        assert!(!place.exists());
     }
 
     #[test]

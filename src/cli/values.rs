@@ -10,16 +10,38 @@ use std::path::Path;
 use super::environment::Environment;
 use super::options::OutputOptions;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::io::open_now;
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Quoted};
+use crate::output::WriteOptions;
+
+/// How many threads anyone may ask for: more than any machine that this is for has cores.
+const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
-    match output.jobs.as_deref() {
-        None => Ok(environment.settings.jobs.as_ref().map_or(environment.parallelism, |jobs| jobs.value)),
-        Some(text) => text.parse().map_err(|_| {
-            usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 up")
-        }),
-    }
+    let Some(text) = output.jobs.as_deref() else {
+        let usual = environment.settings.jobs.as_ref().map_or(environment.parallelism, |jobs| jobs.value);
+        return Ok(usual.min(JOBS_MAX));
+    };
+    text.parse().ok().filter(|&jobs| jobs <= JOBS_MAX).ok_or_else(|| {
+        usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 to 1024")
+    })
+}
+
+/// How much memory the files of an image may take: bytes, or with a unit.
+pub(super) fn memory_bytes_max(output: &OutputOptions) -> Result<u64> {
+    let Some(text) = output.max_memory.as_deref() else { return Ok(WriteOptions::default().memory_bytes_max) };
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let plain = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    let bytes = digits.parse().ok().filter(|_| plain).and_then(|number: u64| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| {
+        usage(format!("option --max-memory: {text:?} is not a size"), "write a number of bytes, or 512M, or 4G")
+    })
 }
 
 /// Permission bits as given.
@@ -64,7 +86,7 @@ pub(super) fn entry_paths(option: &str, given: &[OsString]) -> Result<Vec<EntryP
 pub(super) fn bind_targets(path: &Path) -> Result<Vec<BindTarget>> {
     let doing = || format!("option --medperf-config: {}", Quoted(path.as_os_str().as_bytes()));
     // One byte more than is read of it says that there is too much.
-    let file = std::fs::File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let file = open_now(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let mut bytes = Vec::new();
     let read = file.take(medperf::BYTES_MAX + 1).read_to_end(&mut bytes);
     read.or_kind(ErrorKind::SourceUnavailable).doing(doing)?;

@@ -63,6 +63,8 @@ pub enum Remedy {
     AllRoot,
     /// Convert to an OCI layout before.
     LayoutFirst,
+    /// Allow more memory for the files of an image.
+    Memory,
     /// Wait longer for servers.
     Timeout,
     /// Let this host be spoken to without TLS.
@@ -100,6 +102,7 @@ impl fmt::Display for Remedy {
             Remedy::Reference => "give the image a plain name, for example app:1.0",
             Remedy::AllRoot => "squashfs cannot hold more: give all files to root",
             Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
+            Remedy::Memory => "if you trust it, allow more memory",
             Remedy::Timeout => "try again, or wait longer for the server",
             Remedy::Insecure(host) => {
                 return write!(f, "if it is meant to speak plain HTTP, allow that for {host}");

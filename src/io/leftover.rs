@@ -104,10 +104,15 @@ pub(super) fn sweep(path: &Path, fresh: &File) {
         let Some(writer) = writer_of(&each.file_name()) else { continue };
         let Ok(data) = each.metadata() else { continue };
         let abandoned = writer.machine != machine && now.is_some_and(|now| now - data.mtime() > ABANDONED_SECONDS);
-        if data.is_file() && (writer.is_gone(machine) || abandoned) {
-            // Two may sweep at once, and not everything may be removed by everyone.
-            let _ = fs::remove_file(each.path());
+        if !(writer.is_gone(machine) || abandoned) {
+            continue;
         }
+        // Two may sweep at once, and not everything may be removed by everyone. No symbolic link is followed.
+        let _ = match data.file_type() {
+            kind if kind.is_file() => fs::remove_file(each.path()),
+            kind if kind.is_dir() => fs::remove_dir_all(each.path()),
+            _ => Ok(()),
+        };
     }
 }
 
@@ -169,7 +174,22 @@ mod tests {
             place("x.sif"),
         ];
         kept.iter().for_each(|path| drop(File::options().append(true).create(true).open(path).unwrap()));
+        let hidden = |writer: Writer, number: u32| {
+            let path = make(writer, number);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir_all(path.join("blobs/sha256")).unwrap();
+            fs::write(path.join("blobs/sha256/0"), "part").unwrap();
+            path
+        };
+        let gone = [gone.to_vec(), vec![hidden(Writer { pid: ended(), ..me }, 7)]].concat();
+        let kept = [kept.to_vec(), vec![hidden(me, 8)]].concat();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("precious"), "").unwrap();
+        let link = make(Writer { pid: ended(), ..me }, 9);
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(outside.path(), &link).unwrap();
         sweep(&place("x.sif"), &tempfile::tempfile_in(directory.path()).unwrap());
+        assert!(outside.path().join("precious").exists());
         assert!(gone.iter().chain([&old]).all(|path| !path.exists()), "{gone:?} {old:?}");
         assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
     }

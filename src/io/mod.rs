@@ -16,7 +16,9 @@ mod pipeline;
 mod region;
 mod scratch;
 mod spool;
+mod stamp;
 pub(crate) mod system;
+mod threads;
 mod verify;
 
 pub use compress::{Compressor, Members};
@@ -25,12 +27,14 @@ pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
 pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
-pub use output::{Output, directory_of, free_bytes, is_stream, umask, unnamed_file};
+pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
 pub use spool::{Reclaimer, Spool, SpoolWriter};
+pub use stamp::Stamp;
 pub(crate) use system::{copy_inside_kernel, file_system_kind};
+pub use threads::affordable;
 pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
 
 use crate::error::{Error, ErrorKind};

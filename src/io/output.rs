@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::leftover::{sweep, unfinished_name};
 use super::system::{link, unnamed};
@@ -136,6 +137,49 @@ pub fn is_stream(path: &Path) -> bool {
         let kind = found.file_type();
         kind.is_fifo() || kind.is_char_device()
     })
+}
+
+/// How long a named pipe is waited for that nobody reads.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
+const READER_LOOK: Duration = Duration::from_millis(20);
+
+/// Opens what [is a stream](is_stream) for writing. A named pipe that nobody reads is waited for, but not for ever.
+///
+/// # Errors
+/// [`ErrorKind::Output`] when it cannot be opened, or nobody reads it.
+pub fn open_stream(path: &Path) -> Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut waited = Duration::ZERO;
+    let file = loop {
+        match rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(file) => break File::from(file),
+            Err(rustix::io::Errno::NXIO) if waited < READER_PATIENCE => {
+                std::thread::sleep(READER_LOOK);
+                waited += READER_LOOK;
+            }
+            Err(rustix::io::Errno::NXIO) => {
+                let message = format!("nobody has opened the named pipe {path:?} for reading in 30 seconds");
+                return Err(Error::new(ErrorKind::Output, message).hint("start what reads it first"));
+            }
+            Err(error) => {
+                return Err(Error::io(ErrorKind::Output, error.into()).doing(format!("opening output {path:?}")));
+            }
+        }
+    };
+    // Whoever writes to it waits for room as usual.
+    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(io::Error::from).or_kind(ErrorKind::Output)?;
+    Ok(file)
+}
+
+/// Opens a file or a pipe for reading, at once: a named pipe that nobody writes to is empty.
+///
+/// # Errors
+/// As `open`.
+pub fn open_now(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    Ok(file)
 }
 
 /// Bytes an ordinary user may still write to the file system that holds `file`; `None` where it does not say.

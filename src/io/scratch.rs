@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock};
 
-use super::leftover::unfinished_name;
+use super::leftover::{sweep, unfinished_name};
 use super::output::named;
 use super::system::{link, unnamed};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
@@ -128,6 +128,9 @@ impl ScratchDirectory {
         let hidden = unfinished_name(path);
         let made = fs::DirBuilder::new().mode(mode | 0o700).create(&hidden);
         made.or_kind(ErrorKind::Output).doing(|| format!("creating output {path:?}"))?;
+        if let Ok(fresh) = File::open(&hidden) {
+            sweep(path, &fresh);
+        }
         Ok(ScratchDirectory { hidden: Some(hidden), path: path.to_path_buf(), mode })
     }
 

@@ -49,31 +49,87 @@ impl<'a> Visible<'a> {
 #[derive(Default)]
 pub(super) struct Above {
     /// Removed or replaced, with all below them.
-    gone: BTreeSet<Box<[u8]>>,
+    gone: Roots,
     /// Directories that are emptied.
-    emptied: BTreeSet<Box<[u8]>>,
+    emptied: Roots,
 }
 
 impl Above {
     pub(super) fn add(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Whiteout { directory, name } => drop(self.gone.insert(join(directory, name))),
-                Change::Opaque { directory } => drop(self.emptied.insert(directory.clone())),
+                Change::Whiteout { directory, name } => self.gone.insert(&join(directory, name)),
+                Change::Opaque { directory } => self.emptied.insert(directory),
                 Change::Put { node: Node::Directory, .. } => {}
-                Change::Put { path, .. } => drop(self.gone.insert(path.as_bytes().into())),
+                Change::Put { path, .. } => self.gone.insert(path.as_bytes()),
             }
         }
     }
 
     fn hides(&self, path: &[u8]) -> bool {
-        let ancestors = (0..path.len()).filter(|&at| path[at] == b'/').map(|at| &path[..at]);
-        let within = |set: &BTreeSet<Box<[u8]>>| !set.is_empty() && ancestors.clone().any(|path| set.contains(path));
-        self.gone.contains(path) || within(&self.gone) || within(&self.emptied) || self.emptied.contains(&b""[..])
+        self.gone.root_of(path).is_some() || self.emptied.root_of(path).is_some_and(|root| root.len() < path.len())
+    }
+}
+
+/// Paths of which none lies below another; each stands for all that is below it. With separators that sort before every
+/// other byte, what lies below a path follows it at once, so that one look tells whether anything is above a path, however
+/// deep it is.
+#[derive(Default)]
+struct Roots(BTreeSet<Box<[u8]>>);
+
+impl Roots {
+    fn insert(&mut self, path: &[u8]) {
+        if self.root_of(path).is_some() {
+            return;
+        }
+        let key = Roots::key(path);
+        while let Some(other) = self.0.range(key.clone()..).next().filter(|other| Roots::covers(&key, other)).cloned() {
+            self.0.remove(&other);
+        }
+        self.0.insert(key);
+    }
+
+    /// The path here that `path` is, or lies below.
+    fn root_of(&self, path: &[u8]) -> Option<&[u8]> {
+        let key = Roots::key(path);
+        self.0.range(..=key.clone()).next_back().map(|root| &**root).filter(|root| Roots::covers(root, &key))
+    }
+
+    fn covers(root: &[u8], path: &[u8]) -> bool {
+        root.is_empty() || path.strip_prefix(root).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == 0))
+    }
+
+    /// No path holds a NUL byte.
+    fn key(path: &[u8]) -> Box<[u8]> {
+        path.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
     }
 }
 
 fn join(directory: &[u8], name: &[u8]) -> Box<[u8]> {
     let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
     [directory, separator, name].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_above_hides_what_is_below() {
+        let whiteout = |directory: &str, name: &str| Change::Whiteout {
+            directory: directory.as_bytes().into(),
+            name: name.as_bytes().into(),
+        };
+        let mut above = Above::default();
+        above.add(&[whiteout("a/b", "c"), whiteout("a", "b-"), whiteout("x/y/z", "1"), whiteout("x", "y")]);
+        above.add(&[Change::Opaque { directory: b"o/p"[..].into() }, Change::Opaque { directory: b"o"[..].into() }]);
+        for hidden in ["a/b/c", "a/b/c/d", "a/b-", "a/b-/x", "x/y", "x/y/w", "x/y/z/1", "o/q", "o/p", "o/p/q"] {
+            assert!(above.hides(hidden.as_bytes()), "{hidden}");
+        }
+        for shown in ["", "a", "a/b", "a/b/cc", "a/b/c-", "a/b/c.d", "a/b--", "x", "x/yy", "o", "op/q"] {
+            assert!(!above.hides(shown.as_bytes()), "{shown}");
+        }
+        above.add(&[Change::Opaque { directory: b""[..].into() }]);
+        assert!(above.hides(b"anything") && above.hides(b"a/b"));
+    }
 }

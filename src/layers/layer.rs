@@ -1,5 +1,6 @@
 use std::io::{self, BufRead};
 
+use super::budget::Budget;
 use super::forecast::Visible;
 use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,11 +8,6 @@ use crate::io::{FOREIGN_LOOK_BYTES, Monitor, Region, SpoolWriter, foreign_format
 use crate::model::{EntryPath, Metadata, Quoted};
 use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential, is_header};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
-
-/// How many entries all layers of an image may have together, and how many bytes their names, links and extended
-/// attributes may take: what bounds the memory a hostile image can cost (1.6 GB at the worst).
-const ENTRIES_MAX: u64 = 8 << 20;
-const NAME_BYTES_MAX: u64 = 1 << 30;
 
 /// One change that a layer makes, in the order of its tar.
 #[derive(Debug, Clone)]
@@ -44,36 +40,6 @@ impl Node {
             Node::CharDevice { major, minor } => MemberKind::CharDevice(*major, *minor),
             Node::BlockDevice { major, minor } => MemberKind::BlockDevice(*major, *minor),
         }
-    }
-}
-
-/// Counts what all layers cost together.
-#[derive(Debug, Default)]
-pub(super) struct Budget {
-    entries: std::sync::atomic::AtomicU64,
-    name_bytes: std::sync::atomic::AtomicU64,
-}
-
-impl Budget {
-    fn spend(&self, entry: &Entry) -> Result<()> {
-        use std::sync::atomic::Ordering::Relaxed;
-        let xattrs = entry.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
-        let xattr_bytes: usize = xattrs.map(|(name, value)| name.len() + value.len()).sum();
-        let bytes = (entry.raw_path.len() + entry.link.len() + xattr_bytes) as u64;
-        let segments = entry.segments.as_ref().map_or(0, |segments| 32 * segments.len() as u64);
-        let entries = self.entries.fetch_add(1, Relaxed) + 1;
-        let name_bytes = self.name_bytes.fetch_add(bytes + segments, Relaxed) + bytes + segments;
-        if entries > ENTRIES_MAX || name_bytes > NAME_BYTES_MAX {
-            let message = format!("the layers hold more than {ENTRIES_MAX} entries, or 1 GiB of names");
-            return Err(Error::new(ErrorKind::Unsupported, message)
-                .hint("an image of that many files is most likely damaged or hostile: check where it came from"));
-        }
-        Ok(())
-    }
-
-    /// Entries seen so far.
-    pub(super) fn entries(&self) -> u64 {
-        self.entries.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -128,7 +94,7 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
     let mut changes = Vec::new();
     while let Some(entry) = entries.next_entry()? {
         monitor.check()?;
-        budget.spend(&entry)?;
+        budget.spend_entry(&entry)?;
         let path = EntryPath::parse(&entry.raw_path);
         let path = path.map_err(|error| invalid(format!("entry {}: {error}", Quoted(&entry.raw_path))))?;
         match marker(&path) {

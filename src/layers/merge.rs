@@ -1,17 +1,20 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::budget::Budget;
 use super::layer::{Change, Node};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EntryPath, Metadata, PATH_BYTES_MAX, Quoted, Timestamp};
-use crate::tree::{Dentry, Directory, FileData, InodeId, Kind, Tree};
+use crate::tree::{Dentry, Directory, FileData, InodeId, Kind, Resolution, Tree};
 
 /// Applies the changes of one layer to the tree, in the order of its tar.
 ///
 /// # Errors
 /// For what no runtime could unpack: a root that is no directory, a loop of symlinks in a parent, a hard link whose target
 /// never appears or is a directory.
-pub(super) fn apply(tree: &mut Tree, changes: Vec<Change>, layer: u32, time: Timestamp) -> Result<()> {
-    let mut merger = Merger { tree, layer, time, pending: BTreeMap::new(), parent: None };
+pub(super) fn apply(tree: &mut Tree, changes: Vec<Change>, layer: u32, time: Timestamp, budget: &Budget) -> Result<()> {
+    let first_of_layer = tree.inode_count();
+    let (pending, purged) = (BTreeMap::new(), BTreeSet::new());
+    let mut merger = Merger { tree, layer, time, budget, first_of_layer, purged, pending, parent: None };
     for change in changes {
         match change {
             Change::Whiteout { directory, name } => merger.whiteout(&directory, &name)?,
@@ -28,10 +31,23 @@ struct Merger<'a> {
     tree: &'a mut Tree,
     layer: u32,
     time: Timestamp,
+    budget: &'a Budget,
+    /// Inodes from this number on were made by this layer: whatever directories among them hold is of this layer.
+    first_of_layer: usize,
+    /// Older directories whose names are all of this layer, because it has removed those of lower ones.
+    purged: BTreeSet<InodeId>,
     /// Hard links whose target had not been seen yet, by the inode that stands in for them.
     pending: BTreeMap<InodeId, PendingLink>,
     /// The last parent found: entries of one directory follow one another. Dropped when a directory or symlink goes.
-    parent: Option<(Box<[u8]>, InodeId)>,
+    parent: Option<Parent>,
+}
+
+struct Parent {
+    /// As entries write it.
+    path: Box<[u8]>,
+    directory: InodeId,
+    /// By how many bytes it is longer when symlinks are followed.
+    longer_bytes: u64,
 }
 
 struct PendingLink {
@@ -110,7 +126,7 @@ impl Merger<'_> {
         let Some((parent, name)) = target.split_last() else {
             return Err(invalid("a hard link to the root directory"));
         };
-        let parent = self.tree.resolve(parent).map_err(|error| invalid(format!("link target {target}: {error}")))?;
+        let parent = self.follow(parent, "link target", target.as_bytes())?;
         let found = parent.inode.and_then(|directory| self.tree.lookup(directory, name));
         match found.map(|dentry| dentry.inode) {
             None => Ok(Target::Missing),
@@ -175,48 +191,58 @@ impl Merger<'_> {
 
     /// The directory at `path`, made where it is missing, every part of it marked as written by this layer.
     fn parent(&mut self, path: &[u8]) -> Result<InodeId> {
-        if let Some((known, directory)) = &self.parent
+        if let Some(Parent { path: known, directory, longer_bytes }) = &self.parent
             && **known == *path
         {
+            self.budget.spend_longer(*longer_bytes)?;
             return Ok(*directory);
         }
         let resolved = self.resolve(path)?;
-        if resolved.iter().map(|part| part.len() + 1).sum::<usize>() > PATH_BYTES_MAX {
+        let resolved_bytes = resolved.iter().map(|part| part.len() + 1).sum::<usize>();
+        if resolved_bytes > PATH_BYTES_MAX {
             return Err(invalid(format!("directory {} leads to a path longer than 4,095 bytes", Quoted(path))));
         }
-        let mut directory = Tree::ROOT;
+        let longer_bytes = resolved_bytes.saturating_sub(path.len() + 1) as u64;
+        self.budget.spend_longer(longer_bytes)?;
+        let (mut directory, mut path_bytes) = (Tree::ROOT, 0);
         for part in &resolved {
-            directory = self.enter(directory, part);
+            path_bytes += part.len() as u64 + 1;
+            directory = self.enter(directory, part, path_bytes)?;
         }
-        self.parent = Some((path.into(), directory));
+        self.parent = Some(Parent { path: path.into(), directory, longer_bytes });
         Ok(directory)
     }
 
-    fn enter(&mut self, directory: InodeId, name: &[u8]) -> InodeId {
-        match self.tree.lookup(directory, name) {
-            Some(Dentry { inode, .. }) if self.tree.directory(inode).is_some() => {
-                self.tree.touch(directory, name, self.layer);
-                inode
-            }
-            _ => {
-                let metadata = Metadata::root_owned(0o755, self.time);
-                let made = self.tree.add(Kind::Directory(Directory::new()), metadata);
-                self.attach(directory, name, made);
-                made
-            }
+    fn enter(&mut self, directory: InodeId, name: &[u8], path_bytes: u64) -> Result<InodeId> {
+        if let Some(Dentry { inode, .. }) = self.tree.lookup(directory, name)
+            && self.tree.directory(inode).is_some()
+        {
+            self.tree.touch(directory, name, self.layer);
+            return Ok(inode);
         }
+        self.budget.spend_implied(path_bytes)?;
+        let metadata = Metadata::root_owned(0o755, self.time);
+        let made = self.tree.add(Kind::Directory(Directory::new()), metadata);
+        self.attach(directory, name, made);
+        Ok(made)
     }
 
     fn resolve(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let resolved = self.tree.resolve(path);
-        Ok(resolved.map_err(|error| invalid(format!("directory {}: {error}", Quoted(path))))?.parts)
+        Ok(self.follow(path, "directory", path)?.parts)
     }
 
     /// The directory at `path` where there is one.
     fn existing(&self, path: &[u8]) -> Result<Option<InodeId>> {
-        let resolved = self.tree.resolve(path);
-        let resolved = resolved.map_err(|error| invalid(format!("directory {}: {error}", Quoted(path))))?;
+        let resolved = self.follow(path, "directory", path)?;
         Ok(resolved.inode.filter(|&inode| self.tree.directory(inode).is_some()))
+    }
+
+    /// Where `path` leads; `what` and `name` are for messages.
+    fn follow(&self, path: &[u8], what: &str, name: &[u8]) -> Result<Resolution> {
+        let named = |message: &dyn std::fmt::Display| invalid(format!("{what} {}: {message}", Quoted(name)));
+        let resolved = self.tree.resolve(path).map_err(|error| named(&error))?;
+        self.budget.follow(resolved.followed_bytes)?;
+        Ok(resolved)
     }
 
     fn whiteout(&mut self, directory: &[u8], name: &[u8]) -> Result<()> {
@@ -228,13 +254,18 @@ impl Merger<'_> {
 
     fn opaque(&mut self, directory: &[u8]) -> Result<()> {
         if let Some(directory) = self.existing(directory)? {
-            let names = self.names(directory);
+            let names = self.names_to_purge(directory);
             self.purge(names);
         }
         Ok(())
     }
 
-    fn names(&self, directory: InodeId) -> Vec<(InodeId, Box<[u8]>)> {
+    /// The names of a directory among which there may be some of lower layers. There are none once they have been removed:
+    /// a layer that says so again and again costs no more than one that says it once.
+    fn names_to_purge(&mut self, directory: InodeId) -> Vec<(InodeId, Box<[u8]>)> {
+        if directory.index() >= self.first_of_layer || !self.purged.insert(directory) {
+            return Vec::new();
+        }
         let names = self.tree.directory(directory).into_iter().flat_map(|names| names.keys());
         names.map(|name| (directory, name.clone())).collect()
     }
@@ -244,7 +275,7 @@ impl Merger<'_> {
     fn purge(&mut self, mut names: Vec<(InodeId, Box<[u8]>)>) {
         while let Some((directory, name)) = names.pop() {
             match self.tree.lookup(directory, &name) {
-                Some(Dentry { layer, inode }) if layer == self.layer => names.extend(self.names(inode)),
+                Some(Dentry { layer, inode }) if layer == self.layer => names.extend(self.names_to_purge(inode)),
                 Some(_) => {
                     self.forget_parent_if_replaced(directory, &name);
                     self.tree.detach(directory, &name);

@@ -7,6 +7,7 @@
 //! Nothing unverified gets out: [`flatten`] returns what its caller made of the tree only when every layer's digests
 //! have been checked. This room knows no output format.
 
+mod budget;
 mod contents;
 mod forecast;
 mod layer;
@@ -15,6 +16,7 @@ mod run;
 mod schedule;
 mod whiteout;
 
+pub use budget::MEMORY_BYTES_MAX;
 pub use contents::{Contents, Piece};
 pub use forecast::{Forecast, Forecaster};
 pub use run::{Flattened, Options, Summary, flatten};

@@ -3,14 +3,15 @@ use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::budget::Budget;
 use super::contents::Contents;
 use super::forecast::{Above, Forecaster, Visible};
-use super::layer::{self, Budget, Change, Keep};
+use super::layer::{self, Change, Keep};
 use super::merge;
 use super::schedule::{Results, Schedule, all_right, blames_the_data, explained, largest_first};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
-use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, decode, hash_region_with, read_error};
+use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, Stamp, decode, hash_region_with, read_error};
 use crate::model::{Digest, Timestamp};
 use crate::tree::{FileId, Tree};
 
@@ -25,6 +26,8 @@ pub struct Options<'a> {
     /// Whether every digest is checked before the caller sees the tree, rather than while it works. For outputs that
     /// cannot be taken back.
     pub verify_first: bool,
+    /// How many bytes of memory the files of the image may take, by what [`layers`](super) counts for each.
+    pub memory_bytes_max: u64,
     /// Foresees where in the spool's file the contents of one layer belong, where the output is such that this can be done.
     pub forecaster: Option<&'a Forecaster<'a>>,
 }
@@ -63,13 +66,14 @@ pub fn flatten<T>(
 ) -> Result<(T, Summary)> {
     expect_files(image)?;
     let plans = plan(image)?;
+    let stamps = stamps(image, &plans)?;
     let stored_bytes = plans.iter().map(Plan::stored_bytes).sum();
     options.monitor.begin(Phase::Read, stored_bytes);
     let run = Run {
         image,
         options,
         plans,
-        budget: Budget::default(),
+        budget: Budget::new(options.memory_bytes_max),
         spool: OnceLock::new(),
         schedule: Schedule::new(options.jobs, options.monitor),
     };
@@ -91,7 +95,10 @@ pub fn flatten<T>(
         if result.as_ref().is_err_and(|error| !blames_the_data(error)) {
             run.schedule.give_up();
         }
-        run.conclude(result, checks)
+        let concluded = run.conclude(result, checks)?;
+        // What was copied is what was hashed, for nobody wrote to it meanwhile.
+        stamps.iter().try_for_each(Stamp::check).doing(|| format!("reading {}", image.blobs.name()))?;
+        Ok(concluded)
     })
 }
 
@@ -103,6 +110,19 @@ fn expect_files(image: &Image) -> Result<()> {
     }
     let message = format!("{} is an image for {platform}, not for Linux", image.blobs.name());
     Err(Error::new(ErrorKind::Unsupported, message).hint("give an image for Linux"))
+}
+
+/// Of the files that two readers share: one that hashes, and the writer of the output.
+fn stamps(image: &Image, plans: &[Plan]) -> Result<Vec<Stamp>> {
+    let mut stamps: Vec<Stamp> = Vec::new();
+    for plan in plans {
+        if let Plan::InPlace(region) = plan
+            && !stamps.last().is_some_and(|last| last.is_of(&region.file))
+        {
+            stamps.extend(Stamp::of(&region.file).doing(|| format!("reading {}", image.blobs.name()))?);
+        }
+    }
+    Ok(stamps)
 }
 
 /// So many times larger than any other compressed layer is one that is worth waiting for the others.
@@ -318,7 +338,7 @@ impl Run<'_, '_> {
                 received[index] = Some(read);
             }
             let lost = || Err(Error::new(ErrorKind::Bug, "a layer was lost"));
-            self.apply(&mut tree, received[index].take().unwrap_or_else(lost)?, index, times[index])?;
+            self.apply(&mut tree, received[index].take().unwrap_or_else(lost)?, index, times[index], &self.budget)?;
         }
         Ok(tree)
     }
@@ -333,19 +353,28 @@ impl Run<'_, '_> {
     ) -> Option<Visible<'_>> {
         let mut others = below.clone();
         let mut hidden = Above::default();
+        let budget = self.budget.remainder();
         for (layer, changes) in (index + 1..).zip(above) {
             let changes = changes.as_ref()?.as_ref().ok()?;
             hidden.add(changes);
             // An error here comes again, and is told, when the layers are merged for good.
-            self.apply(&mut others, changes.clone(), layer, times[layer]).ok()?;
+            self.apply(&mut others, changes.clone(), layer, times[layer], &budget).ok()?;
         }
         let forecaster = self.options.forecaster?;
         Some(Visible::new(hidden, forecaster(self.flattened(others), index as u32)))
     }
 
-    fn apply(&self, tree: &mut Tree, changes: Vec<Change>, index: usize, time: Timestamp) -> Result<()> {
+    fn apply(
+        &self,
+        tree: &mut Tree,
+        changes: Vec<Change>,
+        index: usize,
+        time: Timestamp,
+        budget: &Budget,
+    ) -> Result<()> {
         self.options.monitor.check()?;
-        merge::apply(tree, changes, index as u32, time).doing(|| format!("applying {}", self.image.layer_name(index)))
+        merge::apply(tree, changes, index as u32, time, budget)
+            .doing(|| format!("applying {}", self.image.layer_name(index)))
     }
 
     fn emit<T>(

@@ -1,3 +1,4 @@
+use super::budget::Budget;
 use super::layer::{Change, Node};
 use super::merge::apply;
 use crate::model::{EntryPath, Metadata, Timestamp};
@@ -32,7 +33,7 @@ fn opaque(directory: &str) -> Change {
 fn merged(layers: Vec<Vec<Change>>) -> crate::Result<String> {
     let mut tree = Tree::default();
     for (layer, changes) in layers.into_iter().enumerate() {
-        apply(&mut tree, changes, layer as u32, Timestamp::from_seconds(9))?;
+        apply(&mut tree, changes, layer as u32, Timestamp::from_seconds(9), &Budget::new(1 << 30))?;
     }
     let short = |line: &str| line.replace(" 755 0:0", "").replace(" @0", "");
     Ok(tree.dump().lines().skip(1).map(short).collect::<Vec<_>>().join("; "))

@@ -34,5 +34,6 @@ pub(crate) use path::PATH_BYTES_MAX;
 pub use path::{EntryPath, PathError};
 pub use platform::Platform;
 pub use quote::Quoted;
+pub(crate) use quote::hides;
 pub use reference::Reference;
 pub use time::Timestamp;

@@ -51,6 +51,7 @@ pub(super) fn write(
             jobs: task.options.jobs,
             monitor,
             spool: &spool,
+            memory_bytes_max: task.options.memory_bytes_max,
             verify_first: task.options.jobs.get() == 1 || place.is_stream(),
             forecaster: root.is_some().then_some(&forecast),
         };

@@ -43,6 +43,10 @@ pub struct WriteOptions {
     pub mode: Option<u32>,
     /// How many threads may work at once; all that this machine runs by default.
     pub jobs: NonZeroUsize,
+    /// How many bytes of memory the files of an image that is flattened may take; [`MEMORY_BYTES_MAX`] by default.
+    ///
+    /// [`MEMORY_BYTES_MAX`]: crate::layers::MEMORY_BYTES_MAX
+    pub memory_bytes_max: u64,
     /// Where an unlinked temporary goes when one is needed.
     pub tmpdir: PathBuf,
     /// `SOURCE_DATE_EPOCH`, in seconds: the time of everything that is made rather than read; by default that of the
@@ -58,6 +62,7 @@ impl Default for WriteOptions {
             if_exists: None,
             mode: None,
             jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            memory_bytes_max: crate::layers::MEMORY_BYTES_MAX,
             tmpdir: std::env::temp_dir(),
             source_date_epoch: None,
             sha256: false,

@@ -6,7 +6,7 @@ use super::place::Place;
 use super::{Format, Target, added_objects};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
-use crate::io::{Compression, Levels, Monitor};
+use crate::io::{Compression, Levels, Monitor, affordable};
 use crate::model::{Digest, Note, Timestamp};
 
 /// One output, with every choice made.
@@ -134,9 +134,11 @@ impl Prepared {
     }
 
     fn write_or_reuse(self, image: &Image, monitor: &Monitor) -> Result<Outcome> {
-        let Prepared { target, task, place } = self;
+        let Prepared { target, mut task, place } = self;
         let format = target.format();
-        let mut notes = Vec::new();
+        let (jobs, fewer) = affordable(task.options.jobs)?;
+        task.options.jobs = jobs;
+        let mut notes: Vec<Note> = fewer.into_iter().collect();
         if let Some(existing) = task.reusable() {
             match format.reuse(existing, image, &task, monitor) {
                 Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),

@@ -151,7 +151,7 @@ impl Repository {
 
     /// What a manifest is whose entry does not say.
     fn artifact_type(&self, descriptor: &Descriptor) -> Result<Option<String>> {
-        let Some(bytes) = self.manifest(&descriptor.digest().to_string())? else { return Ok(None) };
+        let Some(bytes) = self.manifest(descriptor.digest().as_ref())? else { return Ok(None) };
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_string);
         Ok(text(&document["artifactType"]).or_else(|| text(&document["config"]["mediaType"])))

@@ -82,13 +82,12 @@ impl<'a> Uploader<'a> {
         let counter = self.client.monitor.begin_download(self.digest.hex()[..12].to_string(), self.size);
         let mut retry = Retry::new(&self.client.settings);
         let (mut session, mut failed_at) = (None, None);
-        for from in mounts {
+        // A registry that does not mount has begun an upload: one is enough.
+        if let Some(from) = mounts.first() {
             match self.retried(&mut retry, |it| it.begin(Some(from)))? {
                 None => return Ok(Pushed::Mounted),
                 begun => session = begun,
             }
-            // A registry that does not mount has begun an upload: one is enough.
-            break;
         }
         loop {
             self.client.monitor.check()?;

@@ -169,9 +169,10 @@ fn unpack(mut decoded: impl Read, at_least: Option<u64>, options: &OpenOptions, 
         return Members::of_stream(BufReader::with_capacity(CHUNK_BYTES, whole), monitor);
     }
     // A root file system is one layer, in one piece.
-    match options.adopting.as_ref().filter(|_| !recognise::begins_as_root(&start[..count])) {
+    let is_root = recognise::begins_as_root(&start[..count]);
+    match options.adopting.as_ref().filter(|_| !is_root) {
         Some(directory) => keep::members(whole, at_least, &options.tmpdir, directory, monitor),
-        None => Members::of_region(&keep::all(whole, at_least, &options.tmpdir, monitor)?, monitor),
+        None => Members::of_region(&keep::all(whole, at_least, is_root, &options.tmpdir, monitor)?, monitor),
     }
 }
 

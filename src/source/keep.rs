@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::members::{Contents, Members};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
-use crate::io::{CHUNK_BYTES, Monitor, Region, free_bytes, unnamed_file};
+use crate::io::{CHUNK_BYTES, Monitor, Region, free_bytes, read_error, unnamed_file};
 use crate::model::Quoted;
 use crate::tar::{Entries, EntryKind, Sequential};
 
@@ -19,18 +19,49 @@ const OWN_BYTES_MIN: u64 = 1 << 20;
 /// have open.
 const OWN_FILES_MAX: usize = 256;
 
-/// Copies a stream to one file in `tmpdir`.
-pub(super) fn all(mut stream: impl Read, at_least: Option<u64>, tmpdir: &Path, monitor: &Monitor) -> Result<Region> {
+/// How many bytes after its end marker a tar may have that is kept in one piece: writers fill up records, of 10 KiB usually.
+const PADDING_BYTES_MAX: u64 = 64 << 20;
+
+/// Copies a tar that comes as a stream to one file in `tmpdir`, up to its end marker: what follows takes no room, however
+/// much it is. In `one_piece`, because the tar itself is wanted, what follows is kept too, and must have an end.
+pub(super) fn all(
+    mut stream: impl Read,
+    at_least: Option<u64>,
+    one_piece: bool,
+    tmpdir: &Path,
+    monitor: &Monitor,
+) -> Result<Region> {
     let mut common = Unlinked::temporary(tmpdir, at_least)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
+    let file = Arc::clone(&common.file);
+    let mut keeping = Keeping { stream: &mut stream, common: &mut common };
+    let mut entries = Entries::new(Sequential(BufReader::with_capacity(CHUNK_BYTES, &mut keeping)));
+    while entries.next_entry()?.is_some() {
         monitor.check()?;
-        match stream.read(&mut chunk) {
-            Ok(0) => return Region::whole(common.file).or_kind(ErrorKind::Other),
-            Ok(count) => common.append(&chunk[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(ErrorKind::InvalidImage, error)),
+    }
+    if one_piece {
+        let after = io::copy(&mut keeping.take(PADDING_BYTES_MAX + 1), &mut io::sink()).map_err(read_error)?;
+        if after > PADDING_BYTES_MAX {
+            let message = format!("more than {PADDING_BYTES_MAX} bytes follow the end marker of the tar");
+            return Err(Error::new(ErrorKind::InvalidImage, message));
         }
+    }
+    // What compressed it has checksums at the end.
+    io::copy(&mut stream, &mut io::sink()).or_kind(ErrorKind::InvalidImage)?;
+    Region::whole(file).or_kind(ErrorKind::Other)
+}
+
+/// Keeps what is read of a stream.
+struct Keeping<'a, 'd, R> {
+    stream: R,
+    common: &'a mut Unlinked<'d>,
+}
+
+impl<R: Read> Read for Keeping<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        // An error in writing must not be taken for damage of what is read.
+        self.common.append(&buffer[..count]).map_err(Error::into_io)?;
+        Ok(count)
     }
 }
 

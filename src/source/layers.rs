@@ -5,6 +5,9 @@ use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::image::{BlobRef, Layer};
 use crate::model::{Descriptor, Digest};
 
+/// How many layers an image may have: Docker takes 127, and the files of a layout's layers are open at once.
+pub(super) const LAYERS_MAX: usize = 1 << 10;
+
 const DAMAGED: &str = "the image is damaged or incomplete: fetch or save it again";
 
 /// The layers of an image, lowest first, each with the blob that is there for it.
@@ -17,6 +20,10 @@ pub(super) fn layers(store: &dyn Store, found: &Found, manifest: Option<&FoundMa
         Some(config) => config.diff_ids()?,
         None => Vec::new(),
     };
+    if diff_ids.len() > LAYERS_MAX {
+        let message = format!("the image has {} layers, more than {LAYERS_MAX}", diff_ids.len());
+        return Err(Error::new(ErrorKind::Unsupported, message).hint("make one layer of them, and save it again"));
+    }
     match (&found.members, manifest) {
         (Some(list), _) if found.v1_id.is_some() || found.diff_ids_unknown => {
             list.names.iter().map(|name| Ok(Layer { blob: member(store, list, name)?, diff_id: None })).collect()

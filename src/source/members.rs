@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, Region};
-use crate::model::{DOCUMENT_BYTES_MAX, Quoted};
+use crate::model::{DOCUMENT_BYTES_MAX, PATH_BYTES_MAX, Quoted};
 use crate::tar::{Entries, Entry, EntryKind, Sequential};
 
 /// How many links are followed from one name: what Linux does.
@@ -116,6 +116,10 @@ impl Members {
 
     /// A later member of the same name replaces an earlier one, as in tar.
     pub(super) fn insert(&mut self, entry: &Entry, contents: Contents) -> Result<()> {
+        if entry.raw_path.len() > PATH_BYTES_MAX || entry.link.len() > PATH_BYTES_MAX {
+            let message = format!("the archive has a member whose name has more than {PATH_BYTES_MAX} bytes");
+            return Err(Error::new(ErrorKind::InvalidImage, message));
+        }
         let name = normalise(&entry.raw_path);
         let directory = name.iter().rposition(|&byte| byte == b'/').map_or(&name[..0], |slash| &name[..slash]);
         let member = match entry.kind {
@@ -138,6 +142,10 @@ impl Members {
 
     /// Finds a member by any spelling of its name, through links. `None` where there is none, or a link leads nowhere.
     pub(super) fn find(&self, name: &[u8]) -> Result<Option<&Contents>> {
+        if name.len() > PATH_BYTES_MAX {
+            // No member has such a name, and each of its parts would be looked at.
+            return Ok(None);
+        }
         let mut at = normalise(name);
         for _ in 0..LINK_HOPS_MAX {
             match self.by_name.get(&at) {

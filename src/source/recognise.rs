@@ -8,6 +8,7 @@ use crate::tar::{Entries, Sequential, is_header};
 /// How much of a file is looked at.
 pub(super) const LOOK_BYTES: usize = FOREIGN_LOOK_BYTES;
 
+const EMPTY: &str = "the archive is empty";
 const SAVE: &str = "make an image archive with: docker save -o image.tar NAME";
 
 /// Refuses what is no tar, and says what it seems to be. `start` is the first [`LOOK_BYTES`] of it, or all there is.
@@ -16,8 +17,12 @@ pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
         let what = if start.is_empty() { "the file is empty" } else { "the file is too short for an image archive" };
         return Err(Error::new(ErrorKind::InvalidImage, what).hint("save or fetch the image again"));
     };
-    if is_header(block) || block.iter().all(|&byte| byte == 0) && foreign_format(start).is_none() {
+    if is_header(block) {
         return Ok(());
+    }
+    // A tar that begins with its end marker: what follows may be zeros without end.
+    if block.iter().all(|&byte| byte == 0) && foreign_format(start).is_none() {
+        return Err(Error::new(ErrorKind::InvalidImage, EMPTY).hint(SAVE));
     }
     Err(seems(start))
 }
@@ -105,7 +110,7 @@ pub(super) fn archive_without_image(members: &Members) -> Error {
         (!directory.contains(&b'/')).then(|| directory.to_vec())
     });
     if members.names().next().is_none() {
-        return Error::new(ErrorKind::InvalidImage, "the archive is empty").hint(SAVE);
+        return Error::new(ErrorKind::InvalidImage, EMPTY).hint(SAVE);
     }
     if starts(b"rootfs/") {
         let message = "this seems to be the tar of a folder that holds the root of a file system";

@@ -4,15 +4,13 @@ use serde::Deserialize;
 
 use super::catalogue::{Catalogue, MemberList};
 use super::document::Documents;
+use super::layers::LAYERS_MAX;
 use super::members::Members;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::model::{Config, Digest, parse_json};
 
 /// The document of old archives that lists tags: `{repository: {tag: v1 id}}`.
 pub(super) const REPOSITORIES: &str = "repositories";
-
-/// How long a chain may be: Docker itself stops at 127 layers.
-const LAYERS_MAX: usize = 1 << 10;
 
 /// The part of a v1 image's `json` that leads to its parent.
 #[derive(Default, Deserialize)]

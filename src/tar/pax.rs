@@ -1,6 +1,8 @@
 //! PAX records (POSIX.1-2017, pax interchange format): `LENGTH KEY=VALUE\n`, where VALUE may be any bytes, newlines and
 //! NULs included, so that only LENGTH says where a record ends.
 
+use std::collections::BTreeMap;
+
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use percent_encoding::percent_decode;
@@ -8,18 +10,40 @@ use percent_encoding::percent_decode;
 use super::number::parse_decimal;
 use crate::model::{Timestamp, Xattrs};
 
-/// Records in the order they stand: PAX sparse 0.0 repeats keys, and their order counts.
+/// Records in the order they stand: PAX sparse 0.0 repeats keys, and their order counts. Only those that somebody may ask
+/// for: others cost nothing, however many there are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records(Vec<Record>);
 
 /// Key and value.
 type Record = (Box<[u8]>, Box<[u8]>);
 
+/// Records of global headers: a later value replaces an earlier one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Globals {
+    records: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    bytes: usize,
+}
+
+/// Keys that the reader asks for, besides those that begin with one of [`PREFIXES`].
+const KEYS: [&[u8]; 8] =
+    [b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"SCHILY.devmajor", b"SCHILY.devminor"];
+const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
+const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
+const PREFIXES: [&[u8]; 3] = [LIBARCHIVE_XATTR, SCHILY_XATTR, b"GNU.sparse."];
+
+fn is_asked_for(key: &[u8]) -> bool {
+    KEYS.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+}
+
 impl Records {
     /// Parses an extended header's payload. `None` where a record is malformed.
     pub(super) fn parse(mut payload: &[u8]) -> Option<Self> {
         let mut records = Vec::new();
-        while !payload.is_empty() && payload.iter().any(|&byte| byte != 0) {
+        // What pads the last record are zeros: looked for once, for a payload may have 100,000 records.
+        let end = payload.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let mut at = 0;
+        while at < end {
             let blank = payload.iter().take(20).position(|&byte| byte == b' ')?;
             let length = usize::try_from(parse_decimal(&payload[..blank])?).ok()?;
             let record = payload.get(blank + 1..length)?;
@@ -28,23 +52,13 @@ impl Records {
             if *last != b'\n' || !is_valid(&body[..equals], &body[equals + 1..]) {
                 return None;
             }
-            records.push((body[..equals].into(), body[equals + 1..].into()));
+            if is_asked_for(&body[..equals]) {
+                records.push((body[..equals].into(), body[equals + 1..].into()));
+            }
             payload = &payload[length..];
+            at += length;
         }
         Some(Records(records))
-    }
-
-    /// Takes over what a global header says: a later value replaces an earlier one.
-    pub(super) fn merge(&mut self, newer: Records) {
-        for (key, value) in newer.0 {
-            self.0.retain(|(old, _)| *old != key);
-            self.0.push((key, value));
-        }
-    }
-
-    /// Bytes held, to be bounded by the caller.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(|(key, value)| key.len() + value.len()).sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -59,21 +73,40 @@ fn is_valid(key: &[u8], value: &[u8]) -> bool {
     !key.is_empty() && !has_nul
 }
 
+impl Globals {
+    /// Takes over what a global header says.
+    pub(super) fn merge(&mut self, newer: Records) {
+        for (key, value) in newer.0 {
+            let key_bytes = key.len();
+            self.bytes += key_bytes + value.len();
+            if let Some(old) = self.records.insert(key, value) {
+                self.bytes -= key_bytes + old.len();
+            }
+        }
+    }
+
+    /// Bytes held, to be bounded by the caller.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.records.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
 /// Local records before global ones. An empty value means "as if there were no record", and so hides a global one.
 pub(super) struct Lookup<'a> {
     pub(super) local: &'a Records,
-    pub(super) global: &'a Records,
+    pub(super) global: &'a Globals,
 }
 
 impl Lookup<'_> {
     /// The value that counts for `key`.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let last = |records: &'_ Records| -> Option<usize> { records.0.iter().rposition(|(name, _)| **name == *key) };
-        let value = match (last(self.local), last(self.global)) {
-            (Some(at), _) => &self.local.0[at].1,
-            (None, Some(at)) => &self.global.0[at].1,
-            (None, None) => return None,
-        };
+        debug_assert!(is_asked_for(key));
+        let local = self.local.0.iter().rev().find(|(name, _)| **name == *key).map(|(_, value)| value);
+        let value = local.or_else(|| self.global.records.get(key))?;
         (!value.is_empty()).then_some(value)
     }
 
@@ -84,7 +117,7 @@ impl Lookup<'_> {
         let mut xattrs = Xattrs::new();
         let records = || self.global.iter().chain(self.local.iter());
         for (key, value) in records() {
-            if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+            if let Some(name) = key.strip_prefix(LIBARCHIVE_XATTR) {
                 let name: Vec<u8> = percent_decode(name).collect();
                 if name.contains(&0) {
                     return None;
@@ -95,7 +128,7 @@ impl Lookup<'_> {
             }
         }
         for (key, value) in records() {
-            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.").filter(|name| !name.is_empty()) {
+            if let Some(name) = key.strip_prefix(SCHILY_XATTR).filter(|name| !name.is_empty()) {
                 xattrs.insert(decode_gnu_name(name).into(), value.into());
             }
         }
@@ -159,11 +192,11 @@ mod tests {
 
     #[test]
     fn values_may_hold_newlines_and_nuls() {
-        let records = Records::parse(b"15 a=b\n9 c=d\n\0\n11 path=xy\n\0\0\0").unwrap();
-        let global = Records::default();
+        let records = Records::parse(b"19 mtime=b\n9 c=d\n\0\n15 linkpath=xy\n\0\0\0").unwrap();
+        let global = Globals::default();
         let lookup = Lookup { local: &records, global: &global };
-        assert_eq!(lookup.get(b"a"), Some(&b"b\n9 c=d\n\0"[..]));
-        assert_eq!(lookup.get(b"path"), Some(&b"xy"[..]));
+        assert_eq!(lookup.get(b"mtime"), Some(&b"b\n9 c=d\n\0"[..]));
+        assert_eq!(lookup.get(b"linkpath"), Some(&b"xy"[..]));
         for bad in [&b"5 a=b"[..], b"6 a=bb", b"x a=b\n", b"6 ab_\n", b"99 a=b\n", b"6 =ab\n", b" a=b\n"] {
             assert!(Records::parse(bad).is_none(), "{bad:?}");
         }
@@ -171,10 +204,23 @@ mod tests {
 
     #[test]
     fn an_empty_local_value_hides_the_global_one() {
-        let global = Records::parse(b"11 path=xy\n8 uid=7\n").unwrap();
+        let mut global = Globals::default();
+        global.merge(Records::parse(b"11 path=xy\n8 uid=7\n").unwrap());
         let local = Records::parse(b"8 path=\n").unwrap();
         let lookup = Lookup { local: &local, global: &global };
         assert_eq!((lookup.get(b"path"), lookup.get(b"uid")), (None, Some(&b"7"[..])));
+    }
+
+    #[test]
+    fn records_that_nobody_asks_for_are_not_kept() {
+        let records = Records::parse(b"13 comment=x\n8 uid=7\n25 SCHILY.xattr.user.a=b\n").unwrap();
+        assert_eq!(records.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&b"uid"[..], b"SCHILY.xattr.user.a"]);
+        let mut global = Globals::default();
+        for value in [&b"8 uid=7\n"[..], b"11 uid=789\n", b"9 uid=78\n"] {
+            global.merge(Records::parse(value).unwrap());
+        }
+        assert_eq!(global.bytes(), 5);
+        assert_eq!(Lookup { local: &Records::default(), global: &global }.get(b"uid"), Some(&b"78"[..]));
     }
 
     #[test]
@@ -197,15 +243,15 @@ mod tests {
             assert!(Records::parse(bad).is_none(), "{bad:?}");
         }
         let encoded = Records::parse(b"34 LIBARCHIVE.xattr.user.a%00b=AA\n").unwrap();
-        assert!(Lookup { local: &encoded, global: &Records::default() }.xattrs().is_none());
+        assert!(Lookup { local: &encoded, global: &Globals::default() }.xattrs().is_none());
         let nameless = Records::parse(b"24 LIBARCHIVE.xattr.=AA\n").unwrap();
-        assert!(matches!(Lookup { local: &nameless, global: &Records::default() }.xattrs(), Some(None)));
+        assert!(matches!(Lookup { local: &nameless, global: &Globals::default() }.xattrs(), Some(None)));
     }
 
     #[test]
     fn libarchive_spelling() {
         let local = Records::parse(b"38 LIBARCHIVE.xattr.user.a%20b=AAH/gA\n").unwrap();
-        let xattrs = Lookup { local: &local, global: &Records::default() }.xattrs().unwrap().unwrap();
+        let xattrs = Lookup { local: &local, global: &Globals::default() }.xattrs().unwrap().unwrap();
         assert_eq!(xattrs.into_iter().next().unwrap(), (b"user.a b"[..].into(), [0, 1, 0xff, 0x80][..].into()));
         for (text, bytes) in [
             ("", Some(&b""[..])),

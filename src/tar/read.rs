@@ -2,14 +2,15 @@ use std::io::{self, BufRead, Read};
 
 use super::header::Block;
 use super::number::{parse_decimal, parse_signed_decimal};
-use super::pax::{Lookup, Records, parse_time};
+use super::pax::{Globals, Lookup, Records, parse_time};
 use super::sparse::{LeadingMap, Map, Segment};
 use super::write::BLOCK_BYTES;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::{RegionReader, read_error};
-use crate::model::{Metadata, Mode, Quoted, Timestamp};
+use crate::model::{Metadata, Mode, PATH_BYTES_MAX, Quoted, Timestamp};
 
-/// Longest payload of a PAX header or GNU long name, in bytes; what Go's reader, and so Docker, takes.
+/// Longest payload of a PAX header or GNU long name, in bytes; what Go's reader, and so Docker, takes. So many bytes may all
+/// PAX records of one entry have together, and all global ones.
 const SPECIAL_BYTES_MAX: u64 = 1 << 20;
 /// Longest chain of special headers before one entry. Four kinds exist; writers use each once.
 const SPECIAL_HEADERS_MAX: u32 = 64;
@@ -135,7 +136,7 @@ pub struct Entries<I> {
     padding_bytes: u64,
     /// The name of the current entry, for messages.
     current: Vec<u8>,
-    global: Records,
+    global: Globals,
     ended: bool,
 }
 
@@ -157,7 +158,7 @@ impl<I: Input> Entries<I> {
             unread_bytes: 0,
             padding_bytes: 0,
             current: Vec::new(),
-            global: Records::default(),
+            global: Globals::default(),
             ended: false,
         }
     }
@@ -380,6 +381,9 @@ impl<I: Input> Entries<I> {
         let kind = kind_of(block.type_flag(), &raw_path)?;
         self.current.clone_from(&raw_path);
         let named = |error: Error| error.doing(format!("entry {}", Quoted(&raw_path)));
+        if kind == EntryKind::Symlink {
+            check_symlink(&link).map_err(named)?;
+        }
 
         let stored = match records.get(b"size") {
             Some(text) => parse_decimal(text),
@@ -506,6 +510,19 @@ fn owner(number: i64) -> u32 {
         u32::MAX => 0,
         id => id,
     }
+}
+
+/// No file system holds a target with a NUL byte, nor Linux one that is longer than a path may be (`symlink(2)`). Targets of
+/// hard links are paths inside the archive, and checked where paths are.
+fn check_symlink(target: &[u8]) -> Result<()> {
+    if target.contains(&0) {
+        return Err(invalid(format!("the target {} of the symbolic link has a NUL byte", Quoted(target))));
+    }
+    if target.len() > PATH_BYTES_MAX {
+        let bytes = target.len();
+        return Err(invalid(format!("the target of the symbolic link has {bytes} bytes, more than {PATH_BYTES_MAX}")));
+    }
+    Ok(())
 }
 
 fn device(kind: EntryKind, block: &Block, records: &Lookup<'_>) -> Option<(u32, u32)> {

@@ -23,6 +23,8 @@ pub struct Resolution {
     pub parts: Vec<Vec<u8>>,
     /// What is there, if anything is.
     pub inode: Option<InodeId>,
+    /// Bytes of the symlinks' targets that were followed: what it cost beside the path itself.
+    pub followed_bytes: u64,
 }
 
 impl Tree {
@@ -33,11 +35,11 @@ impl Tree {
     /// # Errors
     /// When the symlinks form a loop.
     pub fn resolve(&self, path: &[u8]) -> Result<Resolution, LoopError> {
-        let mut left: VecDeque<Vec<u8>> = split(path).map(<[u8]>::to_vec).collect();
+        let mut left: VecDeque<&[u8]> = split(path).collect();
         // What each resolved part points at, the root first.
         let mut found = vec![Some(Tree::ROOT)];
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        let mut followed = 0;
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let (mut followed, mut followed_bytes) = (0, 0);
         while let Some(part) = left.pop_front() {
             if part == b".." {
                 if parts.pop().is_some() {
@@ -46,13 +48,14 @@ impl Tree {
                 continue;
             }
             let here = found.last().copied().flatten();
-            let next = here.and_then(|directory| self.lookup(directory, &part)).map(|dentry| dentry.inode);
+            let next = here.and_then(|directory| self.lookup(directory, part)).map(|dentry| dentry.inode);
             let Some(Kind::Symlink(target)) = next.map(|id| &self.inode(id).kind) else {
                 parts.push(part);
                 found.push(next);
                 continue;
             };
             followed += 1;
+            followed_bytes += target.len() as u64;
             if followed > SYMLINKS_MAX {
                 return Err(LoopError);
             }
@@ -60,11 +63,10 @@ impl Tree {
                 parts.clear();
                 found.truncate(1);
             }
-            for part in split(target).rev() {
-                left.push_front(part.to_vec());
-            }
+            split(target).rev().for_each(|part| left.push_front(part));
         }
-        Ok(Resolution { parts, inode: found.last().copied().flatten() })
+        let parts = parts.into_iter().map(<[u8]>::to_vec).collect();
+        Ok(Resolution { parts, inode: found.last().copied().flatten(), followed_bytes })
     }
 }
 

@@ -194,6 +194,12 @@ fn help_is_for_newcomers() {
       -j, --jobs <N>
               How many threads may work at once [default: as many as this machine runs]
 
+          --max-memory <SIZE>
+              Refuse an image whose list of files takes more memory than this [default: 2G]
+
+              A number of bytes, or with K, M or G. A file takes about 700 bytes and
+              three times its name: 2G is enough for 2 million files.
+
     Checks and records:
           --expect-digest <DIGEST>
               Refuse an image whose manifest, index or config (image ID) has another digest
@@ -387,6 +393,8 @@ fn short_help_fits_a_screen() {
                                         less the umask]
       -j, --jobs <N>                    How many threads may work at once [default: as many as this
                                         machine runs]
+          --max-memory <SIZE>           Refuse an image whose list of files takes more memory than this
+                                        [default: 2G]
 
     Checks and records:
           --expect-digest <DIGEST>  Refuse an image whose manifest, index or config (image ID) has

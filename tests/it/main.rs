@@ -4,6 +4,7 @@
 mod support;
 
 mod additional_files;
+mod changed;
 mod cli;
 mod crash;
 mod determinism;
@@ -15,6 +16,8 @@ mod flatten;
 mod hostile;
 mod image_oracles;
 mod images;
+mod kills;
+mod limits;
 mod medperf;
 mod medperf_apptainer;
 mod one_image;

@@ -20,7 +20,9 @@ use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
-use crate::cli::values::{bind_targets, entry_paths, expected, jobs, label, mode, parsed, source_date_epoch, usage};
+use crate::cli::values::{
+    bind_targets, entry_paths, expected, jobs, label, memory_bytes_max, mode, parsed, source_date_epoch, usage,
+};
 use crate::conversion::{Conversion, Observer};
 use crate::error::{Error, Result, ResultExt};
 use crate::image::Image;
@@ -228,6 +230,7 @@ pub(in crate::cli) fn write_options(arguments: &Convert, environment: &Environme
         Some(WhenThere::Update) => Some(IfExists::Update),
     };
     options.mode = mode(output.mode.as_deref())?;
+    options.memory_bytes_max = memory_bytes_max(output)?;
     options.sha256 = arguments.checks.report.is_some();
     options.source_date_epoch = source_date_epoch(environment)?;
     Ok(options)

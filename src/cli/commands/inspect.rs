@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::cli::environment::Environment;
 use crate::cli::options::{Choice, Feedback, Given};
-use crate::cli::printer::Bytes;
+use crate::cli::printer::{self, Bytes};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
@@ -21,7 +21,7 @@ use crate::cli::subject::Subject;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::{Image, Layer};
 use crate::io::{Codec, Monitor, Region};
-use crate::model::{Config, Digest, Note, Quoted, Timestamp};
+use crate::model::{Config, Digest, Note, Quoted, Timestamp, hides};
 use crate::output;
 use crate::report::SourceRecord;
 use crate::sif::{Container, read_seal};
@@ -290,7 +290,7 @@ impl Inspection {
         }
         let json = serde_json::to_string_pretty(self)
             .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
-        Ok(json + "\n")
+        Ok(printer::safe_json(&json) + "\n")
     }
 
     /// The page for people. Whatever came out of the image is quoted.
@@ -382,7 +382,7 @@ fn optional(text: &str) -> String {
 
 /// Text that quotes its own names, made safe for a terminal.
 fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_unicode().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if hides(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use oci_spec::image::{Arch, Descriptor, ImageManifest, ImageManifestBuilder, Med
 use serde_json::{Value, json};
 
 use super::stage::Blob;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::image::Image;
-use crate::io::Codec;
+use crate::io::{Codec, Stamp};
 use crate::model::{Digest, Note, Platform, Quoted, Reference};
 use crate::output::options::ImageName;
 
@@ -67,6 +67,12 @@ impl Package {
             lost,
             platform: image.platform(),
         })
+    }
+
+    /// What was copied is what was hashed, if nobody wrote to it meanwhile: asked when all has been copied.
+    pub(super) fn expect_unchanged(&self, image: &Image) -> Result<()> {
+        let mut stamps = self.layers.iter().filter_map(|blob| blob.stamp.as_ref());
+        stamps.try_for_each(Stamp::check).doing(|| format!("reading {}", image.blobs.name()))
     }
 
     /// Layers, each once, in the order of the image.

@@ -78,6 +78,7 @@ impl Packed {
             + documents.iter().map(|document| document.bytes.len() as u64).sum::<u64>();
         let files = (layers.len() + documents.len()) as u64;
         self.notes.extend(self.package.index_notes());
+        self.package.expect_unchanged(image)?;
         let (outcome, package) = self.outcome((bytes, None), files, true);
         image.blobs.confirm()?;
         layout.publish(package, monitor)?;
@@ -95,6 +96,7 @@ impl Packed {
     ) -> Result<Outcome> {
         let index = with_entries(None, self.package.index_entries()?)?;
         let (files, bytes) = write_archive(&Archive::oci(&self.package, index), &place, whole, task, monitor)?;
+        self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(self.package.index_notes());
         Ok(self.outcome(written, files, true).0)
@@ -111,6 +113,7 @@ impl Packed {
     ) -> Result<Outcome> {
         let (archive, notes) = Archive::docker(&self.package);
         let (files, bytes) = write_archive(&archive, &place, whole, task, monitor)?;
+        self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(notes);
         Ok(self.outcome(written, files, false).0)
@@ -189,7 +192,8 @@ fn flattened(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, m
     let spool = || place.spool(&task.options.tmpdir);
     let jobs = task.options.jobs;
     let verify_first = jobs.get() == 1 || place.is_stream();
-    let options = layers::Options { jobs, monitor, spool: &spool, verify_first, forecaster: None };
+    let memory_bytes_max = task.options.memory_bytes_max;
+    let options = layers::Options { jobs, monitor, spool: &spool, memory_bytes_max, verify_first, forecaster: None };
     let write =
         |flattened| one_layer(flattened, place.scratch(&task.options.tmpdir)?, packing.compression, task, monitor);
     let (blob, summary) = flatten(image, &options, write)?;
@@ -225,7 +229,7 @@ fn one_layer(
     };
     scratch.sync()?;
     let data = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
-    Ok(Blob { digest, diff_id, codec: compression.kind(), data, own: Some(Arc::new(scratch)), tar_bytes })
+    Ok(Blob { digest, diff_id, codec: compression.kind(), data, own: Some(Arc::new(scratch)), tar_bytes, stamp: None })
 }
 
 /// The config: its bytes as they are wherever it speaks of the layers that are written.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    Codec, Compression, Compressor, Decoded, Expected, HashingWriter, Members, Monitor, Phase, Region, Scratch, decode,
-    hash_region_with, read_error,
+    Codec, Compression, Compressor, Decoded, Expected, HashingWriter, Members, Monitor, Phase, Region, Scratch, Stamp,
+    decode, hash_region_with, read_error,
 };
 use crate::layers::{Schedule, largest_first};
 use crate::model::{Algorithm, Digest, Hasher};
@@ -37,6 +37,8 @@ pub(super) struct Blob {
     pub(super) own: Option<Arc<Scratch>>,
     /// Bytes of the uncompressed tar.
     pub(super) tar_bytes: u64,
+    /// Of the file that was hashed by one reader and is copied by another, where there is one.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// How layers are made ready.
@@ -199,6 +201,10 @@ impl Stage<'_> {
     /// Leaves stored bytes as they are: copied where they need a file of their own and do not lie in one that can become it,
     /// while they are hashed and decoded.
     fn keep(&self, at: usize, local: Local) -> Result<Blob> {
+        let stamp = match local.own {
+            None if !self.is_adoptable(at) => Stamp::of(&local.region.file)?,
+            _ => None,
+        };
         let own = || match &local.own {
             Some(own) => Ok(Some(Arc::clone(own))),
             None if self.own_files && self.is_adoptable(at) => {
@@ -217,7 +223,7 @@ impl Stage<'_> {
             Some(own) => self.finished(own)?,
             None => local.region,
         };
-        Ok(Blob { digest, diff_id: found.digest, codec: local.codec, data, own, tar_bytes: found.bytes })
+        Ok(Blob { digest, diff_id: found.digest, codec: local.codec, data, own, tar_bytes: found.bytes, stamp })
     }
 
     /// A file that is written. It is made durable at once, while other layers are being worked at, so that the end need
@@ -309,6 +315,7 @@ impl Stage<'_> {
             data,
             own: Some(Arc::new(scratch)),
             tar_bytes: found.bytes,
+            stamp: None,
         })
     }
 

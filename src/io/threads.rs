@@ -1,0 +1,57 @@
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Note;
+
+/// How many threads are started at most for each that was asked for: layers are decoded and hashed beside those that compress.
+const THREADS_PER_JOB: usize = 4;
+/// How many are started besides: for signals, progress, moving and writing.
+const THREADS_BESIDE: usize = 6;
+
+/// How many of `jobs` threads may work at once, where limits (`ulimit -u`, `-v`, a container's) may allow fewer: as many are
+/// started for a moment as a conversion needs. With a note where they are fewer than `jobs`.
+///
+/// # Errors
+/// [`ErrorKind::Other`] where not even one job can be done.
+pub fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
+    let wanted = |jobs: usize| THREADS_PER_JOB * jobs + THREADS_BESIDE;
+    let started = startable(wanted(jobs.get()));
+    let fitting = started.saturating_sub(THREADS_BESIDE) / THREADS_PER_JOB;
+    let Some(fewer) = NonZeroUsize::new(fitting.min(jobs.get())) else {
+        let message = format!("only {started} threads can be started, and {} are needed", wanted(1));
+        return Err(Error::new(ErrorKind::Other, message).hint("raise the limits of the shell: ulimit -u, ulimit -v"));
+    };
+    let note = || Note::new("fewer-threads", format!("limits allow work on {fewer} threads, not on {jobs}"), 1);
+    Ok((fewer, (fewer < jobs).then(note)))
+}
+
+/// How many of `wanted` threads can live at once.
+fn startable(wanted: usize) -> usize {
+    let (gate, mut threads) = (Arc::new(std::sync::RwLock::new(())), Vec::<JoinHandle<()>>::new());
+    let closed = gate.write();
+    for _ in 0..wanted {
+        let gate = Arc::clone(&gate);
+        match Builder::new().spawn(move || drop(gate.read())) {
+            Ok(thread) => threads.push(thread),
+            Err(_) => break,
+        }
+    }
+    drop(closed);
+    let started = threads.len();
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    started
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_usual_is_affordable() {
+        let two = NonZeroUsize::new(2).unwrap();
+        assert_eq!(affordable(two).unwrap(), (two, None));
+        assert_eq!(startable(20), 20);
+    }
+}

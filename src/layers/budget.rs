@@ -1,0 +1,92 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::tar::Entry;
+
+/// How many bytes of memory the files of an image may take where nothing else is asked for: enough for 2 million files.
+pub const MEMORY_BYTES_MAX: u64 = 2 << 30;
+
+/// What an entry of a layer costs at most beside its name, in bytes: as a change, as an inode with a name in a directory, and
+/// in the writer of the output. Measured with `scripts/bench-limits`, which compares peaks with what is counted here.
+const ENTRY_BYTES: u64 = 640;
+/// A directory costs a map of names more, the first names of which take as much room as eleven.
+const DIRECTORY_BYTES: u64 = ENTRY_BYTES + 320;
+/// How often a name is held: in the list of changes, in the tree, and by the writer.
+const NAME_COPIES: u64 = 3;
+/// An extended attribute costs two boxes and their place in a map.
+const XATTR_BYTES: u64 = 160;
+/// A stretch of a sparse file, as it is read and as it is kept.
+const SEGMENT_BYTES: u64 = 64;
+/// How many bytes of symlinks' targets are followed to find the parents of entries: what bounds the time that a chain of
+/// long ones can cost. An image of 2 million directories that all lie behind a link of 16 bytes stays below it.
+const FOLLOWED_BYTES_MAX: u64 = 32 << 20;
+
+/// Counts what the entries of all layers cost together, in bytes of memory, and what their names imply: directories that no
+/// entry names, and paths that symlinks make longer.
+#[derive(Debug)]
+pub(super) struct Budget {
+    memory_bytes_max: u64,
+    memory_bytes: AtomicU64,
+    followed_bytes: AtomicU64,
+    entries: AtomicU64,
+}
+
+impl Budget {
+    pub(super) fn new(memory_bytes_max: u64) -> Self {
+        let zero = || AtomicU64::new(0);
+        Budget { memory_bytes_max, memory_bytes: zero(), followed_bytes: zero(), entries: zero() }
+    }
+
+    /// A budget that begins with what this one has left, for a merge that is only tried.
+    pub(super) fn remainder(&self) -> Self {
+        let spent = self.memory_bytes.load(Relaxed);
+        Budget { memory_bytes: AtomicU64::new(spent), ..Budget::new(self.memory_bytes_max) }
+    }
+
+    /// Counts an entry that was read.
+    pub(super) fn spend_entry(&self, entry: &Entry) -> Result<()> {
+        self.entries.fetch_add(1, Relaxed);
+        let xattrs = entry.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+        let xattrs: u64 = xattrs.map(|(name, value)| XATTR_BYTES + 2 * (name.len() + value.len()) as u64).sum();
+        let segments = entry.segments.as_ref().map_or(0, |segments| SEGMENT_BYTES * segments.len() as u64);
+        let own = if entry.kind == crate::tar::EntryKind::Directory { DIRECTORY_BYTES } else { ENTRY_BYTES };
+        self.spend(own + NAME_COPIES * (entry.raw_path.len() + entry.link.len()) as u64 + xattrs + segments)
+    }
+
+    /// Counts a directory that an entry implies: as much as if it had an entry, for it will have one in the output.
+    pub(super) fn spend_implied(&self, path_bytes: u64) -> Result<()> {
+        self.spend(DIRECTORY_BYTES + NAME_COPIES * path_bytes)
+    }
+
+    /// Counts by how much symlinks make the path of an entry longer than it was written.
+    pub(super) fn spend_longer(&self, path_bytes: u64) -> Result<()> {
+        self.spend(NAME_COPIES * path_bytes)
+    }
+
+    /// Counts targets of symlinks that were followed.
+    pub(super) fn follow(&self, target_bytes: u64) -> Result<()> {
+        if self.followed_bytes.fetch_add(target_bytes, Relaxed) + target_bytes > FOLLOWED_BYTES_MAX {
+            return Err(refuse("the parents of its entries lie behind more than 32 MiB of symbolic links")
+                .hint("check where the image comes from"));
+        }
+        Ok(())
+    }
+
+    fn spend(&self, bytes: u64) -> Result<()> {
+        if self.memory_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes) > self.memory_bytes_max {
+            let limit = self.memory_bytes_max >> 20;
+            return Err(refuse(&format!("its files would take more than the limit of {limit} MiB of memory"))
+                .with_remedy(Remedy::Memory));
+        }
+        Ok(())
+    }
+
+    /// Entries seen so far.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.load(Relaxed)
+    }
+}
+
+fn refuse(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the image is too large or hostile: {what}"))
+}

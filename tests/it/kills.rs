@@ -1,0 +1,200 @@
+//! Random ends: kills and signals at any moment, over all targets and kinds of source, and disks that are full at any size.
+//! There is the whole output or none, and the next run leaves nothing of the one before.
+//!
+//! KILLS and DISKS say how many are tried, 60 and 24 by default.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::archives::sha256;
+use crate::support::entry::{Content, Entry, Kind};
+use crate::support::layer;
+use crate::support::pack::{Squeeze, docker_archive};
+use crate::support::run::{exit_code, is_root, program, scratch, skip};
+
+const TARGETS: [&str; 7] = ["sif", "rootfs", "sif-rootfs", "oci", "oci-archive", "docker-archive", "additional-files"];
+const SOURCES: [&str; 4] = ["plain.tar", "gzip.tar", "-", "layout.oci"];
+
+fn count(variable: &str, usual: u32) -> u32 {
+    std::env::var(variable).map_or(usual, |count| count.parse().expect("it is a number"))
+}
+
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// A directory with sources of all kinds: 8 MB in 80 files, which compress to a third.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Place(scratch());
+        let mut noise = Noise(7);
+        let mut file = |number: u32| {
+            let bytes: Vec<u8> = (0..100_000).map(|at| if at % 3 == 0 { noise.next(256) as u8 } else { 0 }).collect();
+            Entry::new(format!("file-{number:04}"), Kind::File(Content::data(bytes)))
+        };
+        let lower: Vec<Entry> = (0..40).map(&mut file).collect();
+        let upper: Vec<Entry> = (20..60).map(&mut file).collect();
+        let layers = [layer::tar_of(&lower), layer::tar_of(&upper)];
+        fs::write(place.path("plain.tar"), docker_archive(&layers, Squeeze::Not)).unwrap();
+        fs::write(place.path("gzip.tar"), docker_archive(&layers, Squeeze::Gzip)).unwrap();
+        fs::create_dir(place.path("folder")).unwrap();
+        for number in 0..40_u8 {
+            fs::write(place.path(&format!("folder/{number}")), vec![number; 200_000]).unwrap();
+        }
+        fs::create_dir(place.path("out")).unwrap();
+        fs::create_dir(place.path("tmp")).unwrap();
+        let made = place.command("gzip.tar", "oci", "layout.oci").status().unwrap();
+        assert!(made.success());
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, source: &str, target: &str, output: &str) -> Command {
+        let mut command = program();
+        command.current_dir(self.0.path()).env("TMPDIR", self.path("tmp"));
+        command.args([source, "--to", target, "-o", output, "--jobs", "2", "-q"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        if source == "-" {
+            command.stdin(File::open(self.path("gzip.tar")).unwrap());
+        }
+        command
+    }
+}
+
+/// All files of an output, by name, with their SHA-256.
+fn contents(path: &Path) -> Vec<(String, String)> {
+    if !path.is_dir() {
+        return vec![(String::new(), sha256(&fs::read(path).unwrap()))];
+    }
+    let mut all = Vec::new();
+    for each in fs::read_dir(path).unwrap() {
+        let each = each.unwrap();
+        let name = each.file_name().into_string().unwrap();
+        all.extend(contents(&each.path()).into_iter().map(|(below, sum)| (format!("{name}/{below}"), sum)));
+    }
+    all.sort();
+    all
+}
+
+fn remove(path: &Path) {
+    drop(fs::remove_file(path).or_else(|_| fs::remove_dir_all(path)));
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    fs::read_dir(directory).unwrap().map(|each| each.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn ended_at_any_moment_by_any_signal() {
+    let place = Place::new();
+    let output = place.path("out/x");
+    let mut noise = Noise(u64::from(std::process::id()));
+    let mut outcomes = [0; 2];
+    let pairs: Vec<(&str, &str)> = TARGETS
+        .iter()
+        .flat_map(|target| match *target {
+            "additional-files" => vec![("folder", *target)],
+            _ => SOURCES.iter().map(|source| (*source, *target)).collect(),
+        })
+        .collect();
+    let kills = count("KILLS", 60).max(pairs.len() as u32);
+    for (at, (source, target)) in pairs.iter().enumerate() {
+        let run = || place.command(source, target, "out/x");
+        let started = Instant::now();
+        assert!(run().status().unwrap().success(), "{source} to {target}");
+        let (took, expected) = (started.elapsed(), contents(&output));
+        remove(&output);
+        let share = kills / pairs.len() as u32 + u32::from((at as u32) < kills % pairs.len() as u32);
+        for _ in 0..share {
+            let signal = [Signal::KILL, Signal::TERM, Signal::INT][noise.next(3) as usize];
+            let mut child = run().spawn().unwrap();
+            sleep(took.mul_f64(noise.next(1050) as f64 / 1000.0));
+            let _ = kill_process(Pid::from_child(&child), signal);
+            let status = child.wait().unwrap();
+            let when = format!("{source} to {target} after {signal:?}: {status}");
+            outcomes[usize::from(output.exists())] += 1;
+            if output.exists() {
+                assert!(contents(&output) == expected, "{when}: another output");
+                remove(&output);
+            } else {
+                assert!(!status.success(), "{when}: no output");
+            }
+            assert_eq!(names(&place.path("tmp")), Vec::<String>::new(), "{when}: left in TMPDIR");
+            if signal != Signal::KILL {
+                assert_eq!(names(&place.path("out")), Vec::<String>::new(), "{when}: left beside the output");
+            }
+            // What SIGKILL has left goes with the next run.
+            if !names(&place.path("out")).is_empty() {
+                assert!(run().status().unwrap().success(), "{when}: the next run");
+                assert_eq!(names(&place.path("out")), ["x"], "{when}: left after the next run");
+                assert!(contents(&output) == expected, "{when}: the next run's output");
+                remove(&output);
+            }
+        }
+    }
+    eprintln!("{kills} ends: {} without an output, {} with a whole one", outcomes[0], outcomes[1]);
+    assert!(outcomes[0] > 0, "the image is too small: all runs had ended before their signal");
+}
+
+/// A tmpfs of its own, gone when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn new(path: PathBuf, kib: u64) -> Option<Self> {
+        fs::create_dir_all(&path).unwrap();
+        let options = format!("size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Disk(path))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_size() {
+    if !is_root() {
+        return skip("only root can mount a tmpfs");
+    }
+    let place = Place::new();
+    let mut noise = Noise(u64::from(std::process::id()) + 1);
+    let (mut full, mut enough) = (0, 0);
+    for number in 0..count("DISKS", 24) {
+        let target = TARGETS[number as usize % 6];
+        let source = SOURCES[(number as usize / 6) % SOURCES.len()];
+        let Some(disk) = Disk::new(place.path("disk"), 64 + noise.next(12_000)) else {
+            return skip("a tmpfs cannot be mounted");
+        };
+        let mut command = place.command(source, target, "disk/x");
+        let status = command.env("TMPDIR", &disk.0).status().unwrap();
+        let when = format!("{source} to {target}: {status}");
+        if status.success() {
+            enough += 1;
+            assert!(disk.0.join("x").exists(), "{when}");
+        } else {
+            full += 1;
+            assert_eq!(status.code(), Some(exit_code("NoSpace")), "{when}");
+            assert_eq!(names(&disk.0), Vec::<String>::new(), "{when}: left on the disk");
+        }
+    }
+    eprintln!("{full} disks were full, {enough} large enough");
+    assert!(full > 0);
+}
