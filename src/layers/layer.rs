@@ -6,7 +6,7 @@ use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{FOREIGN_LOOK_BYTES, Monitor, Region, SpoolWriter, foreign_format, read_error};
 use crate::model::{EntryPath, Metadata, Quoted};
-use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential, is_header};
+use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential, SparseMap, is_header};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// One change that a layer makes, in the order of its tar.
@@ -124,7 +124,9 @@ fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, path: &EntryPath, kee
     let node = match entry.kind {
         EntryKind::Directory => Node::Directory,
         EntryKind::File => {
-            let place = foresee(keep, path, MemberKind::File { size: entry.size }, &entry.metadata);
+            let segments = entry.segments.as_ref().filter(|_| keep.forecast().is_some());
+            let map = segments.and_then(|segments| SparseMap::new(entry.size, segments.iter().copied()));
+            let place = foresee(keep, path, MemberKind::of_file(entry.size, map.as_ref()), &entry.metadata);
             return Ok(Node::File(file(entries, entry, place, keep)?));
         }
         EntryKind::HardLink => Node::HardLink(EntryPath::parse(&entry.link).map_err(|error| {
@@ -154,7 +156,8 @@ fn file<I: Input>(
         _ if entry.stored_bytes == 0 => Location { file: FileId(0), offset: 0 },
         Keep::InPlace { file, offset } => Location { file: *file, offset: *offset + entry.data_offset },
         Keep::Spool { file, writer, .. } => {
-            // The holes of a sparse file are written out in the output: its contents lie nowhere in one piece.
+            // The contents of a sparse file lie in one piece here, and not always in the output, where short holes are
+            // written out.
             let place = place.filter(|_| entry.segments.is_none());
             let begun = match place {
                 Some(place) => writer.begin_at(place).map(|()| place),

@@ -9,8 +9,29 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::{Codec, Compression, Monitor, Phase, Reclaimer};
 use crate::layers::{Contents, Flattened, Piece};
 use crate::model::Quoted;
-use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
-use crate::tree::{FileData, Inode, Kind, Tree, Visit};
+use crate::tar::{Member, MemberKind, Segment, SparseMap, end_of_archive, member_header, padding};
+use crate::tree::{Content, FileData, Inode, Kind, Tree, Visit};
+
+/// What becomes of the holes of sparse files. Only what a layer has as a hole is one, never zeros that are written out there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holes {
+    /// They are left out.
+    Kept,
+    /// They are written as zeros: `docker load` reads sparse files, but `docker save` and `docker push` of what it loaded fail.
+    Filled,
+}
+
+impl Holes {
+    /// The map of a file of which something is left out.
+    fn map(self, kind: &Kind) -> Option<SparseMap> {
+        match (self, kind) {
+            (Holes::Kept, Kind::File(FileData { size, content: Content::Sparse(extents) })) => {
+                SparseMap::new(*size, extents.iter().map(|extent| Segment { at: extent.at, len: extent.len }))
+            }
+            _ => None,
+        }
+    }
+}
 
 /// Writes the tar of a flattened image to where the output is.
 pub(super) fn write_output(
@@ -21,7 +42,7 @@ pub(super) fn write_output(
     monitor: &Monitor,
 ) -> Result<Written> {
     let Flattened { mut tree, contents, spooled_bytes } = flattened;
-    let (bytes, names) = measure(&tree);
+    let (bytes, names) = measure(&tree, Holes::Kept);
     let in_place = in_place::settle(&mut tree, &contents, SPOOL_OFFSET + spooled_bytes, monitor)?;
     if compression.kind() == Codec::None {
         if spooled_bytes > 0 && bytes > SPOOL_OFFSET {
@@ -30,21 +51,20 @@ pub(super) fn write_output(
         place.expect_room(bytes - in_place)?;
     }
     monitor.begin(Phase::Write, bytes);
-    let bytes = put(place, compression, task, |sink| write(&tree, contents, sink, monitor))?;
+    let bytes = put(place, compression, task, |sink| write(&tree, Holes::Kept, contents, sink, monitor))?;
     Ok(Written { names, bytes, notes: Vec::new() })
 }
 
 /// How many bytes and names the tar of `tree` has. Known before the first is written, so that free space can be looked at.
-pub(super) fn measure(tree: &Tree) -> (u64, u64) {
+pub(super) fn measure(tree: &Tree, holes: Holes) -> (u64, u64) {
     let mut counted = Counted { bytes: 0, names: 0, header: Vec::new() };
-    for_each_member(tree, |_, member, _| {
+    for_each_member(tree, holes, |_, member, _| {
         counted.header.clear();
         member_header(&mut counted.header, member);
         counted.bytes += counted.header.len() as u64;
         counted.names += 1;
-        if let MemberKind::File { size } = member.kind {
-            counted.bytes += size + padding(size);
-        }
+        let data_bytes = member.kind.data_bytes();
+        counted.bytes += data_bytes + padding(data_bytes);
         Ok(())
     })
     .map(|()| (counted.bytes + end_of_archive().len() as u64, counted.names))
@@ -58,24 +78,30 @@ struct Counted {
 }
 
 /// Writes the tar. What has been written is given back by the spool: nobody can read `contents` again.
-pub(super) fn write(tree: &Tree, contents: Contents, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+pub(super) fn write(
+    tree: &Tree,
+    holes: Holes,
+    contents: Contents,
+    sink: &mut dyn Sink,
+    monitor: &Monitor,
+) -> Result<()> {
     let mut reclaimer = contents.spool().cloned().map(Reclaimer::new);
     let mut header = Vec::new();
-    for_each_member(tree, |_, member, data| {
+    for_each_member(tree, holes, |_, member, data| {
         monitor.check()?;
         header.clear();
         member_header(&mut header, member);
         sink.write_all(&header).or_kind(ErrorKind::Output)?;
         monitor.advance(header.len() as u64);
-        match (member.kind, data) {
-            (MemberKind::File { size }, Some(data)) => {
-                write_contents(&contents, data, reclaimer.as_mut(), sink, monitor)
-                    .doing(|| format!("writing contents of {}", Quoted(member.path)))?;
-                let zeros = [0; 512];
-                sink.write_all(&zeros[..padding(size) as usize]).or_kind(ErrorKind::Output)
-            }
-            _ => Ok(()),
-        }
+        let Some(data) = data else { return Ok(()) };
+        let map = match member.kind {
+            MemberKind::Sparse { map, .. } => Some(map),
+            _ => None,
+        };
+        write_contents(&contents, data, map, reclaimer.as_mut(), sink, monitor)
+            .doing(|| format!("writing contents of {}", Quoted(member.path)))?;
+        let zeros = [0; 512];
+        sink.write_all(&zeros[..padding(member.kind.data_bytes()) as usize]).or_kind(ErrorKind::Output)
     })?;
     sink.write_all(&end_of_archive()).or_kind(ErrorKind::Output)?;
     sink.finish().or_kind(ErrorKind::Output)
@@ -84,12 +110,16 @@ pub(super) fn write(tree: &Tree, contents: Contents, sink: &mut dyn Sink, monito
 fn write_contents(
     contents: &Contents,
     data: &FileData,
+    map: Option<&SparseMap>,
     reclaimer: Option<&mut Reclaimer>,
     sink: &mut dyn Sink,
     monitor: &Monitor,
 ) -> Result<()> {
     let mut reclaimer = reclaimer;
+    let mut position = 0;
     for piece in contents.pieces(data) {
+        let start = position;
+        position += piece.len();
         match piece {
             Piece::Bytes(bytes) => {
                 sink.write_all(bytes).or_kind(ErrorKind::Output)?;
@@ -108,6 +138,7 @@ fn write_contents(
                 _ => sink.copy(file, offset, len, monitor)?,
             },
             Piece::Zeros(len) => {
+                let len = map.map_or(len, |map| map.written_bytes(start, len));
                 sink.zeros(len, monitor)?;
                 monitor.advance(len);
             }
@@ -120,16 +151,18 @@ fn write_contents(
 /// the first, so that links always come after their targets.
 pub(super) fn for_each_member<'a>(
     tree: &'a Tree,
+    holes: Holes,
     mut each: impl FnMut(&Visit, &Member<'_>, Option<&'a FileData>) -> Result<()>,
 ) -> Result<()> {
     let mut first_names: Vec<Option<Box<[u8]>>> = vec![None; tree.inode_count()];
     for visit in tree.walk() {
         let Inode { kind, metadata, links } = tree.inode(visit.inode);
+        let map = holes.map(kind);
         let first = &mut first_names[visit.inode.index()];
         let (kind, data) = match (&*first, kind) {
             (Some(first), _) => (MemberKind::HardLink(first), None),
             (None, Kind::Directory(_)) => (MemberKind::Directory, None),
-            (None, Kind::File(data)) => (MemberKind::File { size: data.size }, Some(data)),
+            (None, Kind::File(data)) => (MemberKind::of_file(data.size, map.as_ref()), Some(data)),
             (None, Kind::Symlink(target)) => (MemberKind::Symlink(target), None),
             (None, Kind::Fifo) => (MemberKind::Fifo, None),
             (None, Kind::CharDevice { major, minor }) => (MemberKind::CharDevice(*major, *minor), None),

@@ -7,6 +7,7 @@
 //! What a whiteout means is not decided here.
 
 mod header;
+mod holes;
 mod number;
 mod pax;
 mod read;
@@ -14,6 +15,7 @@ mod sparse;
 mod write;
 
 pub use header::is_header;
+pub use holes::SparseMap;
 pub use read::{Entries, Entry, EntryKind, Input, Sequential};
 pub use sparse::Segment;
 pub use write::{BLOCK_BYTES, Member, MemberKind, end_of_archive, member_header, padding};

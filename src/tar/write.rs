@@ -1,6 +1,7 @@
 //! The canonical dialect: ustar where it can say everything, one PAX header before it where it cannot. Numeric owners
 //! only, no user or group names, nothing that depends on the machine or the day.
 
+use super::holes::SparseMap;
 use crate::model::Metadata;
 
 /// Everything in a tar is a multiple of this, in bytes.
@@ -32,6 +33,13 @@ pub enum MemberKind<'a> {
         /// Bytes of contents.
         size: u64,
     },
+    /// A regular file of which only the data that the map names follows.
+    Sparse {
+        /// Bytes of contents, with those that are left out.
+        size: u64,
+        /// What follows.
+        map: &'a SparseMap,
+    },
     /// Another name of the member with this path.
     HardLink(&'a [u8]),
     /// A symbolic link with this target.
@@ -44,6 +52,22 @@ pub enum MemberKind<'a> {
     BlockDevice(u32, u32),
 }
 
+impl<'a> MemberKind<'a> {
+    /// A regular file of `size` bytes, sparse where it has a `map`.
+    pub fn of_file(size: u64, map: Option<&'a SparseMap>) -> Self {
+        map.map_or(MemberKind::File { size }, |map| MemberKind::Sparse { size, map })
+    }
+
+    /// How many bytes of contents follow the header.
+    pub fn data_bytes(&self) -> u64 {
+        match self {
+            MemberKind::File { size } => *size,
+            MemberKind::Sparse { map, .. } => map.data_bytes(),
+            _ => 0,
+        }
+    }
+}
+
 /// How many zeros follow `size` bytes of contents.
 pub fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK_BYTES
@@ -54,9 +78,14 @@ pub fn end_of_archive() -> [u8; 2 * BLOCK_BYTES as usize] {
     [0; 2 * BLOCK_BYTES as usize]
 }
 
-/// Appends the header of `member` to `out`: one block, or three and more where PAX records are needed.
+/// Appends the header of `member` to `out`: one block, or three and more where PAX records are needed; of a sparse file its
+/// map too.
 pub fn member_header(out: &mut Vec<u8>, member: &Member<'_>) {
-    let name = written_name(member);
+    let real_name = written_name(member);
+    let name = match member.kind {
+        MemberKind::Sparse { .. } => stand_in(&real_name),
+        _ => real_name.clone(),
+    };
     let link = match member.kind {
         MemberKind::HardLink(target) | MemberKind::Symlink(target) => target,
         _ => b"",
@@ -70,6 +99,9 @@ pub fn member_header(out: &mut Vec<u8>, member: &Member<'_>) {
         record(&mut records, b"linkpath", link);
     }
     number_records(&mut records, member);
+    if let MemberKind::Sparse { size, .. } = member.kind {
+        sparse_records(&mut records, &real_name, size);
+    }
     for (name, value) in member.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
         record(&mut records, &[b"SCHILY.xattr.", encode_xattr_name(name).as_slice()].concat(), value);
     }
@@ -87,6 +119,31 @@ pub fn member_header(out: &mut Vec<u8>, member: &Member<'_>) {
     fill_numbers(&mut header, member);
     header.set_cksum();
     out.extend_from_slice(header.as_bytes());
+    if let MemberKind::Sparse { map, .. } = member.kind {
+        out.extend_from_slice(map.text());
+    }
+}
+
+/// The name that GNU tar gives a sparse file: who does not know the format unpacks map and data under it, rather than a file
+/// of the real name with wrong contents.
+fn stand_in(name: &[u8]) -> Vec<u8> {
+    let (directory, base) = name.split_at(name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1));
+    [directory, b"GNUSparseFile.0/", base].concat()
+}
+
+fn sparse_records(records: &mut Vec<u8>, name: &[u8], size: u64) {
+    record(records, b"GNU.sparse.major", b"1");
+    record(records, b"GNU.sparse.minor", b"0");
+    record(records, b"GNU.sparse.name", name);
+    record(records, b"GNU.sparse.realsize", size.to_string().as_bytes());
+}
+
+/// Bytes between the header and the padding: of a sparse file, its map and its data.
+fn size_field(kind: MemberKind<'_>) -> u64 {
+    match kind {
+        MemberKind::Sparse { map, .. } => map.text().len() as u64 + map.data_bytes(),
+        _ => kind.data_bytes(),
+    }
 }
 
 fn written_name(member: &Member<'_>) -> Vec<u8> {
@@ -120,8 +177,11 @@ fn number_records(records: &mut Vec<u8>, member: &Member<'_>) {
             number(key, id.into());
         }
     }
+    let size = size_field(member.kind);
+    if size > OCTAL_11_MAX {
+        number(b"size", size);
+    }
     match member.kind {
-        MemberKind::File { size } if size > OCTAL_11_MAX => number(b"size", size),
         MemberKind::CharDevice(major, minor) | MemberKind::BlockDevice(major, minor) => {
             for (key, value) in [(&b"SCHILY.devmajor"[..], major), (b"SCHILY.devminor", minor)] {
                 if value > OCTAL_7_MAX {
@@ -197,14 +257,10 @@ fn fill_numbers(header: &mut tar::Header, member: &Member<'_>) {
     header.set_uid(uid.min(OCTAL_7_MAX).into());
     header.set_gid(gid.min(OCTAL_7_MAX).into());
     header.set_mtime(u64::try_from(mtime.seconds).unwrap_or(0).min(OCTAL_11_MAX));
-    let mut size = 0;
     let mut device = None;
     header.set_entry_type(match member.kind {
         MemberKind::Directory => tar::EntryType::Directory,
-        MemberKind::File { size: bytes } => {
-            size = bytes.min(OCTAL_11_MAX);
-            tar::EntryType::Regular
-        }
+        MemberKind::File { .. } | MemberKind::Sparse { .. } => tar::EntryType::Regular,
         MemberKind::HardLink(_) => tar::EntryType::Link,
         MemberKind::Symlink(_) => tar::EntryType::Symlink,
         MemberKind::Fifo => tar::EntryType::Fifo,
@@ -217,7 +273,7 @@ fn fill_numbers(header: &mut tar::Header, member: &Member<'_>) {
             tar::EntryType::Block
         }
     });
-    header.set_size(size);
+    header.set_size(size_field(member.kind).min(OCTAL_11_MAX));
     if let (Some((major, minor)), Some(ustar)) = (device, header.as_ustar_mut()) {
         ustar.set_device_major(major.min(OCTAL_7_MAX));
         ustar.set_device_minor(minor.min(OCTAL_7_MAX));

@@ -43,6 +43,7 @@ mod sif_images;
 mod sif_inside;
 mod sif_oracles;
 mod sources;
+mod sparse;
 mod squashfs_oracles;
 mod squashfs_sources;
 mod squashfs_target;

@@ -8,7 +8,7 @@ use crate::layers::{Flattened, Forecast};
 use crate::output::place::SPOOL_OFFSET;
 use crate::output::policy;
 use crate::output::root::Root;
-use crate::output::tarball::for_each_member;
+use crate::output::tarball::{Holes, for_each_member};
 use crate::tar::{Member, MemberKind, member_header, padding};
 use crate::tree::{Content, Location};
 
@@ -113,7 +113,7 @@ impl<'a> TarForecast<'a> {
     fn with(others: Flattened, layer: u32, mover: &Mover<'_, '_>, bytes_of: BytesOf<'a>) -> Self {
         let Flattened { tree, contents, .. } = others;
         let mut ahead = BTreeMap::new();
-        let listed = for_each_member(&tree, |visit, member, data| {
+        let listed = for_each_member(&tree, Holes::Kept, |visit, member, data| {
             let is_directory = matches!(member.kind, MemberKind::Directory);
             let spooled = data.and_then(|data| match data.content {
                 Content::Stored(location) if contents.is_spooled(location) => Some((location, data.size)),
@@ -233,10 +233,8 @@ fn bytes_as_asked(member: &Member<'_>, root: Option<&Root>) -> Option<u64> {
 pub(super) fn member_bytes(member: &Member<'_>) -> u64 {
     let mut header = Vec::new();
     member_header(&mut header, member);
-    match member.kind {
-        MemberKind::File { size } => (header.len() as u64).saturating_add(size).saturating_add(padding(size)),
-        _ => header.len() as u64,
-    }
+    let data_bytes = member.kind.data_bytes();
+    (header.len() as u64).saturating_add(data_bytes).saturating_add(padding(data_bytes))
 }
 
 #[cfg(test)]
@@ -280,7 +278,7 @@ mod tests {
     fn places(tree: &Tree) -> BTreeMap<String, u64> {
         let mut position = 0;
         let mut places = BTreeMap::new();
-        for_each_member(tree, |visit, member, data| {
+        for_each_member(tree, Holes::Kept, |visit, member, data| {
             position += member_bytes(member);
             if let Some(data) = data {
                 let begin = position - data.size - padding(data.size);

@@ -13,7 +13,7 @@ use crate::io::{Monitor, Reclaimer};
 use crate::layers::{Contents, Flattened};
 use crate::output::policy;
 use crate::output::sink::{FileSink, Sink as _};
-use crate::output::tarball::for_each_member;
+use crate::output::tarball::{Holes, for_each_member};
 use crate::tar::padding;
 use crate::tree::{Content, FileData, InodeId, Kind, Location, Tree};
 
@@ -112,7 +112,7 @@ pub(in crate::output) fn settle(
 ) -> Result<u64> {
     let (mut position, mut in_place) = (0, 0);
     let mut misplaced: Vec<(InodeId, Location, u64)> = Vec::new();
-    for_each_member(tree, |visit, member, data| {
+    for_each_member(tree, Holes::Kept, |visit, member, data| {
         let end = position + member_bytes(member);
         if let Some(FileData { size, content: Content::Stored(location) }) = data
             && contents.is_foreseen(*location)

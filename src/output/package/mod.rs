@@ -16,7 +16,7 @@ use super::options::{ImageOptions, Outcome};
 use super::place::{Place, hash};
 use super::prepared::Task;
 use super::sink::{FileSink, Sequential, StreamSink, put};
-use super::tarball;
+use super::tarball::{self, Holes};
 use crate::error::{ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region, Scratch};
@@ -208,13 +208,13 @@ fn one_layer(
     monitor: &Monitor,
 ) -> Result<Blob> {
     let Flattened { tree, contents, .. } = flattened;
-    let (tar_bytes, _) = tarball::measure(&tree);
+    let (tar_bytes, _) = tarball::measure(&tree, Holes::Filled);
     monitor.begin(Phase::Write, tar_bytes);
     let file = scratch.file();
     let (diff_id, digest) = match compression.kind() {
         Codec::None => {
             let mut sink = FileSink::new(Arc::clone(file));
-            tarball::write(&tree, contents, &mut sink, monitor)?;
+            tarball::write(&tree, Holes::Filled, contents, &mut sink, monitor)?;
             let digest = hash(file, monitor)?;
             (digest, digest)
         }
@@ -222,7 +222,7 @@ fn one_layer(
             let stored = HashingWriter::new(Sequential::new(Arc::clone(file)));
             let compressor = Compressor::new(stored, compression, Members::Many, task.options.jobs);
             let mut sink = StreamSink(HashingWriter::new(compressor));
-            tarball::write(&tree, contents, &mut sink, monitor)?;
+            tarball::write(&tree, Holes::Filled, contents, &mut sink, monitor)?;
             let (compressor, (diff_id, _)) = sink.0.into_parts();
             (diff_id, compressor.finish().or_kind(ErrorKind::Output)?.finish().0)
         }
