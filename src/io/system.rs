@@ -6,16 +6,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-#[cfg(feature = "network")]
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-#[cfg(all(feature = "network", not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 use rustix::fs::{Mode, OFlags};
+use rustix::path::Arg;
 
-#[cfg(feature = "network")]
-pub(crate) use platform::open_beneath;
-pub(crate) use platform::{copy_inside_kernel, file_system_kind, give_back, link, unnamed};
+pub(crate) use platform::{copy_inside_kernel, file_system_kind, give_back, link, open_beneath, unnamed};
 
 #[cfg(target_os = "linux")]
 mod platform {
@@ -23,9 +21,7 @@ mod platform {
 
     use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, openat};
 
-    #[cfg(feature = "network")]
-    use super::OwnedFd;
-    use super::{AsFd, File, Path, io};
+    use super::{Arg, AsFd, File, OwnedFd, Path, io};
 
     /// A file without a name in `directory`, a path from `base`, with the permission bits `mode`, that [`link`] can give one;
     /// `None` where the file system or a missing /proc does not allow that.
@@ -52,8 +48,12 @@ mod platform {
     ///
     /// # Errors
     /// Those of openat2(2).
-    #[cfg(feature = "network")]
-    pub(crate) fn open_beneath(base: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    pub(crate) fn open_beneath(
+        base: impl AsFd,
+        name: impl Arg + Copy,
+        flags: OFlags,
+        mode: Mode,
+    ) -> io::Result<OwnedFd> {
         use rustix::fs::{ResolveFlags, openat2};
         use rustix::io::Errno;
 
@@ -89,9 +89,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use super::{AsFd, File, Path, io};
-    #[cfg(feature = "network")]
-    use super::{Mode, OFlags, OwnedFd};
+    use super::{Arg, AsFd, File, Mode, OFlags, OwnedFd, Path, io};
 
     /// `None`: every file has a name here.
     pub(crate) fn unnamed(_base: impl AsFd, _directory: &Path, _mode: u32) -> Option<File> {
@@ -110,8 +108,12 @@ mod platform {
     ///
     /// # Errors
     /// Those of openat(2).
-    #[cfg(feature = "network")]
-    pub(crate) fn open_beneath(base: impl AsFd, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    pub(crate) fn open_beneath(
+        base: impl AsFd,
+        name: impl Arg + Copy,
+        flags: OFlags,
+        mode: Mode,
+    ) -> io::Result<OwnedFd> {
         Ok(rustix::fs::openat(base, name, flags | OFlags::NOFOLLOW, mode)?)
     }
 

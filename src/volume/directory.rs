@@ -17,7 +17,7 @@ use rustix::fs::{Access, AtFlags, Mode as OpenMode, OFlags};
 use super::{Backing, ENTRIES_MAX, Part, Volume, owners};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::folder::Stamp;
-use crate::io::{Monitor, Phase};
+use crate::io::{Monitor, Phase, system};
 use crate::model::{EntryPath, Metadata, Mode, Note, Quoted, Timestamp, Xattrs};
 use crate::tree::{Content, Directory, FileData, FileId, InodeId, Kind, Location, Tree};
 
@@ -101,17 +101,13 @@ fn changed() -> Error {
 /// Opens a file below `root` without following any symlink.
 fn open_below(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<File> {
     use rustix::io::Errno;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    let opened = match rustix::fs::openat2(root, path, flags, OpenMode::empty(), resolve) {
-        // Before Linux 5.6, and under some sandboxes: the stamps still tell what is not the same file.
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(root, path, flags, OpenMode::empty()),
-        opened => opened,
-    };
-    match opened {
+    // Where the system cannot resolve a path so, the stamps still tell what is not the same file.
+    match system::open_beneath(root, path, flags | OFlags::CLOEXEC, OpenMode::empty()) {
         Ok(file) => Ok(File::from(file)),
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NOTDIR) => Err(changed()),
-        Err(error) => Err(Error::io(ErrorKind::SourceUnavailable, error.into())),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NOTDIR) => Err(changed()),
+            _ => Err(Error::io(ErrorKind::SourceUnavailable, error)),
+        },
     }
 }
 

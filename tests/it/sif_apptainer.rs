@@ -201,7 +201,7 @@ fn forget_time(node: &mut Node) {
 /// Heading in docs/differences.md, and whether a difference is the one described there.
 type Intended = (&'static str, fn(&Sides) -> bool);
 
-const INTENDED: [Intended; 7] = [
+const INTENDED: [Intended; 8] = [
     ("Scripts, labels and definition", |sides| {
         let file = |node: &Node| matches!(node.what, What::File(..));
         sides.top() == b".singularity.d"
@@ -233,6 +233,11 @@ const INTENDED: [Intended; 7] = [
     ("Contents of unreadable files are kept", |sides| {
         let emptied = sides.theirs.is_some_and(|node| node.mode & 0o400 == 0 && node.what == file(b""));
         emptied && sides.same_but_for(|node| node.what = What::Fifo) && sides.ours_is_the_images()
+    }),
+    ("What was added is recorded", |sides| {
+        show(sides.path).trim_matches('"') == ".singularity.d/sif-convert.made"
+            && sides.theirs.is_none()
+            && sides.ours.is_some()
     }),
     ("Device nodes are left out", |sides| {
         let device = sides.image.is_some_and(|node| matches!(node.what, What::Char(..) | What::Block(..)));
