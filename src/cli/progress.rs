@@ -36,12 +36,13 @@ impl Watcher {
             ProgressMode::Json => Some(Box::new(Json(Cadence::new(Duration::ZERO, JSON_MAX)))),
             ProgressMode::Plain | ProgressMode::Auto => Some(Box::new(Plain(Cadence::new(PLAIN_MIN, PLAIN_MAX)))),
         };
-        let thread = view.map(|mut view| {
+        // Where no thread can be started there is no progress to be seen, and the work says why.
+        let thread = view.and_then(|mut view| {
             let stop = Arc::clone(&stop);
             if grace.is_zero() {
                 view.show(monitor.snapshot(), Duration::ZERO);
             }
-            std::thread::spawn(move || watch(&monitor, &stop, view, grace))
+            std::thread::Builder::new().spawn(move || watch(&monitor, &stop, view, grace)).ok()
         });
         Watcher { stop, thread }
     }

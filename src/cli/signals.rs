@@ -4,13 +4,14 @@
 //! it waits for a pipe, or where the user asks twice, the process ends from here.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::Builder;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::exit;
-use crate::error::{ErrorKind, IoResultExt, Result};
+use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::Monitor;
 
 /// What ends the process at once; `main` owns it.
@@ -77,7 +78,7 @@ impl Listener {
             });
             quit(i32::from(exit::code(kind)))
         });
-        std::thread::spawn(move || {
+        let heard = move || {
             for signal in signals.forever() {
                 let kind = if signal == SIGINT { ErrorKind::Interrupted } else { ErrorKind::Terminated };
                 // A statement of its own, so that the lock is not held while the process ends.
@@ -86,7 +87,8 @@ impl Listener {
                     Action::Ask => {
                         monitor.stop(kind);
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
-                        std::thread::spawn(move || {
+                        // Where no thread can be started, the next signal ends it.
+                        let _ = Builder::new().spawn(move || {
                             // Work that has settled has only words left to say, and nobody may be listening.
                             if state.settles_within(PATIENCE) {
                                 std::thread::sleep(PATIENCE);
@@ -97,7 +99,8 @@ impl Listener {
                     Action::End => end(kind),
                 }
             }
-        });
+        };
+        Builder::new().spawn(heard).or_kind(ErrorKind::Other).doing(|| "starting a thread")?;
         Ok(listener)
     }
 
@@ -111,10 +114,11 @@ impl Listener {
 /// Runs `work` and waits for it, but no longer than `time`.
 fn within(time: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, is_done) = mpsc::channel();
-    std::thread::spawn(move || {
+    let started = Builder::new().spawn(move || {
         work();
         let _ = done.send(());
     });
+    drop(started);
     let _ = is_done.recv_timeout(time);
 }
 

@@ -2,6 +2,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
 
@@ -10,21 +12,36 @@ const THREADS_PER_JOB: usize = 4;
 /// How many are started besides: for signals, progress, moving and writing.
 const THREADS_BESIDE: usize = 6;
 
+/// Address space that one job takes where that is limited: stacks, and what the C library sets aside for each thread.
+const ADDRESS_BYTES_PER_JOB: u64 = 192 << 20;
+
 /// How many of `jobs` threads may work at once, where limits (`ulimit -u`, `-v`, a container's) may allow fewer: as many are
 /// started for a moment as a conversion needs. With a note where they are fewer than `jobs`.
 ///
 /// # Errors
 /// [`ErrorKind::Other`] where not even one job can be done.
 pub fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
+    let fitting = match getrlimit(Resource::As).current {
+        // Each thread that was ever started keeps some: trying would take what is to be spared.
+        Some(bytes) => usize::try_from(bytes / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1),
+        None => startable_jobs(jobs)?,
+    };
+    let fewer = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN).min(jobs);
+    let threads = if fewer.get() == 1 { "thread" } else { "threads" };
+    let note = || Note::new("fewer-threads", format!("limits allow work on {fewer} {threads}, not on {jobs}"), 1);
+    Ok((fewer, (fewer < jobs).then(note)))
+}
+
+fn startable_jobs(jobs: NonZeroUsize) -> Result<usize> {
     let wanted = |jobs: usize| THREADS_PER_JOB * jobs + THREADS_BESIDE;
     let started = startable(wanted(jobs.get()));
-    let fitting = started.saturating_sub(THREADS_BESIDE) / THREADS_PER_JOB;
-    let Some(fewer) = NonZeroUsize::new(fitting.min(jobs.get())) else {
-        let message = format!("only {started} threads can be started, and {} are needed", wanted(1));
-        return Err(Error::new(ErrorKind::Other, message).hint("raise the limits of the shell: ulimit -u, ulimit -v"));
-    };
-    let note = || Note::new("fewer-threads", format!("limits allow work on {fewer} threads, not on {jobs}"), 1);
-    Ok((fewer, (fewer < jobs).then(note)))
+    match started.saturating_sub(THREADS_BESIDE) / THREADS_PER_JOB {
+        0 => {
+            let message = format!("only {started} threads can be started, and {} are needed", wanted(1));
+            Err(Error::new(ErrorKind::Other, message).hint("raise the limit of the shell: ulimit -u"))
+        }
+        fitting => Ok(fitting),
+    }
 }
 
 /// How many of `wanted` threads can live at once.

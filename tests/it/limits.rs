@@ -359,3 +359,22 @@ fn file_systems_without_extents() {
         }
     }
 }
+
+#[test]
+fn fewer_threads_where_limits_allow_no_more() {
+    let place = scratch();
+    fs::write(place.path().join("image.tar"), docker_archive(&[layer_of([file("f")])], Squeeze::Gzip)).unwrap();
+    let convert = |limit: &str, jobs: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{limit}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_convert"), "image.tar"]);
+        command.args(["--to", "sif", "-o", "x.sif", "-f", "-j", jobs]);
+        run(command.current_dir(place.path()).stdin(Stdio::null()))
+    };
+    let few = convert("ulimit -v 500000", "64");
+    assert_eq!(few.code, 0, "{}", few.stderr);
+    assert!(few.stderr.contains("limits allow work on 2 threads, not on 64"), "{}", few.stderr);
+    let enough = convert("true", "64");
+    assert!(enough.code == 0 && !enough.stderr.contains("limits allow"), "{}", enough.stderr);
+    let absurd = convert("true", "10000");
+    assert_eq!(absurd.code, 2, "{}", absurd.stderr);
+}
