@@ -59,6 +59,8 @@
 //! it.
 
 mod conversion;
+#[cfg(feature = "network")]
+mod download;
 mod error;
 mod report;
 
@@ -84,6 +86,8 @@ pub mod volume;
 pub mod cli;
 
 pub use conversion::{Conversion, Observer, convert};
+#[cfg(feature = "network")]
+pub use download::{Download, Downloaded, Found};
 pub use error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;

@@ -11,6 +11,8 @@ use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::convert::Convert;
 use super::commands::inspect::Inspect;
+use super::commands::pull::Pull;
+use super::commands::shim::Shim;
 use super::commands::verify::Verify;
 use super::exit::TABLE;
 use super::imagemagick;
@@ -31,6 +33,7 @@ SOURCE is told by its content, never by its name. It is one of
   -                            an archive from standard input, from a pipe of any kind
   docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
   docker://HOST/NAME[:TAG]     an image on a registry; short names as Docker has them
+  https://HOST/PATH            an archive on a web server; logins come from ~/.netrc
 
 A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.";
 
@@ -96,6 +99,11 @@ struct CommandLine {
 pub(super) enum Word {
     /// Write a SIF, with the options and the order of "singularity build"
     Build(Box<Build>),
+    /// Fetch or convert what a URI names, with the options of "apptainer pull"
+    #[command(override_usage = "sif-convert pull [OPTIONS] [OUTPUT] URI")]
+    Pull(Box<Pull>),
+    /// Write programs "singularity" and "apptainer" that hand pulls and builds to this one
+    Shim(Shim),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
     Inspect(Inspect),
     /// Tell whether a SIF, an archive or a layout is whole
@@ -138,7 +146,11 @@ pub(super) enum Parsed {
 impl Parsed {
     /// Whether files of settings have a say in it.
     pub(super) fn heeds_settings(&self) -> bool {
-        !matches!(self, Parsed::Text(_) | Parsed::Word(Word::Cache(_) | Word::Completions { .. } | Word::Man { .. }))
+        !matches!(
+            self,
+            Parsed::Text(_)
+                | Parsed::Word(Word::Cache(_) | Word::Shim(_) | Word::Completions { .. } | Word::Man { .. })
+        )
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Environment {
 }
 
 /// All environment variables that mean something to this program, besides those for registries.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "APPTAINER_TMPDIR",
     "CONTAINER_HOST",
     "CONVERT_PROGRESS",
@@ -30,6 +30,7 @@ const VARIABLES: [&str; 14] = [
     "DOCKER_HOST",
     "DOCKER_TLS_VERIFY",
     "HOME",
+    "PATH",
     "SINGULARITY_TMPDIR",
     "SOURCE_DATE_EPOCH",
     "TERM",
@@ -37,8 +38,22 @@ const VARIABLES: [&str; 14] = [
     "XDG_RUNTIME_DIR",
 ];
 
+/// The variables of `apptainer pull`: the directory, name and architecture of what is pulled.
+const PULL_VARIABLES: [&str; 10] = [
+    "APPTAINER_PULLDIR",
+    "APPTAINER_PULLFOLDER",
+    "APPTAINER_PULL_ARCH",
+    "APPTAINER_PULL_ARCH_VARIANT",
+    "APPTAINER_PULL_NAME",
+    "SINGULARITY_PULLDIR",
+    "SINGULARITY_PULLFOLDER",
+    "SINGULARITY_PULL_ARCH",
+    "SINGULARITY_PULL_ARCH_VARIANT",
+    "SINGULARITY_PULL_NAME",
+];
+
 /// The variables that mean something to a registry client.
-const REGISTRY_VARIABLES: [&str; 23] = [
+const REGISTRY_VARIABLES: [&str; 24] = [
     "APPTAINER_DOCKER_PASSWORD",
     "APPTAINER_DOCKER_USERNAME",
     "APPTAINER_NOHTTPS",
@@ -47,6 +62,7 @@ const REGISTRY_VARIABLES: [&str; 23] = [
     "HOME",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "NETRC",
     "NO_PROXY",
     "REGISTRY_AUTH_FILE",
     "SINGULARITY_DOCKER_PASSWORD",
@@ -71,6 +87,7 @@ impl Environment {
             variables: VARIABLES
                 .into_iter()
                 .chain(REGISTRY_VARIABLES)
+                .chain(PULL_VARIABLES)
                 .filter_map(|name| Some((name, std::env::var_os(name)?)))
                 .collect(),
             stdin_is_terminal: stdin().is_terminal(),

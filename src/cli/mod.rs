@@ -9,6 +9,8 @@ mod changes;
 mod commands;
 mod environment;
 mod exit;
+mod fatal;
+mod handover;
 mod hints;
 mod imagemagick;
 mod options;
@@ -29,7 +31,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{cache, config, convert, inspect, verify};
+use commands::{cache, config, convert, inspect, pull, shim, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -45,6 +47,9 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     exit::install_panic_hook();
     let (parsed, given) = match args::parse(&arguments) {
         Ok(both) => both,
+        Err(error) if arguments.get(1).is_some_and(|word| word == "pull") => {
+            return i32::from(pull::misuse(error, &arguments));
+        }
         Err(error) => return i32::from(session::misuse(error, &arguments, Voice::default())),
     };
     if parsed.heeds_settings() {
@@ -56,6 +61,8 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     let code = match parsed {
         Parsed::Text(text) => session::printed(|| printer::data(text.as_bytes())),
         Parsed::Word(Word::Build(build)) => build.run(given, &arguments, &environment, quit),
+        Parsed::Word(Word::Pull(pull)) => pull.run(given, &arguments, &environment, quit),
+        Parsed::Word(Word::Shim(arguments)) => session::printed(|| printer::data(shim::page(&arguments)?.as_bytes())),
         Parsed::Word(Word::Verify(arguments)) => verify::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),

@@ -227,6 +227,9 @@ pub(super) struct Feedback {
     /// Say more
     #[arg(long, short)]
     pub(super) verbose: bool,
+    /// Failures are told as Apptainer tells them.
+    #[arg(skip)]
+    pub(super) is_fatal: bool,
 }
 
 /// `--progress`.
@@ -346,5 +349,5 @@ pub(super) fn voice(feedback: &Feedback, environment: &Environment) -> Result<(V
         mode => mode,
     };
     let json = wanted == ProgressMode::Json;
-    Ok((Voice { quiet: feedback.quiet, verbose: feedback.verbose, json }, mode))
+    Ok((Voice { quiet: feedback.quiet, verbose: feedback.verbose, json, fatal: feedback.is_fatal }, mode))
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
+use super::fatal;
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::model::{Note, hides};
 use crate::registry::redacted;
@@ -78,6 +79,8 @@ pub(super) struct Voice {
     pub(super) verbose: bool,
     /// One JSON object a line instead of words.
     pub(super) json: bool,
+    /// Failures as Apptainer tells them.
+    pub(super) fatal: bool,
 }
 
 #[derive(Serialize)]
@@ -115,6 +118,8 @@ impl Voice {
     pub(super) fn failure(self, failure: &Failure) {
         if self.json {
             event(&Event::Error(failure));
+        } else if self.fatal {
+            fatal::lines(failure).iter().for_each(|text| line(text));
         } else {
             failure.lines().iter().for_each(|text| line(text));
         }

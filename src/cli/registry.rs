@@ -51,6 +51,7 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
     Ok(Settings {
         login: login(environment)?,
         login_files: login_files(environment),
+        netrc: path(environment, "NETRC").or_else(|| path(environment, "HOME").map(|home| home.join(".netrc"))),
         certificate_directories: certificate_directories(environment),
         roots_file: path(environment, "SSL_CERT_FILE"),
         roots_directory: path(environment, "SSL_CERT_DIR"),
@@ -70,8 +71,9 @@ pub(super) const IDS: [&str; 5] = ["insecure", "mirror", "cache", "retries", "ti
 
 /// Refuses options for registries where the source is not on one.
 pub(super) fn expect_registry(given: &Given, spec: &Spec) -> Result<()> {
-    let is_remote = matches!(spec, Spec::Registry(_));
-    given.expect("a source that is not on a registry", |id| Ok(is_remote || !IDS.contains(&id)))
+    let is_remote = matches!(spec, Spec::Registry(_) | Spec::Oras(_));
+    let is_web = |id: &str| matches!(spec, Spec::Web(_)) && ["retries", "timeout"].contains(&id);
+    given.expect("a source that is not on a registry", |id| Ok(is_remote || is_web(id) || !IDS.contains(&id)))
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration> {
@@ -99,7 +101,7 @@ fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -
         value.is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
     };
     let no_https = options.no_https || is_set("APPTAINER_NOHTTPS") || is_set("SINGULARITY_NOHTTPS");
-    if let (true, Spec::Registry(name)) = (no_https, spec) {
+    if let (true, Spec::Registry(name) | Spec::Oras(name)) = (no_https, spec) {
         insecure.push(name.parse::<Reference>()?.host.to_ascii_lowercase());
     }
     Ok(insecure)
@@ -108,7 +110,7 @@ fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -
 /// `registries.conf` where skopeo and Podman look for it: what the variable names, else the user's, else the system's. Files
 /// in directories beside it add to it: to the user's only the user's own.
 fn registries(spec: &Spec, environment: &Environment) -> Result<RegistriesConf> {
-    if !matches!(spec, Spec::Registry(_)) {
+    if !matches!(spec, Spec::Registry(_) | Spec::Oras(_)) {
         return Ok(RegistriesConf::default());
     }
     let system = PathBuf::from("/etc/containers/registries.conf");

@@ -21,9 +21,20 @@ pub(super) fn of_output(source: &Spec, suffix: &str) -> Option<OsString> {
 fn stem(source: &Spec) -> Option<OsString> {
     match source {
         Spec::Stdin => None,
-        Spec::DockerDaemon(reference) | Spec::Registry(reference) => stem_of_reference(reference),
+        Spec::DockerDaemon(reference) | Spec::Registry(reference) | Spec::Oras(reference) => {
+            stem_of_reference(reference)
+        }
+        Spec::Web(url) => stem_of_url(url),
         _ => source.path().and_then(|path| path.file_name()).map(stem_of_file),
     }
+}
+
+/// The last part of the path.
+fn stem_of_url(url: &str) -> Option<OsString> {
+    let (_, rest) = url.split(['?', '#']).next()?.split_once("//")?;
+    let (_, path) = rest.split_once('/')?;
+    let name = path.rsplit('/').next().filter(|name| !name.is_empty() && *name != "..")?;
+    Some(stem_of_file(OsStr::new(name)))
 }
 
 fn stem_of_file(name: &OsStr) -> OsString {
@@ -86,6 +97,8 @@ mod tests {
             ("docker-daemon:host:5000/a/x:1", "x_1"),
             ("docker-daemon:0123456789ab", "0123456789ab"),
             ("docker://x@sha256:0123456789abcdef", "x_0123456789ab"),
+            ("https://host/a/x.tar.gz?sig=1/2", "x"),
+            ("oras://host/a/x:1", "x_1"),
         ] {
             assert_eq!(name(source, SifRootfs::new()).unwrap(), format!("{stem}.sif-rootfs.tar"), "{source}");
         }
@@ -110,7 +123,7 @@ mod tests {
 
     #[test]
     fn some_sources_have_no_name() {
-        for source in ["-", "/", "oci:.."] {
+        for source in ["-", "/", "oci:..", "https://host", "https://host/", "https://host/a/.."] {
             assert_eq!(name(source, Rootfs::new()), None, "{source}");
         }
     }

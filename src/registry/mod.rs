@@ -15,7 +15,9 @@ mod credentials;
 mod fetch;
 mod guard;
 mod helper;
+mod hosted;
 mod http;
+mod netrc;
 mod proxy;
 mod push;
 mod referrers;
@@ -31,6 +33,7 @@ mod token;
 mod transfer;
 mod upload;
 mod url;
+mod web;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -53,12 +56,14 @@ use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{SIF_LAYER, SifArtifact};
 pub use cache::{Pruned, prune};
+pub use hosted::HostedSif;
 pub use proxy::Proxies;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
 pub use repository::{Content, Pushed, Repository, Stored};
 pub use secret::{Secret, redacted, remember_userinfo};
 pub use settings::{Login, Mirror, Settings, is_host};
 pub(crate) use settings_file::read_settings_file;
+pub use web::WebFile;
 
 /// How many addresses of one layer are tried.
 const URLS_MAX: usize = 8;

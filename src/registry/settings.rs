@@ -17,6 +17,8 @@ pub struct Settings {
     /// Files in the form of Docker's `config.json` or Podman's `auth.json`, the first that knows the registry counts.
     /// They are looked at only when a registry asks for a login.
     pub login_files: Vec<PathBuf>,
+    /// Where logins for web servers are: a file in the form of netrc(5).
+    pub netrc: Option<PathBuf>,
     /// Directories laid out as Docker's `/etc/docker/certs.d`: `HOST[:PORT]/*.crt`, `*.cert` with `*.key`.
     pub certificate_directories: Vec<PathBuf>,
     /// The file with the system's root certificates; looked for in the usual places where absent.
@@ -47,6 +49,7 @@ impl Default for Settings {
         Settings {
             login: None,
             login_files: Vec::new(),
+            netrc: None,
             certificate_directories: Vec::new(),
             roots_file: None,
             roots_directory: None,

@@ -10,7 +10,7 @@ use crate::io::DownloadCounter;
 use crate::model::Digest;
 
 /// After so many bytes without a break, earlier breaks no longer count.
-const GOOD_BYTES: u64 = 8 << 20;
+pub(super) const GOOD_BYTES: u64 = 512 << 10;
 
 /// What is to be fetched.
 #[derive(Debug, Clone)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::archive::Archive;
 use super::catalogue::{Candidate, Catalogue};
 use super::document::{Documents, Store};
-use super::{InputHash, Kind, OpenOptions, Source, daemon, oci, read_archive};
-use crate::error::{Error, ErrorKind, Result};
+use super::spec::without_query;
+use super::{InputHash, Kind, OpenOptions, Source, daemon, oci, read_archive, sif_is_no_image};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::Layer;
 use crate::io::Monitor;
 use crate::model::{Digest, Quoted, Reference};
-use crate::registry::{Fetching, Registry};
+use crate::registry::{Fetching, Registry, WebFile};
 
 /// Has an engine export one image, as `docker save` does, and reads that archive.
 pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -65,6 +66,22 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
         wanted: None,
         input: None,
     })
+}
+
+/// Reads an archive from a web server as it comes.
+pub(super) fn open_web(url: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    /// Behind the launch script of a SIF.
+    const MAGIC_AT: usize = 32;
+    let mut file = WebFile::open(url, &options.registry, monitor)?;
+    let size = file.size();
+    let mut start = Vec::new();
+    Read::by_ref(&mut file).take(64).read_to_end(&mut start).or_kind(ErrorKind::Network)?;
+    if start.get(MAGIC_AT..).is_some_and(|rest| rest.starts_with(b"SIF_MAGIC\0")) {
+        return Err(sif_is_no_image());
+    }
+    let place = Quoted(without_query(url).as_bytes()).to_string();
+    let archive = Archive::of_reader(start.as_slice().chain(file), size, place.clone(), options, monitor)?;
+    read_archive(archive, None, &place)
 }
 
 impl Store for Registry {

@@ -40,15 +40,18 @@ pub enum Spec {
     DockerDaemon(String),
     /// `docker://REFERENCE`.
     Registry(String),
+    /// `http://…` or `https://…`: an archive or a SIF on a web server. The whole URL.
+    Web(String),
+    /// `oras://REFERENCE`: a SIF on a registry.
+    Oras(String),
 }
 
 /// Transports of other programs that people may try here.
-const FOREIGN_TRANSPORTS: [&str; 8] =
-    ["containers-storage", "containerd", "dir", "http", "https", "library", "oras", "shub"];
+const FOREIGN_TRANSPORTS: [&str; 5] = ["containers-storage", "containerd", "dir", "library", "shub"];
 
 /// How the transports that work are written, for hints.
 pub(super) const SPELLINGS: &str = "write PATH, - (standard input), docker-archive:PATH[:TAG], oci-archive:PATH[:REF], \
-                                    oci:DIR[:REF], docker-daemon:NAME[:TAG] or docker://HOST/NAME[:TAG]";
+                                    oci:DIR[:REF], docker-daemon:NAME[:TAG], docker://HOST/NAME[:TAG] or https://HOST/PATH";
 
 impl Spec {
     /// Parses a SOURCE word. In `docker-archive:PATH:TAG` the path is the longest part before a colon that exists as a
@@ -77,7 +80,7 @@ impl Spec {
             | Spec::DockerArchive { path, .. }
             | Spec::OciArchive { path, .. }
             | Spec::OciLayout { path, .. } => Some(path),
-            Spec::Stdin | Spec::DockerDaemon(_) | Spec::Registry(_) => None,
+            Spec::Stdin | Spec::DockerDaemon(_) | Spec::Registry(_) | Spec::Web(_) | Spec::Oras(_) => None,
         }
     }
 }
@@ -93,6 +96,8 @@ impl fmt::Display for Spec {
             Spec::OciLayout { path, .. } => write!(f, "oci layout {}", quoted(path)),
             Spec::DockerDaemon(name) => write!(f, "docker-daemon image {}", Quoted(name.as_bytes())),
             Spec::Registry(name) => write!(f, "registry image {}", Quoted(name.as_bytes())),
+            Spec::Web(url) => f.write_str(&Quoted(without_query(url).as_bytes()).to_string()),
+            Spec::Oras(name) => write!(f, "SIF {}", Quoted(name.as_bytes())),
         }
     }
 }
@@ -117,9 +122,19 @@ fn parse(word: &OsStr, exists: &dyn Fn(&Path) -> bool) -> Result<Spec> {
         text(word, rest.strip_prefix(b"//").unwrap_or(rest)).map(Spec::DockerDaemon)
     } else if let Some(rest) = after("docker://") {
         text(word, rest).map(Spec::Registry)
+    } else if let Some(rest) = after("oras://") {
+        text(word, rest).map(Spec::Oras)
+    } else if let Some(rest) = after("https://").or_else(|| after("http://")) {
+        text(word, rest)?;
+        text(word, bytes).map(Spec::Web)
     } else {
         Ok(Spec::Path(PathBuf::from(word)))
     }
+}
+
+/// The query of a URL may hold what gives access to it.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
 }
 
 /// Splits `PATH[:IMAGE]`.
@@ -189,6 +204,9 @@ mod tests {
         assert_eq!(parsed("oci-archive:a:b", &["a"]), Spec::OciArchive { path: "a".into(), image: Some("b".into()) });
         assert_eq!(parsed("docker-daemon:x:1", &[]), Spec::DockerDaemon("x:1".into()));
         assert_eq!(parsed("docker://ghcr.io/x", &[]), Spec::Registry("ghcr.io/x".into()));
+        assert_eq!(parsed("oras://h/x:1", &[]), Spec::Oras("h/x:1".into()));
+        assert_eq!(parsed("https://h/x.tar?a=b", &[]), Spec::Web("https://h/x.tar?a=b".into()));
+        assert_eq!(parsed("https://h/x.tar?secret=b", &[]).to_string(), r#""https://h/x.tar""#);
     }
 
     #[test]
@@ -211,7 +229,17 @@ mod tests {
 
     #[test]
     fn empty_parts_are_refused() {
-        for word in ["", "docker-archive:", "oci:", "oci::x", "docker://", "docker-daemon:", "docker-archive:x:"] {
+        for word in [
+            "",
+            "docker-archive:",
+            "oci:",
+            "oci::x",
+            "docker://",
+            "docker-daemon:",
+            "docker-archive:x:",
+            "oras://",
+            "http://",
+        ] {
             assert_eq!(parse(OsStr::new(word), &|_| false).unwrap_err().kind(), ErrorKind::Usage, "{word:?}");
         }
     }

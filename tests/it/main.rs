@@ -25,6 +25,7 @@ mod oracles;
 mod packaging;
 mod portability;
 mod properties;
+mod pull;
 mod refusals;
 mod registries_conf;
 mod registry;

@@ -1,16 +1,11 @@
-//! The shim of docs/medperf.md: images are built by us, all else by the next program in `PATH`.
+//! `convert shim`: pulls, and builds of images, are done by us, all else by the next program in `PATH`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-/// The text between the marks of the page's here-document.
-fn shim() -> String {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/medperf.md")).unwrap();
-    let (_, rest) = page.split_once("cat >shim/singularity <<'EOF'\n").unwrap();
-    rest.split_once("EOF\n").unwrap().0.to_string()
-}
+use crate::support::run::{program, run};
 
 fn script(directory: &Path, name: &str, text: &str) {
     fs::create_dir_all(directory).unwrap();
@@ -18,29 +13,64 @@ fn script(directory: &Path, name: &str, text: &str) {
     fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Says what it was called as and with.
+const ECHO: &str = "#!/bin/sh\nprintf '%s' \"${0##*/}\"; printf ' <%s>' \"$@\"\n";
+
 #[test]
 fn the_shim_takes_images_and_hands_on_all_else() {
     let scratch = tempfile::tempdir().unwrap();
-    let [front, back] = ["front", "back dir"].map(|name| scratch.path().join(name));
-    script(&front, "singularity", &shim());
-    script(&back, "convert", "#!/bin/sh\nprintf 'convert'; printf ' <%s>' \"$@\"\n");
-    let path = format!("{}:{}:/usr/bin:/bin", front.display(), back.display());
-    let run = |words: &[&str]| {
-        let output = Command::new(front.join("singularity")).env("PATH", &path).args(words).output().unwrap();
+    let [front, second, back] = ["front", "second", "back dir"].map(|name| scratch.path().join(name));
+    for directory in [&front, &second] {
+        let made = run(program().args(["shim", "--workdir"]).arg(directory));
+        assert_eq!((made.code, &*made.stderr), (0, ""));
+        assert_eq!(made.stdout, format!("export PATH='{}':\"$PATH\"\n", directory.display()).into_bytes());
+    }
+    // What is ours is replaced, anybody else's is not.
+    assert_eq!(run(program().args(["shim", "--workdir"]).arg(&front)).code, 0);
+    script(&back, "apptainer", ECHO);
+    assert_eq!(run(program().arg("shim").arg(&back)).code, 8);
+    fs::remove_file(back.join("apptainer")).unwrap();
+    // The program itself is replaced by one that says how it was called.
+    for name in ["apptainer", "singularity"] {
+        let text = fs::read_to_string(front.join(name)).unwrap();
+        let ours = text.lines().find(|line| line.starts_with("ours=")).unwrap();
+        assert!(ours.contains("sif-convert"), "{ours}");
+        script(&front, name, &text.replace(ours, &format!("ours='{}'", back.join("convert").display())));
+    }
+    script(&back, "convert", ECHO);
+    let path = format!("{}:{}/:{}:/usr/bin:/bin", front.display(), second.display(), back.display());
+    let called = |name: &str, words: &[&str]| {
+        let output = Command::new(front.join(name)).env("PATH", &path).args(words).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    assert_eq!(run(&["run", "a.sif"]).0, Some(127), "there is no other one");
-    for real in ["apptainer", "singularity"] {
-        script(&back, real, "#!/bin/sh\nprintf '%s' \"${0##*/}\"; printf ' <%s>' \"$@\"\n");
+    assert_eq!(called("singularity", &["run", "a.sif"]).0, Some(127), "there is no other one");
+    script(&back, "apptainer", ECHO);
+    assert!(called("singularity", &["--version"]).1.starts_with("apptainer <--version>"));
+    script(&back, "singularity", ECHO);
+    for name in ["apptainer", "singularity"] {
         for source in ["a.def", "a.sif", "oras://host/a:1", "library://a/b/c", "shub://a/b"] {
-            let want = format!("{real} <build> <--fakeroot> <out file.sif> <{source}>");
-            assert_eq!(run(&["build", "--fakeroot", "out file.sif", source]), (Some(0), want));
+            let want = format!("{name} <build> <--fakeroot> <out file.sif> <{source}>");
+            assert_eq!(called(name, &["build", "--fakeroot", "out file.sif", source]), (Some(0), want));
         }
-        assert_eq!(run(&["exec", "a.sif", "a b", ""]).1, format!("{real} <exec> <a.sif> <a b> <>"));
-        assert_eq!(run(&[]).0, Some(0));
+        for words in [
+            &["exec", "a.sif", "a b", ""][..],
+            &["--version"],
+            &["pull", "library://a"],
+            &["pull", "a:1"],
+            &["build", "--sandbox", "d", "docker://a:1"],
+            &["--config", "x", "pull", "docker://a:1"],
+        ] {
+            let want = words.iter().fold(name.to_string(), |text, word| format!("{text} <{word}>"));
+            assert_eq!(called(name, words), (Some(0), want));
+        }
+        assert_eq!(called(name, &[]).0, Some(0));
         for source in ["docker://a:1", "docker-archive:///a b.tar", "docker-daemon:a:1", "oci:a", "oci-archive:a.tar"] {
             let want = format!("convert <build> <--workdir> <--if-exists> <update> <out.sif> <{source}>");
-            assert_eq!(run(&["build", "out.sif", source]), (Some(0), want));
+            assert_eq!(called(name, &["build", "out.sif", source]), (Some(0), want));
+        }
+        for source in ["docker://a:1", "oras://h/a:1", "https://h/a b.sif", "oci:a"] {
+            let want = format!("convert <pull> <--workdir> <--quiet> <--name> <a b> <{source}>");
+            assert_eq!(called(name, &["--nocolor", "-q", "pull", "--name", "a b", source]), (Some(0), want));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 19] = [
+const ROOMS: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -24,6 +24,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ),
     ("report", &["model", "image", "output"]),
     ("conversion", &["model", "io", "image", "source", "output", "report"]),
+    ("download", &["model", "io", "registry", "sif", "source"]),
     ("medperf", &["model"]),
     ("folder", &["model", "io", "tar"]),
     (
@@ -40,6 +41,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "output",
             "report",
             "conversion",
+            "download",
             "medperf",
         ],
     ),

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::convert::{self, Convert};
 use crate::cli::environment::Environment;
+use crate::cli::handover;
 use crate::cli::options::{
     Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
 };
@@ -200,6 +201,9 @@ impl Build {
     ///
     /// Who calls `singularity build` reads lines, through a terminal or not: bars are for those who ask for them.
     pub(in crate::cli) fn run(self, given: Given, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+        if handover::is_foreign(&self.source) {
+            return session::misuse(handover::run_real_program(words, environment), words, Voice::default());
+        }
         match self.into_convert(&given) {
             Ok((mut arguments, note)) => {
                 if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) {

@@ -308,7 +308,7 @@ impl Observer for Watching<'_> {
     }
 }
 
-fn attempt(job: &Conversion, voice: Voice, recorder: &Recorder, monitor: &Monitor) -> Result<()> {
+pub(in crate::cli) fn attempt(job: &Conversion, voice: Voice, recorder: &Recorder, monitor: &Monitor) -> Result<()> {
     let outcome = job.run(&Watching { recorder, voice }, monitor)?;
     summarise(job, &outcome, voice, recorder);
     Ok(())

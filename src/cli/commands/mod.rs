@@ -6,4 +6,6 @@ pub(super) mod cache;
 pub(super) mod config;
 pub(super) mod convert;
 pub(super) mod inspect;
+pub(super) mod pull;
+pub(super) mod shim;
 pub(super) mod verify;

@@ -1,0 +1,36 @@
+//! Failures as Apptainer and Singularity tell them: workflow programs look for these words, and some for nothing else.
+
+use super::exit::Failure;
+
+/// What `apptainer` exits with, whatever went wrong.
+pub(super) const EXIT_CODE: u8 = 255;
+
+/// The lines for people and programs. The first has all that was found out.
+pub(super) fn lines(failure: &Failure) -> Vec<String> {
+    let mut text = format!("FATAL:   {}", failure.message);
+    for cause in &failure.causes {
+        text.push_str(&format!(": {cause}"));
+    }
+    if let Some(words) = familiar_words(failure).filter(|words| !text.contains(words.as_str())) {
+        text.push_str(&format!(": {words}"));
+    }
+    vec![text, format!("hint: {}", failure.hint)]
+}
+
+/// How Go's clients call it: what nf-core and others tell failures apart by.
+fn familiar_words(failure: &Failure) -> Option<String> {
+    let text = [&failure.message].into_iter().chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
+    if let Some((_, rest)) = text.split_once("there is no host \"") {
+        let host = rest.split('"').next().unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        return Some(format!("dial tcp: lookup {name}: no such host"));
+    }
+    match failure.kind {
+        "source-unavailable" if text.contains("MANIFEST_UNKNOWN") => Some("manifest unknown".to_string()),
+        "source-unavailable" if text.contains(" has no ") => Some("StatusCode: 404".to_string()),
+        "network" if text.contains(" denied access to ") => {
+            Some("denied: requested access to the resource is denied".to_string())
+        }
+        _ => None,
+    }
+}

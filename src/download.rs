@@ -1,0 +1,127 @@
+//! A SIF that somebody hosts, downloaded as it is: from a registry or a web server, checked, whole or absent.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Output, Phase, Region, umask};
+use crate::model::{Digest, Platform, Reference};
+use crate::registry::{HostedSif, Settings, WebFile};
+use crate::sif::{Container, HEADER_BYTES};
+use crate::source::Spec;
+
+/// Where the magic of a SIF is: behind the launch script.
+const MAGIC: (usize, &[u8]) = (32, b"SIF_MAGIC\0");
+
+/// One download, with every choice made.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// A SIF on a registry or at a URL.
+    pub source: Spec,
+    /// The file to write.
+    pub path: PathBuf,
+    /// Whether a file of that name is replaced.
+    pub replace: bool,
+    /// Permissions of the file; the umask's usual ones where absent.
+    pub mode: Option<u32>,
+    /// Which entry of an index is meant.
+    pub platform: Platform,
+    /// The SHA-256 that the file must have.
+    pub expected: Option<Digest>,
+    /// How servers are reached.
+    pub registry: Settings,
+}
+
+/// What was downloaded.
+#[derive(Debug, Clone)]
+pub struct Downloaded {
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The digest of the manifest that led to it, on a registry.
+    pub manifest: Option<Digest>,
+    /// What went otherwise than was asked for.
+    pub warnings: Vec<String>,
+}
+
+/// What a download comes to.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// The SIF is there.
+    Sif(Downloaded),
+    /// What is at the URL does not begin as a SIF does. Nothing was written.
+    Other,
+}
+
+impl Download {
+    /// Downloads.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the file does not appear then.
+    pub fn run(&self, monitor: &Monitor) -> Result<Found> {
+        match &self.source {
+            Spec::Oras(name) => self.from_registry(&name.parse()?, monitor),
+            Spec::Web(url) => self.from_web(url, monitor),
+            other => Err(Error::new(ErrorKind::Usage, format!("{other} is not downloaded but converted"))),
+        }
+    }
+
+    fn from_registry(&self, reference: &Reference, monitor: &Monitor) -> Result<Found> {
+        let sif = HostedSif::find(reference, &self.platform, &self.registry, monitor)?;
+        Expected { digest: self.expected, size: None }.check(sif.digest, sif.size)?;
+        let mut downloaded = self.save(sif.open()?, sif.expected(), monitor)?;
+        (downloaded.manifest, downloaded.warnings) = (Some(sif.manifest), sif.warnings());
+        Ok(Found::Sif(downloaded))
+    }
+
+    fn from_web(&self, url: &str, monitor: &Monitor) -> Result<Found> {
+        monitor.begin(Phase::Open, 0);
+        let mut file = WebFile::open(url, &self.registry, monitor)?;
+        let expected = Expected { digest: self.expected, size: file.size() };
+        let mut start = Vec::new();
+        Read::by_ref(&mut file).take(HEADER_BYTES as u64).read_to_end(&mut start).or_kind(ErrorKind::Network)?;
+        if !start.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1)) {
+            return Ok(Found::Other);
+        }
+        self.save(start.chain(file), expected, monitor).map(Found::Sif)
+    }
+
+    fn save(&self, reader: impl Read, expected: Expected, monitor: &Monitor) -> Result<Downloaded> {
+        let mode = self.mode.unwrap_or(0o777 & !umask());
+        let output = Output::create(&self.path, self.replace, mode)?;
+        monitor.begin(Phase::Read, expected.size.unwrap_or(0));
+        let (sha256, size) = copy(reader, output.file(), expected.size, monitor)?;
+        expected.check(sha256, size).doing(|| format!("downloading {}", self.source))?;
+        let region = Region::whole(Arc::clone(output.file())).or_kind(ErrorKind::Output)?;
+        Container::open(region).doing(|| format!("checking what came from {}", self.source))?;
+        monitor.begin(Phase::Finish, 0);
+        monitor.check()?;
+        output.publish()?;
+        Ok(Downloaded { sha256, size, manifest: None, warnings: Vec::new() })
+    }
+}
+
+/// Copies to a file, and not more than one byte past the expected end, which shows that the stream is too long.
+fn copy(reader: impl Read, file: &File, size: Option<u64>, monitor: &Monitor) -> Result<(Digest, u64)> {
+    let most = size.map_or(u64::MAX, |size| size.saturating_add(1));
+    let mut reader = HashingReader::new(reader.take(most));
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut position = 0;
+    loop {
+        monitor.check()?;
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(reader.finish()),
+            Ok(count) => {
+                file.write_all_at(&buffer[..count], position).or_kind(ErrorKind::Output)?;
+                position += count as u64;
+                monitor.advance(count as u64);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(ErrorKind::Network, error)),
+        }
+    }
+}
