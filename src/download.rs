@@ -64,13 +64,13 @@ impl Download {
     /// See [`ErrorKind`]; the file does not appear then.
     pub fn run(&self, monitor: &Monitor) -> Result<Found> {
         match &self.source {
-            Spec::Oras(name) => self.from_registry(&name.parse()?, monitor),
-            Spec::Web(url) => self.from_web(url, monitor),
+            Spec::Oras(name) => self.registry_layer(&name.parse()?, monitor),
+            Spec::Web(url) => self.web_file(url, monitor),
             other => Err(Error::new(ErrorKind::Usage, format!("{other} is not downloaded but converted"))),
         }
     }
 
-    fn from_registry(&self, reference: &Reference, monitor: &Monitor) -> Result<Found> {
+    fn registry_layer(&self, reference: &Reference, monitor: &Monitor) -> Result<Found> {
         let sif = HostedSif::find(reference, &self.platform, &self.registry, monitor)?;
         Expected { digest: self.expected, size: None }.check(sif.digest, sif.size)?;
         let mut downloaded = self.save(sif.open()?, sif.expected(), monitor)?;
@@ -78,7 +78,7 @@ impl Download {
         Ok(Found::Sif(downloaded))
     }
 
-    fn from_web(&self, url: &str, monitor: &Monitor) -> Result<Found> {
+    fn web_file(&self, url: &str, monitor: &Monitor) -> Result<Found> {
         monitor.begin(Phase::Open, 0);
         let mut file = WebFile::open(url, &self.registry, monitor)?;
         let expected = Expected { digest: self.expected, size: file.size() };

@@ -23,7 +23,7 @@ const LONG_ABOUT: &str = "\
 Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass, without root, \
 without a daemon, and with the same bytes every time.
 
-SOURCE is told by its content, never by its name. It is one of
+The kind of SOURCE is detected from its content, not from its name. It is one of
   PATH                         an archive from \"docker save\", an OCI archive or an OCI layout
                                directory; compressed or not; a SIF; a squashfs; the tar or
                                the directory of a root file system

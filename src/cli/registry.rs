@@ -142,7 +142,7 @@ pub(super) fn remember_secrets(arguments: &[OsString], environment: &Environment
     let addresses = ["DOCKER_HOST", "CONTAINER_HOST", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
     let lower = ["http_proxy", "https_proxy", "all_proxy"];
     let given = addresses.iter().chain(&lower).filter_map(|name| environment.variable(name)?.to_str());
-    given.for_each(|address| remember_userinfo(address));
+    given.for_each(remember_userinfo);
 }
 
 fn is_address_option(word: &str) -> bool {

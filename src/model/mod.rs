@@ -34,6 +34,7 @@ pub(crate) use path::PATH_BYTES_MAX;
 pub use path::{EntryPath, PathError};
 pub use platform::Platform;
 pub use quote::Quoted;
+#[cfg(feature = "program")]
 pub(crate) use quote::hides;
 pub use reference::Reference;
 pub use time::Timestamp;

@@ -76,8 +76,8 @@ pub fn remember_userinfo(address: &str) {
         None => ("", address.split_once('=').map_or(address, |(_, rest)| rest)),
     };
     // `NAME:TAG@sha256:HEX` has no user.
-    let ends = rest.match_indices('@').map(|(at, _)| at).filter(|at| !rest[at + 1..].starts_with("sha"));
-    let Some(userinfo) = ends.last().map(|end| &rest[..end]) else { return };
+    let mut ends = rest.match_indices('@').map(|(at, _)| at).filter(|at| !rest[at + 1..].starts_with("sha"));
+    let Some(userinfo) = ends.next_back().map(|end| &rest[..end]) else { return };
     let password = match userinfo.split_once(':') {
         Some((_, password)) => password,
         None if matches!(scheme, "" | "ssh") => return,

@@ -86,7 +86,7 @@ fn help_is_for_newcomers() {
     Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass,
     without root, without a daemon, and with the same bytes every time.
 
-    SOURCE is told by its content, never by its name. It is one of
+    The kind of SOURCE is detected from its content, not from its name. It is one of
       PATH                         an archive from "docker save", an OCI archive or an OCI layout
                                    directory; compressed or not; a SIF; a squashfs; the tar or
                                    the directory of a root file system
@@ -96,6 +96,7 @@ fn help_is_for_newcomers() {
       -                            an archive from standard input, from a pipe of any kind
       docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
       docker://HOST/NAME[:TAG]     an image on a registry; short names as Docker has them
+      https://HOST/PATH            an archive on a web server; logins come from ~/.netrc
 
     A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.
 
@@ -104,6 +105,8 @@ fn help_is_for_newcomers() {
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
+      pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
@@ -345,6 +348,8 @@ fn short_help_fits_a_screen() {
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
+      pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
