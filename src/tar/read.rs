@@ -348,7 +348,9 @@ impl<I: Input> Entries<I> {
             return Err(cut_off(offset));
         }
         self.unread_bytes = 0;
-        let records = |payload: &[u8]| Records::parse(payload).ok_or_else(|| malformed("PAX record"));
+        let records = |payload: &[u8]| {
+            Records::parse(payload).ok_or_else(|| malformed("PAX record, or a NUL in its key or name"))
+        };
         match block.type_flag() {
             b'L' => extensions.long_name = Some(until_nul(payload)),
             b'K' => extensions.long_link = Some(until_nul(payload)),

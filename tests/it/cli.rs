@@ -759,7 +759,7 @@ fn readme_has_every_format_and_no_option_that_is_not_there() {
         assert!(formats.iter().any(|(name, _)| *name == format!("`{format}`")), "README.md has no row for {format}");
     }
     // Options of other programs.
-    let others = ["--bench", "--path"];
+    let others = ["--bench", "--locked", "--path"];
     let known = options(&help);
     let named = options(&readme());
     let unknown: Vec<&String> = named.iter().filter(|o| !known.contains(*o) && !others.contains(&o.as_str())).collect();
