@@ -133,3 +133,22 @@ fn a_damaged_output_of_the_expected_image_is_made_again() {
         .unwrap();
     assert_eq!(updated_out_of_reach(place.path(), &manifest), 6, "damage is not used");
 }
+
+/// A change of the bytes of `sif` or `sif-rootfs` must come with another number of the output format: raise
+/// `model::OUTPUT_FORMAT`, and write the new sums here.
+#[test]
+fn the_bytes_of_the_output_format_stay() {
+    const FORMAT: &str = "\"org.label-schema.usage.sif-convert.format\": \"2\"";
+    let place = scratch();
+    fs::copy(HELLO, place.path().join("image.tar")).unwrap();
+    let rootfs = converted(place.path(), "image.tar", "sif-rootfs", &[]);
+    let bytes = fs::read(place.path().join("output")).unwrap();
+    assert!(bytes.windows(FORMAT.len()).any(|window| window == FORMAT.as_bytes()), "another number, or another label");
+    let sif = converted(place.path(), "image.tar", "sif", &[]);
+    assert_eq!([&*rootfs, &*sif], SUMS);
+}
+
+const SUMS: [&str; 2] = [
+    "784811fa82063fc10ad539067a0a22ab39b17e76538ba702a31153334876b1da",
+    "67cfc071176bd10e6d43599fb65b0218dfa3468ece0459903674391eac5ca761",
+];
