@@ -49,7 +49,7 @@ struct Attributes<'a> {
     startscript: &'a str,
 }
 
-/// The SIF object `inspect-metadata.json` (`specs/sif.md` section 2.8).
+/// The SIF object `inspect-metadata.json`.
 pub(super) fn metadata(texts: &Texts, shown: &Shown) -> Result<Vec<u8>> {
     let trimmed = |text: &'static str| text.trim_end_matches('\n');
     let mut environment = shown.environment.clone();

@@ -87,7 +87,7 @@ impl Prepared {
     }
 }
 
-/// Adds to `tree` what Singularity and Apptainer expect (`specs/sif.md` section 2).
+/// Adds to `tree` what Singularity and Apptainer expect.
 ///
 /// # Errors
 /// [`crate::ErrorKind::InvalidImage`] when symlinks in the way form a loop or lead to a name that cannot be, or when the

@@ -3,7 +3,7 @@ use super::quote::{double_quoted, single_quoted};
 use crate::model::{Config, Note, Quoted};
 
 /// A runscript with exactly this line is run by the runtime's embedded shell, so that `run` works in images without a
-/// shell (`specs/sif.md` section 2.4). Ours never reaches it.
+/// shell. Ours never reaches it.
 pub(super) const MARKER: &str = r#"eval "set ${SINGULARITY_OCI_RUN}""#;
 
 /// What the image runs: `ENTRYPOINT` and then the arguments, or `CMD` where there are none.

@@ -1,4 +1,4 @@
-//! Image archives in the shape of every producer (specs/docker-archive.md, section 1), built in memory from a neutral
+//! Image archives in the shape of every producer, built in memory from a neutral
 //! description. Each function says what its producer does that others do not.
 
 use std::collections::BTreeMap;
