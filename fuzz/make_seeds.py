@@ -241,6 +241,84 @@ write("archive_reader", {
     "cut-short": docker[:1800],
 })
 
+# --- documents: index, manifest and config, whose digests are filled in (fuzz_targets/documents.rs) ---
+
+
+def documents(index, manifest, config):
+    return b"\0".join(json.dumps(document, separators=(",", ":")).encode() for document in (index, manifest, config))
+
+
+def referring(letter, media_type, **more):
+    # The size is a number, so its place is filled outside of quotes.
+    return {"mediaType": media_type, "digest": "%" + letter, "size": "%" + letter.lower(), **more}
+
+
+def sized(documents):
+    for letter in b"mcl":
+        documents = documents.replace(b'"%%%c"' % letter, b"%%%c" % letter)
+    return documents
+
+
+full = {"architecture": "amd64", "variant": "v2", "os": "linux", "os.version": "1", "os.features": [], "author": "a",
+    "created": "2020-01-01T00:00:00.5Z",
+    "config": {"Env": ["PATH=/bin", "A=", "B"], "Entrypoint": ["sh", "-c"], "Cmd": ["a b"], "Labels": {"a": "b", "c": None}, "User": "u:g",
+        "WorkingDir": "/w/x", "Volumes": {"/v": {}}, "ExposedPorts": {"80/tcp": {}}, "StopSignal": "SIGTERM", "ArgsEscaped": True,
+        "Healthcheck": {"Test": ["NONE"], "Interval": 1}, "Shell": ["/bin/sh", "-c"], "OnBuild": ["RUN x"]},
+    "rootfs": {"type": "layers", "diff_ids": ["%L"]},
+    "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "a", "comment": "c"}, {"empty_layer": True}]}
+bare_config = {"os": "linux", "rootfs": {"diff_ids": ["%L"]}}
+oci_manifest = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json", "config": referring("C", OCI + "config.v1+json"),
+    "layers": [referring("L", OCI + "layer.v1.tar")], "annotations": {"a": "b"}}
+DOCKER = "application/vnd.docker."
+docker_manifest = {"schemaVersion": 2, "mediaType": DOCKER + "distribution.manifest.v2+json",
+    "config": referring("C", DOCKER + "container.image.v1+json"), "layers": [referring("L", DOCKER + "image.rootfs.diff.tar", urls=["http://a/b"])]}
+artifact = {**oci_manifest, "artifactType": "a/b", "config": referring("C", "application/vnd.oci.empty.v1+json"),
+    "subject": referring("M", OCI + "manifest.v1+json")}
+entry = referring("M", OCI + "manifest.v1+json", annotations=name, platform={"architecture": "amd64", "os": "linux", "variant": "v1"})
+sif_layers = {**artifact, "layers": [referring("L", "application/vnd.sylabs.sif.layer.v1.sif")]}
+write("documents", {case: sized(documents(*parts)) for case, parts in {
+    "oci": (index(entry), oci_manifest, full),
+    "oci-bare": ({"manifests": [{"digest": "%M"}]}, {"config": {"digest": "%C"}, "layers": [{"digest": "%L"}]}, bare_config),
+    "oci-nulls": ({"manifests": [{**entry, "platform": None, "annotations": {"a": None}}]}, {**oci_manifest, "annotations": None},
+        {**bare_config, "config": {"Env": None, "Labels": None, "Cmd": None}, "history": None}),
+    "oci-other-case": ({"Manifests": [entry]}, oci_manifest, {"OS": "linux", "Config": {"env": ["A=b"], "cmd": ["c"]}, "RootFS": {"Diff_IDs": ["%L"]}}),
+    "oci-two": (index(entry, {**entry, "platform": {"architecture": "arm64", "os": "linux"}}, {**entry, "artifactType": "a/b"}), oci_manifest, full),
+    "oci-artifact": (index(entry), artifact, full),
+    "oci-sif": (index(entry), sif_layers, {}),
+    "oci-docker": ({"schemaVersion": 2, "mediaType": DOCKER + "distribution.manifest.list.v2+json", "manifests": [{**entry, "mediaType": DOCKER + "distribution.manifest.v2+json"}]},
+        docker_manifest, full),
+    "oci-nested": (index(referring("M", OCI + "index.v1+json")), index(referring("C", OCI + "manifest.v1+json")), oci_manifest),
+    "docker": ([{"Config": "c.json", "RepoTags": ["a:1", "b/c:2"], "Layers": ["l.tar"]}], {}, full),
+    "docker-twice": ([{"Config": "c.json", "RepoTags": None, "Layers": ["l.tar", "l.tar"], "LayerSources": {"%L": {"size": 1}}}], {},
+        {**full, "rootfs": {"type": "layers", "diff_ids": ["%L", "%L"]}}),
+    "docker-other-case": ([{"config": "c.json", "repotags": ["a:1"], "layers": ["l.tar"]}], {}, bare_config),
+}.items()})
+
+# --- a config and layers that become an archive (fuzz_targets/archive_to_sif.rs) ---
+
+
+def parts(config, *layers):
+    return tar([member("config", json.dumps(config).encode())] + [member(str(number), layer) for number, layer in enumerate(layers)],
+        tarfile.USTAR_FORMAT)
+
+
+plain = {"os": "linux", "config": {"Cmd": ["sh"], "WorkingDir": "/w", "Env": ["A=b"]}, "history": [{"created_by": "a"}]}
+below = tar(kinds, tarfile.GNU_FORMAT)
+above = tar([member("d/.wh.file"), member("d/soft", b"no link", mode=0o600), member("e/.wh..wh..opq"), member("null/x", b"y"),
+    member("d/up", kind=tarfile.SYMTYPE, linkname="../../etc"), member("d/up/y", b"z")], tarfile.PAX_FORMAT)
+write("archive_to_sif", {
+    "one-layer": parts(plain, below),
+    "two-layers": parts(plain, below, above),
+    "long-names": parts(plain, tar(long), tar(long, tarfile.GNU_FORMAT)),
+    "attributes": parts(plain, tar([member("f", b"data", pax_headers=pax)])),
+    "sparse": parts(plain, header(b"s", 522, b"S", sparse_old) + blocks(b"x" * 522) + bytes(1024)),
+    "blocks": parts(plain, tar([member("b", bytes(range(256)) * 10), member("c", bytes(3000)), member("d", bytes(range(256)) * 10)])),
+    "shell": parts(plain, tar([member("bin/sh", b"#!/x\n", mode=0o755), member("scif/apps/a/scif/runscript", b"x"), member(".singularity.d/env/90-environment.sh", b"export A=b\n"),
+        member("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), member("bin/l", kind=tarfile.SYMTYPE, linkname="/bin/sh")])),
+    "no-layers": parts(plain),
+    "empty-layers": parts({}, bytes(1024), bytes(512), b""),
+})
+
 # --- squashfs ---
 
 

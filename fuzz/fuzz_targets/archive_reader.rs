@@ -3,33 +3,14 @@
 #![no_main]
 
 mod checksums;
-
-use std::cell::OnceCell;
-use std::fs::File;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+mod input;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use rustix::fs::{MemfdFlags, memfd_create};
+use sif_convert::Error;
 use sif_convert::io::Monitor;
 use sif_convert::source::{OpenOptions, Selection, Source, Spec, open};
-use sif_convert::{Error, ErrorKind};
 
-thread_local! {
-    /// One file in memory for all inputs: making one for each would take most of the time.
-    static FILE: OnceCell<File> = const { OnceCell::new() };
-}
-
-/// The name of a file that holds the bytes until the next call.
-fn path(bytes: &[u8]) -> PathBuf {
-    FILE.with(|file| {
-        let file = file.get_or_init(|| memfd_create("input", MemfdFlags::CLOEXEC).expect("a file in memory").into());
-        file.set_len(bytes.len() as u64).expect("its length can be set");
-        file.write_all_at(bytes, 0).expect("it can be written");
-        format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-    })
-}
+use input::{expected, path};
 
 /// Selects image `number` of the list, and looks at what it is made of.
 fn select(source: &Source, number: usize, bytes: &[u8]) -> Result<(), Error> {
@@ -55,20 +36,6 @@ fn read(bytes: &[u8]) -> Result<(), Error> {
     assert!(failed <= images.len());
     let _ = source.select(&Selection::default()).map_err(expected);
     Ok(())
-}
-
-/// An error that blames the input, and not us or the machine.
-fn expected(error: Error) -> Error {
-    let blames_input = matches!(
-        error.kind(),
-        ErrorKind::InvalidImage
-            | ErrorKind::Unsupported
-            | ErrorKind::Mismatch
-            | ErrorKind::SourceUnavailable
-            | ErrorKind::Usage
-    );
-    assert!(blames_input && !error.to_string().is_empty(), "{:?}: {error}", error.kind());
-    error
 }
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
