@@ -1,29 +1,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
-use super::leftover::{sweep, unfinished_name};
-use super::system::{link, unnamed};
+use super::leftover::sweep;
+use super::scratch::{Scratch, sync_directory};
+use super::system::unnamed;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 
-/// An output file that appears under its name complete, or not at all.
-///
-/// Until [`Output::publish`] it has no name (`O_TMPFILE`), so that even SIGKILL leaves nothing; where a file system cannot
-/// do that (NFS, some FUSE ones), it is a hidden file beside the output that is removed when dropped, and by the next output
-/// in that directory where its writer was killed.
+/// An output file that appears under its name complete, or not at all: a [`Scratch`] that knows which name it is to get, and
+/// whether it may take the place of what has that name.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    file: Arc<File>,
-    unfinished: Option<PathBuf>,
+    scratch: Scratch,
     replace: bool,
-    mode: u32,
 }
 
 impl Output {
@@ -43,21 +39,17 @@ impl Output {
             Ok(_) if !replace => return Err(exists(path)),
             _ => {}
         }
-        let directory = directory_of(path);
-        let (file, unfinished) = match unnamed(CWD, directory, mode | 0o600) {
-            Some(file) => (file, None),
-            None => named(path, mode)
-                .or_kind(ErrorKind::Output)
-                .doing(doing)
-                .map_err(|error| error.with_remedy(Remedy::WritableOutput).at(path))?,
-        };
-        sweep(path, &file);
-        Ok(Output { path: path.to_path_buf(), file: Arc::new(file), unfinished, replace, mode })
+        let scratch = Scratch::beside(path, mode)
+            .or_kind(ErrorKind::Output)
+            .doing(doing)
+            .map_err(|error| error.with_remedy(Remedy::WritableOutput).at(path))?;
+        sweep(path, scratch.file());
+        Ok(Output { path: path.to_path_buf(), scratch, replace })
     }
 
     /// The file to be written; readable too.
     pub fn file(&self) -> &Arc<File> {
-        &self.file
+        self.scratch.file()
     }
 
     /// The name it will have.
@@ -70,65 +62,23 @@ impl Output {
     /// # Errors
     /// [`ErrorKind::Output`] when that fails, or when somebody else made a file of that name meanwhile and it is not to be
     /// replaced.
-    pub fn publish(mut self) -> Result<()> {
-        let published = self.sync_and_name();
-        published.doing(|| format!("finishing output {:?}", self.path)).map_err(|error| error.at(&self.path))
-    }
-
-    fn sync_and_name(&mut self) -> Result<()> {
-        self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
-        self.file.sync_all().or_kind(ErrorKind::Output)?;
-        let unfinished = match self.unfinished.clone() {
-            Some(path) => path,
-            None if !self.replace => match link(&self.file, CWD, &self.path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(exists(&self.path)),
-                linked => return linked.or_kind(ErrorKind::Output).map(|()| self.sync_directory()),
-            },
-            // A link never replaces, a rename does: so first a name beside the output, then that.
-            None => {
-                let beside = unfinished_name(&self.path);
-                link(&self.file, CWD, &beside).or_kind(ErrorKind::Output)?;
-                self.unfinished.insert(beside).clone()
-            }
-        };
-        self.rename(&unfinished)?;
-        self.unfinished = None;
-        self.sync_directory();
-        Ok(())
-    }
-
-    fn rename(&self, unfinished: &Path) -> Result<()> {
-        if self.replace {
-            return fs::rename(unfinished, &self.path).or_kind(ErrorKind::Output);
-        }
-        let renamed = rustix::fs::renameat_with(CWD, unfinished, CWD, &self.path, RenameFlags::NOREPLACE);
-        match renamed.map_err(io::Error::from) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&self.path)),
-            // NFS knows no such flag: a hard link does not replace either.
-            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                match fs::hard_link(unfinished, &self.path) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&self.path)),
-                    linked => linked.and_then(|()| fs::remove_file(unfinished)).or_kind(ErrorKind::Output),
-                }
-            }
-            renamed => renamed.or_kind(ErrorKind::Output),
-        }
-    }
-
-    /// Makes the new name durable. Not every file system lets a directory be synced; the data is safe without.
-    fn sync_directory(&self) {
-        if let Ok(directory) = File::open(directory_of(&self.path)) {
-            let _ = directory.sync_all();
-        }
+    pub fn publish(self) -> Result<()> {
+        let Output { path, scratch, replace } = self;
+        let published = name(scratch, &path, replace).doing(|| format!("finishing output {path:?}"));
+        published.map_err(|error| error.at(&path))
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some(path) = &self.unfinished {
-            let _ = fs::remove_file(path);
-        }
+fn name(mut scratch: Scratch, path: &Path, replace: bool) -> Result<()> {
+    scratch.sync()?;
+    if replace {
+        scratch.move_to(path)?;
+    } else if !scratch.place_at(path)? {
+        return Err(exists(path));
     }
+    scratch.keep();
+    sync_directory(directory_of(path));
+    Ok(())
 }
 
 /// Whether `path` is something that is written to rather than replaced: a pipe, a terminal, `/dev/null`.
@@ -220,16 +170,10 @@ pub fn unnamed_file(directory: &Path) -> Option<File> {
     unnamed(CWD, directory, 0o600)
 }
 
-pub(super) fn named(path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
-    let beside = unfinished_name(path);
-    let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&beside)?;
-    Ok((file, Some(beside)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, PermissionsExt as _};
 
     #[test]
     fn appears_whole_or_not_at_all() {
@@ -253,21 +197,5 @@ mod tests {
         replacement.file().write_all_at(b"two", 0).unwrap();
         replacement.publish().unwrap();
         assert_eq!((fs::read(&path).unwrap(), names()), (b"two".to_vec(), 1));
-    }
-
-    #[test]
-    fn where_files_need_names_they_are_hidden_and_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.tar");
-        let begin = |replace| {
-            let (file, unfinished) = named(&path, 0o600).unwrap();
-            Output { path: path.clone(), file: Arc::new(file), unfinished, replace, mode: 0o600 }
-        };
-        drop(begin(false));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        begin(false).publish().unwrap();
-        assert_eq!(begin(false).publish().unwrap_err().kind(), ErrorKind::Output);
-        begin(true).publish().unwrap();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

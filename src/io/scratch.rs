@@ -1,21 +1,22 @@
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock};
 
 use super::leftover::{sweep, unfinished_name};
-use super::output::named;
+use super::output::directory_of;
 use super::system::{link, unnamed};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 
 /// How long between two looks at a lock that somebody else holds.
 const LOCK_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// A file in the making that gets its name late, or never: without a name it is gone when dropped, even by SIGKILL. Where
-/// a file system cannot hold such files it is a hidden one that is removed when dropped.
+/// A file in the making that gets its name late, or never. Without a name (`O_TMPFILE`) it is gone when dropped, even by
+/// SIGKILL. Where a file system cannot hold such files (NFS, some FUSE ones) it is a hidden one that is removed when dropped,
+/// and where its writer was killed, by the next output in that directory.
 #[derive(Debug)]
 pub struct Scratch {
     file: Arc<File>,
@@ -30,12 +31,22 @@ impl Scratch {
     /// # Errors
     /// [`ErrorKind::Output`] when the directory cannot be written.
     pub fn create(directory: &Path, mode: u32) -> Result<Self> {
-        let made = match unnamed(CWD, directory, mode | 0o600) {
-            Some(file) => Ok((file, None)),
-            None => named(&directory.join("scratch"), mode),
-        };
-        let (file, path) = made.or_kind(ErrorKind::Output).doing(|| format!("creating a file in {directory:?}"))?;
-        Ok(Scratch { file: Arc::new(file), path, kept: false, mode })
+        let made = Scratch::beside(&directory.join("scratch"), mode);
+        made.or_kind(ErrorKind::Output).doing(|| format!("creating a file in {directory:?}"))
+    }
+
+    /// The same in the directory of `path`, for an output that is to have that name.
+    pub(super) fn beside(path: &Path, mode: u32) -> io::Result<Self> {
+        match unnamed(CWD, directory_of(path), mode | 0o600) {
+            Some(file) => Ok(Scratch::adopt(Arc::new(file), mode)),
+            None => Scratch::named(path, mode),
+        }
+    }
+
+    fn named(path: &Path, mode: u32) -> io::Result<Self> {
+        let hidden = unfinished_name(path);
+        let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&hidden)?;
+        Ok(Scratch { file: Arc::new(file), path: Some(hidden), kept: false, mode })
     }
 
     /// Takes over a file without a name: from now on it is nobody else's to write to.
@@ -87,6 +98,27 @@ impl Scratch {
         }
         self.path = Some(path.to_path_buf());
         Ok(())
+    }
+
+    /// Gives it the name `path`; `false` where something has that name, and nothing is changed. It is still removed when
+    /// dropped, unless it is [kept](Scratch::keep).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when that fails.
+    pub fn place_at(&mut self, path: &Path) -> Result<bool> {
+        let placed = match &self.path {
+            None => link(&self.file, CWD, path),
+            // NFS knows no rename that does not replace; a hard link does not replace either.
+            Some(from) => {
+                rename_new(from, path, |from, to| fs::hard_link(from, to).and_then(|()| fs::remove_file(from)))
+            }
+        };
+        match placed {
+            Ok(()) => self.path = Some(path.to_path_buf()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(error).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}")),
+        }
+        Ok(true)
     }
 
     /// Takes its name away and gives it a hidden one in `directory`.
@@ -146,13 +178,8 @@ impl ScratchDirectory {
     pub fn publish(&mut self) -> Result<bool> {
         let Some(hidden) = &self.hidden else { return Ok(true) };
         fs::set_permissions(hidden, fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
-        let renamed = match rustix::fs::renameat_with(CWD, hidden, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // A plain rename replaces a directory only where that is empty: nothing is lost then.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-                fs::rename(hidden, &self.path)
-            }
-            renamed => renamed.map_err(io::Error::from),
-        };
+        // A plain rename replaces a directory only where that is empty: nothing is lost then.
+        let renamed = rename_new(hidden, &self.path, |from, to| fs::rename(from, to));
         match renamed {
             Ok(()) => self.hidden = None,
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {
@@ -169,6 +196,14 @@ impl Drop for ScratchDirectory {
         if let Some(hidden) = &self.hidden {
             let _ = fs::remove_dir_all(hidden);
         }
+    }
+}
+
+/// Renames without replacing, by `otherwise` where the file system cannot do that.
+fn rename_new(from: &Path, to: &Path, otherwise: impl Fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => otherwise(from, to),
+        renamed => renamed.map_err(io::Error::from),
     }
 }
 
@@ -226,6 +261,24 @@ mod tests {
         scratch.move_to(&path).unwrap();
         scratch.keep();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn where_files_need_names_they_are_hidden_and_replace_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("x.tar");
+        let begin = || Scratch::named(&path, 0o600).unwrap();
+        drop(begin());
+        assert_eq!(names(place.path()), 0);
+        let mut first = begin();
+        assert!(first.place_at(&path).unwrap());
+        first.keep();
+        assert!(!begin().place_at(&path).unwrap());
+        assert_eq!(names(place.path()), 1);
+        let mut second = begin();
+        second.move_to(&path).unwrap();
+        second.keep();
+        assert_eq!(names(place.path()), 1);
     }
 
     #[test]
