@@ -84,7 +84,7 @@ impl Conversion {
     /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it). What was found out until
     /// then is recorded.
     pub fn run(&self, observer: &dyn Observer, monitor: &Monitor) -> Result<Outcome> {
-        let prepared = self.target.prepare(&self.destination, &self.options)?;
+        let prepared = self.target.prepare(&self.destination(), &self.options)?;
         if let Some(outcome) = self.reuse_unread(&prepared, monitor)? {
             self.record_output(&outcome, observer);
             return Ok(outcome);
@@ -124,6 +124,17 @@ impl Conversion {
         });
         self.record_output(&outcome, observer);
         Ok(outcome)
+    }
+
+    /// Where the output goes, with all that is known of it: what comes from the same registry need not be sent.
+    fn destination(&self) -> Destination {
+        let mut destination = self.destination.clone();
+        if let (Destination::Registry(hosting), Spec::Registry(name)) = (&mut destination, &self.source)
+            && let Ok(reference) = name.parse()
+        {
+            hosting.mount_from(&reference);
+        }
+        destination
     }
 
     /// The output that exists, where the expected digest alone tells that it is what would be written. What the source's own

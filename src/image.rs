@@ -50,6 +50,9 @@ pub trait Blobs: Send + Sync {
         Ok(None)
     }
 
+    /// Says that a blob will not be opened after all, so that it need not be fetched ahead.
+    fn forget(&self, _blob: &BlobRef) {}
+
     /// Whether the region of a blob is all of an unnamed file of ours, which may become an output.
     fn is_adoptable(&self, _blob: &BlobRef) -> bool {
         false

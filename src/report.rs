@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::image::Image;
 use crate::model::{Digest, Note, Timestamp};
-use crate::output::{Destination, Outcome};
+use crate::output::{Destination, Outcome, PushedBlobs};
 
 /// All that is known of a conversion; it grows while the conversion runs.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -70,7 +70,7 @@ pub struct ImageRecord {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct OutputRecord {
-    /// The absolute path; `-` is standard output.
+    /// The absolute path; `-` is standard output; `docker://…` and `oras://…` are on a registry.
     pub path: String,
     /// Its format.
     pub format: &'static str,
@@ -84,6 +84,8 @@ pub struct OutputRecord {
     pub image_id: Option<String>,
     /// The digest of its manifest, where there is one.
     pub manifest_digest: Option<String>,
+    /// What it took to push it, where it went to a registry.
+    pub pushed: Option<PushedBlobs>,
 }
 
 impl SourceRecord {
@@ -129,14 +131,17 @@ impl OutputRecord {
             entries: outcome.entries,
             image_id: outcome.image_id.as_ref().map(Digest::to_string),
             manifest_digest: outcome.manifest_digest.as_ref().map(Digest::to_string),
+            pushed: outcome.pushed,
         }
     }
 }
 
+/// A path, or a place on a registry as a source is written.
 fn place_of(destination: &Destination) -> String {
     match destination {
         Destination::Stdout => "-".to_string(),
         Destination::Path(path) => absolute(path),
+        Destination::Registry(hosting) => hosting.to_string(),
     }
 }
 

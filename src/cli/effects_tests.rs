@@ -102,12 +102,12 @@ fn options(command: &Command) -> Vec<(String, String)> {
 fn is_refusal(error: &Error) -> bool {
     let text = error.to_string();
     let says = [
-        "has no effect on",
         "cannot be reused",
         "is never replaced",
         "has no mode",
         "is not one file",
         "is not supported",
+        "has no effect",
     ];
     error.kind() == ErrorKind::Usage && error.remedy().is_some() && says.iter().any(|said| text.contains(said))
 }
@@ -153,6 +153,28 @@ fn has_effect(plain: &[String], usual: &str, (id, long): &(String, String), conf
             false
         }
     }
+}
+
+#[test]
+fn every_option_has_an_effect_on_what_is_pushed_or_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("container_config.yaml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let (mut effects, mut refusals) = (0, 0);
+    for source in ["x.tar", "docker://h.example/x:1"] {
+        for (target, output) in [
+            ("oci", "docker://r.example/y:1"),
+            ("docker-archive", "docker://r.example/y:1"),
+            ("sif", "oras://r.example/y:1"),
+        ] {
+            let plain: Vec<String> = ["sif-convert", source, "--to", target, "-o", output].map(str::to_string).into();
+            let usual = meaning(&plain).unwrap();
+            for option in options(&args::command()) {
+                if has_effect(&plain, &usual, &option, &config) { effects += 1 } else { refusals += 1 }
+            }
+        }
+    }
+    assert!(effects > 100 && refusals > 30, "{effects} effects, {refusals} refusals");
 }
 
 #[test]

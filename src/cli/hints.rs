@@ -11,6 +11,7 @@ fn words(remedy: &Remedy) -> String {
     match remedy {
         Remedy::Replace => "add --force to replace it, or name another file with -o",
         Remedy::ReplaceAnyway => "add --force to replace it all the same, or name another file with -o",
+        Remedy::OtherTag => "leave --if-exists out to replace it, or name another tag with -o",
         Remedy::ConvertAgain => "the file is damaged: convert it again, with --force, or fetch it again",
         Remedy::OutputFile => "name a file with -o, or remove the directory",
         Remedy::SeekableOutput => "name a file with -o: its header is written last",
@@ -38,6 +39,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::Reference => "give the image a plain name with --reference, for example --reference app:1.0",
         Remedy::AllRoot => "squashfs cannot hold more: give all files to root with --all-root",
         Remedy::LayoutFirst => "convert it with --to oci first, and push that",
+        Remedy::OciMediaTypes => "push it with --to oci, whose media types have one",
         Remedy::Memory => "if you trust it, allow more with --max-memory SIZE",
         Remedy::Timeout => "try again, or raise --timeout SECONDS",
         Remedy::Insecure(host) => return format!("if it is meant to speak plain HTTP, add --insecure {host}"),

@@ -135,6 +135,7 @@ fn doing(phase: Phase) -> &'static str {
         Phase::Open => "opening the source",
         Phase::Read => "reading layers",
         Phase::Write => "writing the output",
+        Phase::Push => "pushing the output",
         Phase::Verify => "checking digests",
         Phase::Finish => "finishing the output",
     }

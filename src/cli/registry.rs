@@ -11,6 +11,7 @@ use super::environment::Environment;
 use super::options::Given;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
+use crate::output::Destination;
 use crate::registry::{
     Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host, remember_userinfo,
 };
@@ -74,6 +75,14 @@ pub(super) fn expect_registry(given: &Given, spec: &Spec) -> Result<()> {
     let is_remote = matches!(spec, Spec::Registry(_) | Spec::Oras(_));
     let is_web = |id: &str| matches!(spec, Spec::Web(_)) && ["retries", "timeout"].contains(&id);
     given.expect("a source that is not on a registry", |id| Ok(is_remote || is_web(id) || !IDS.contains(&id)))
+}
+
+/// The same of a conversion, whose output may be on one, too. What is pushed comes from no mirror and no cache.
+pub(super) fn expect_registries(given: &Given, spec: &Spec, destination: &Destination) -> Result<()> {
+    match destination {
+        Destination::Registry(_) => expect_registry(&given.clone().without(&["insecure", "retries", "timeout"]), spec),
+        _ => expect_registry(given, spec),
+    }
 }
 
 fn timeout(text: Option<&str>) -> Result<Duration> {

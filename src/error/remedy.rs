@@ -11,6 +11,8 @@ pub enum Remedy {
     ReplaceAnyway,
     /// Convert once more, in place of a damaged output.
     ConvertAgain,
+    /// Let the tag be replaced, or choose another.
+    OtherTag,
     /// Choose a file as the output.
     OutputFile,
     /// Choose a file as the output, for a stream cannot be written to at its start again.
@@ -63,6 +65,8 @@ pub enum Remedy {
     AllRoot,
     /// Convert to an OCI layout before.
     LayoutFirst,
+    /// Write the image with the media types of the OCI.
+    OciMediaTypes,
     /// Allow more memory for the files of an image.
     Memory,
     /// Wait longer for servers.
@@ -75,6 +79,7 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Remedy::Replace | Remedy::ReplaceAnyway => "allow the output to be replaced, or choose another",
+            Remedy::OtherTag => "allow the tag to be replaced, or choose another",
             Remedy::ConvertAgain => "convert again and replace the damaged file, or fetch it again",
             Remedy::OutputFile => "choose a file as the output, or remove the directory",
             Remedy::SeekableOutput => "choose a file as the output: its header is written last",
@@ -102,6 +107,7 @@ impl fmt::Display for Remedy {
             Remedy::Reference => "give the image a plain name, for example app:1.0",
             Remedy::AllRoot => "squashfs cannot hold more: give all files to root",
             Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
+            Remedy::OciMediaTypes => "write it with the media types of the OCI",
             Remedy::Memory => "if you trust it, allow more memory",
             Remedy::Timeout => "try again, or wait longer for the server",
             Remedy::Insecure(host) => {

@@ -13,6 +13,8 @@ pub enum Phase {
     Read,
     /// Writing the output.
     Write,
+    /// Pushing the output to a registry.
+    Push,
     /// Checking digests that are still being computed.
     Verify,
     /// Putting the output in its place.
@@ -26,6 +28,7 @@ impl Phase {
             Phase::Open => "open",
             Phase::Read => "read",
             Phase::Write => "write",
+            Phase::Push => "push",
             Phase::Verify => "verify",
             Phase::Finish => "finish",
         }
@@ -121,7 +124,8 @@ impl Monitor {
             0 => Phase::Open,
             1 => Phase::Read,
             2 => Phase::Write,
-            3 => Phase::Verify,
+            3 => Phase::Push,
+            4 => Phase::Verify,
             _ => Phase::Finish,
         };
         Snapshot {

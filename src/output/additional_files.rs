@@ -60,6 +60,10 @@ impl AdditionalFiles {
             );
             return Err(Error::new(ErrorKind::Usage, message).hint("name a file outside of the folder"));
         }
+        if let Destination::Registry(hosting) = destination {
+            let message = format!("additional files cannot be pushed to {hosting}");
+            return Err(Error::new(ErrorKind::Usage, message).hint("choose a file as the output"));
+        }
         let task = Task::unchecked(0o666, destination, options);
         let may_reuse = options.if_exists == Some(IfExists::Reuse) && task.reusable().is_some();
         let place = if may_reuse { None } else { Some(Place::open(&task)?) };
@@ -82,12 +86,8 @@ impl PreparedFolder {
             size,
             sha256: Some(sha256),
             entries: folder.names(),
-            image_id: None,
-            manifest_digest: None,
-            layer_entries: 0,
-            layer_bytes: 0,
-            diff_ids: Vec::new(),
             notes: folder.notes().iter().cloned().chain(more).collect(),
+            ..Outcome::default()
         };
         let place = match (place, task.reusable()) {
             (None, Some(existing)) => {
@@ -100,7 +100,7 @@ impl PreparedFolder {
         let output = match place {
             Place::File(output) => output,
             Place::Stream(stream) => return Ok(done(pack(Box::new(stream))?, None)),
-            Place::Layout(_) => return Err(Error::new(ErrorKind::Bug, "a folder was to be packed into a layout")),
+            _ => return Err(Error::new(ErrorKind::Bug, "a folder was to be packed into a layout")),
         };
         let made = pack(Box::new(Sequential::new(Arc::clone(output.file()))))?;
         monitor.begin(Phase::Finish, 0);

@@ -1,7 +1,12 @@
+#[cfg(feature = "network")]
+use super::hosted::Hosted;
+use super::options::expect_names_of_registry;
+#[cfg(feature = "network")]
+use super::package::{MediaTypes, push};
 use super::package::{Packing, pack};
 use super::place::Place;
 use super::prepared::Task;
-use super::{Format, ImageName, ImageOptions, Outcome};
+use super::{Destination, Format, ImageName, ImageOptions, Outcome, Transport};
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor};
@@ -69,11 +74,34 @@ impl Format for DockerArchive {
         ImageName::parse_full(text)
     }
 
+    fn transport(&self) -> Option<Transport> {
+        Some(Transport::Docker)
+    }
+
     fn check(&self, task: &Task) -> Result<()> {
+        if matches!(task.destination, Destination::Registry(_)) {
+            Levels::LAYER.settle(self.compression)?;
+            return expect_names_of_registry(&self.image);
+        }
         task.whole(self.compression, &Levels::TAR).map(drop)
     }
 
+    #[cfg(feature = "network")]
+    fn open(&self, task: &Task) -> Result<Place> {
+        match &task.destination {
+            Destination::Registry(hosting) => Ok(Place::Hosted(Box::new(Hosted::of_parts(hosting)))),
+            _ => Place::open(task),
+        }
+    }
+
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+        #[cfg(feature = "network")]
+        if let Place::Hosted(_) = place {
+            // Engines that are too old for compressed layers are too old for registries, too.
+            let compression = Levels::LAYER.settle(self.compression)?;
+            let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+            return push(image, &packing, MediaTypes::Docker, &place, task, monitor);
+        }
         let whole = task.whole(self.compression, &Levels::TAR)?;
         let packing = Packing { image: &self.image, compression: Compression::NONE, keeps_compressed: false };
         pack(image, &packing, &place, task, monitor)?.write_docker(place, whole, image, task, monitor)

@@ -4,7 +4,7 @@ use std::thread;
 
 use super::in_place::{self, Mover};
 use super::options::Outcome;
-use super::place::Place;
+use super::place::{Finished, Place};
 use super::prepared::Task;
 use super::root::Root;
 use crate::error::Result;
@@ -60,14 +60,15 @@ pub(super) fn write(
             emit(flattened, &place)
         })
     })?;
-    let (size, sha256) = place.finish(written.bytes, image, task, monitor)?;
+    let Finished { size, sha256, manifest_digest, pushed } = place.finish(written.bytes, image, task, monitor)?;
     let source = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1));
     Ok(Outcome {
         size,
         sha256,
         entries: written.names,
         image_id: None,
-        manifest_digest: None,
+        manifest_digest,
+        pushed,
         layer_entries: summary.entries,
         layer_bytes: summary.bytes,
         diff_ids: summary.diff_ids,

@@ -11,6 +11,9 @@ mod architecture;
 mod docker_archive;
 mod file_system;
 mod flat;
+#[cfg(feature = "network")]
+mod hosted;
+mod hosting;
 mod in_place;
 mod name;
 mod oci;
@@ -33,9 +36,10 @@ mod verify;
 pub use additional_files::{AdditionalFiles, PreparedFolder};
 pub use architecture::other_machine;
 pub use docker_archive::DockerArchive;
+pub use hosting::{Attachment, Hosting, Transport};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
-pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, WriteOptions};
+pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
 pub use prepared::Prepared;
 pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
@@ -108,6 +112,11 @@ trait Format: fmt::Debug {
         false
     }
 
+    /// What kind of place on a registry it is pushed to, where it can be.
+    fn transport(&self) -> Option<Transport> {
+        None
+    }
+
     /// Refuses options that it does not take.
     fn check(&self, task: &Task) -> Result<()>;
 
@@ -174,6 +183,11 @@ impl Target {
     /// What it is, in one line.
     pub fn about(&self) -> &'static str {
         self.format().about()
+    }
+
+    /// What kind of place on a registry it is pushed to; `None` where it cannot be.
+    pub fn transport(&self) -> Option<Transport> {
+        self.format().transport()
     }
 
     /// What an output is called that is made from `source`; `None` where the source has no name to take it from.

@@ -1,7 +1,12 @@
+#[cfg(feature = "network")]
+use super::hosted::Hosted;
+use super::options::expect_names_of_registry;
 use super::package::{Layout, Packing, pack};
+#[cfg(feature = "network")]
+use super::package::{MediaTypes, push};
 use super::place::Place;
 use super::prepared::Task;
-use super::{Destination, Format, IfExists, ImageName, ImageOptions, Outcome};
+use super::{Destination, Format, IfExists, ImageName, ImageOptions, Outcome, Transport};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, is_stream};
@@ -65,9 +70,16 @@ impl Format for Oci {
         Some(&mut self.image)
     }
 
+    fn transport(&self) -> Option<Transport> {
+        Some(Transport::Docker)
+    }
+
     fn check(&self, task: &Task) -> Result<()> {
         Levels::LAYER.settle(self.compression)?;
         let usage = |message, hint| Err(Error::new(ErrorKind::Usage, message).hint(hint));
+        if matches!(task.destination, Destination::Registry(_)) {
+            return expect_names_of_registry(&self.image);
+        }
         if let Some(IfExists::Replace) = task.options.if_exists {
             return usage(
                 "an OCI layout is never replaced",
@@ -82,6 +94,8 @@ impl Format for Oci {
 
     fn open(&self, task: &Task) -> Result<Place> {
         match &task.destination {
+            #[cfg(feature = "network")]
+            Destination::Registry(hosting) => Ok(Place::Hosted(Box::new(Hosted::of_parts(hosting)))),
             Destination::Path(path) if !is_stream(path) => Layout::open(path, task).map(Place::Layout),
             _ => Err(Error::new(ErrorKind::Usage, "an OCI layout is a directory").with_remedy(Remedy::OutputDirectory)),
         }
@@ -90,6 +104,10 @@ impl Format for Oci {
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let compression = Levels::LAYER.settle(self.compression)?;
         let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+        #[cfg(feature = "network")]
+        if let Place::Hosted(_) = place {
+            return push(image, &packing, MediaTypes::Oci, &place, task, monitor);
+        }
         let packed = pack(image, &packing, &place, task, monitor)?;
         match place {
             Place::Layout(layout) => packed.write_layout(layout, image, monitor),

@@ -2,6 +2,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use super::hosting::Hosting;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Digest, Note, Reference};
 
@@ -12,6 +13,8 @@ pub enum Destination {
     Stdout,
     /// A file, or a directory.
     Path(PathBuf),
+    /// A name on a registry.
+    Registry(Box<Hosting>),
 }
 
 impl<P: AsRef<Path>> From<P> for Destination {
@@ -20,7 +23,23 @@ impl<P: AsRef<Path>> From<P> for Destination {
     }
 }
 
-/// What to do when the output exists.
+impl From<Hosting> for Destination {
+    fn from(hosting: Hosting) -> Self {
+        Destination::Registry(Box::new(hosting))
+    }
+}
+
+impl Destination {
+    /// The path, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Destination::Path(path) => Some(path),
+            Destination::Stdout | Destination::Registry(_) => None,
+        }
+    }
+}
+
+/// What to do when the output exists. A tag on a registry is replaced unless it is to fail, as `docker push` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfExists {
     /// It is an error.
@@ -37,7 +56,8 @@ pub enum IfExists {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// What to do when the output exists; `None` adds an image to an OCI layout, and is [`IfExists::Fail`] elsewhere.
+    /// What to do when the output exists; `None` adds an image to an OCI layout, replaces a tag on a registry, and is
+    /// [`IfExists::Fail`] elsewhere.
     pub if_exists: Option<IfExists>,
     /// Permission bits of the output; `None` is what is usual for it, less the umask.
     pub mode: Option<u32>,
@@ -54,6 +74,9 @@ pub struct WriteOptions {
     pub source_date_epoch: Option<i64>,
     /// Whether the SHA-256 of the output is wanted.
     pub sha256: bool,
+    /// How the registry is reached that the output is pushed to.
+    #[cfg(feature = "network")]
+    pub registry: crate::registry::Settings,
 }
 
 impl Default for WriteOptions {
@@ -66,6 +89,8 @@ impl Default for WriteOptions {
             tmpdir: std::env::temp_dir(),
             source_date_epoch: None,
             sha256: false,
+            #[cfg(feature = "network")]
+            registry: crate::registry::Settings::default(),
         }
     }
 }
@@ -100,6 +125,15 @@ pub struct ImageOptions {
     pub flatten: bool,
     /// What the image is called in the output; its own names where there are none.
     pub tags: Vec<ImageName>,
+}
+
+/// What is pushed is called by the place that it is pushed to.
+pub(super) fn expect_names_of_registry(image: &ImageOptions) -> Result<(), Error> {
+    if image.tags.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Usage, "a name has no effect on an image that is pushed")
+        .hint("leave it out: the image is called by the place that it is pushed to"))
 }
 
 /// A name for an image that is written.
@@ -151,8 +185,19 @@ impl ImageName {
     }
 }
 
+/// What it took to push an output: a count of blobs, the config among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct PushedBlobs {
+    /// Those that the registry had.
+    pub present: u64,
+    /// Those that it took from another repository.
+    pub mounted: u64,
+    /// Those that were sent.
+    pub uploaded: u64,
+}
+
 /// What a conversion did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
     /// Size of the output in bytes.
     pub size: u64,
@@ -162,8 +207,10 @@ pub struct Outcome {
     pub entries: u64,
     /// The image ID of the image that was written, where one was.
     pub image_id: Option<Digest>,
-    /// The digest of the OCI manifest that was written, where one was.
+    /// The digest of the manifest that was written, where one was: on a registry, of the SIF's, too.
     pub manifest_digest: Option<Digest>,
+    /// What it took to push it, where it went to a registry.
+    pub pushed: Option<PushedBlobs>,
     /// Entries read from all layers.
     pub layer_entries: u64,
     /// Bytes of uncompressed layer tars that were read.

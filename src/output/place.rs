@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::options::Destination;
+#[cfg(feature = "network")]
+use super::hosted::Hosted;
+use super::options::{Destination, PushedBlobs};
 use super::package::Layout;
 use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
@@ -38,6 +40,17 @@ const SPARSE_FILE_SYSTEMS: [u64; 11] = [
     0x4750_4653, // GPFS
 ];
 
+/// What became of an output.
+#[derive(Default)]
+pub(super) struct Finished {
+    pub(super) size: u64,
+    /// Where it was asked for, and of what is pushed.
+    pub(super) sha256: Option<Digest>,
+    /// The manifest that leads to it on a registry.
+    pub(super) manifest_digest: Option<Digest>,
+    pub(super) pushed: Option<PushedBlobs>,
+}
+
 /// An output that has been begun.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -47,6 +60,9 @@ pub(super) enum Place {
     Stream(File),
     /// An OCI layout, new or not.
     Layout(Layout),
+    /// A place on a registry.
+    #[cfg(feature = "network")]
+    Hosted(Box<Hosted>),
 }
 
 impl Place {
@@ -62,6 +78,10 @@ impl Place {
                 Ok(Place::Stream(stdout))
             }
             Destination::Path(path) if is_stream(path) => Ok(Place::Stream(open_stream(path)?)),
+            #[cfg(feature = "network")]
+            Destination::Registry(hosting) => Hosted::of_file(hosting, task).map(Box::new).map(Place::Hosted),
+            #[cfg(not(feature = "network"))]
+            Destination::Registry(_) => Err(Error::new(ErrorKind::Bug, "there is no network")),
             Destination::Path(path) => Ok(Place::File(Output::create(path, task.replaces(), task.mode)?)),
         }
     }
@@ -79,22 +99,30 @@ impl Place {
         }
     }
 
+    /// Finds out what can only be found out by asking, and would be found out late.
+    pub(super) fn begin(&self, _task: &Task, _monitor: &Monitor) -> Result<()> {
+        match self {
+            #[cfg(feature = "network")]
+            Place::Hosted(hosted) => hosted.begin(&_task.options, _monitor),
+            _ => Ok(()),
+        }
+    }
+
     /// Cuts off what is not the output, hashes it where asked for, has the source confirmed, and gives it its name.
-    pub(super) fn finish(
-        self,
-        bytes: u64,
-        image: &Image,
-        task: &Task,
-        monitor: &Monitor,
-    ) -> Result<(u64, Option<Digest>)> {
+    pub(super) fn finish(self, bytes: u64, image: &Image, task: &Task, monitor: &Monitor) -> Result<Finished> {
         monitor.begin(Phase::Finish, 0);
         monitor.check()?;
-        let Place::File(output) = self else { return Ok((bytes, None)) };
+        let output = match self {
+            Place::File(output) => output,
+            #[cfg(feature = "network")]
+            Place::Hosted(hosted) => return hosted.finish_sif(bytes, image, monitor),
+            _ => return Ok(Finished { size: bytes, ..Finished::default() }),
+        };
         output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
         let sha256 = if task.options.sha256 { Some(hash(output.file(), monitor)?) } else { None };
         image.blobs.confirm()?;
         output.publish()?;
-        Ok((bytes, sha256))
+        Ok(Finished { size: bytes, sha256, ..Finished::default() })
     }
 
     /// Room for decoded contents: the far end of the unfinished output, so that there is no second file and they are read
@@ -103,6 +131,10 @@ impl Place {
     pub(super) fn spool(&self, tmpdir: &Path) -> Result<Spool> {
         match self {
             Place::File(output) if self.spools_itself() => Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET)),
+            #[cfg(feature = "network")]
+            Place::Hosted(hosted) if hosted.scratch.as_ref().is_some_and(|scratch| holds_a_gap(scratch.file())) => {
+                Ok(Spool::new(Arc::clone(hosted.file()?), SPOOL_OFFSET))
+            }
             Place::Layout(layout) => Ok(Spool::new(Arc::clone(layout.scratch()?.file()), 0)),
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
@@ -123,7 +155,7 @@ impl Place {
         match self {
             Place::File(output) => Scratch::create(directory_of(output.path()), 0o600),
             Place::Layout(layout) => layout.scratch(),
-            Place::Stream(_) => {
+            _ => {
                 let made = Scratch::create(tmpdir, 0o600);
                 made.map_err(|error| error.with_remedy(Remedy::OtherTmpdir))
             }
@@ -134,6 +166,8 @@ impl Place {
     pub(super) fn expect_file(&self, what: &str) -> Result<&Arc<File>> {
         match self {
             Place::File(output) => Ok(output.file()),
+            #[cfg(feature = "network")]
+            Place::Hosted(hosted) => hosted.file(),
             _ => Err(Error::new(ErrorKind::Usage, format!("{what} cannot be written to a stream"))
                 .with_remedy(Remedy::SeekableOutput)),
         }
@@ -144,7 +178,7 @@ impl Place {
         let (free, path) = match self {
             Place::File(output) => (free_bytes(&**output.file()), output.path()),
             Place::Layout(layout) => (File::open(layout.directory()).ok().and_then(free_bytes), layout.path()),
-            Place::Stream(_) => return Ok(()),
+            _ => return Ok(()),
         };
         match free {
             Some(free) if free < bytes => Err(Error::new(

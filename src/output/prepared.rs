@@ -1,6 +1,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::hosting::Hosting;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
 use super::{Format, Target, added_objects};
@@ -27,6 +28,9 @@ impl Task {
             let message = format!("{} output cannot be reused: it does not record its source", format.name());
             return Err(Error::new(ErrorKind::Usage, message).hint("replace it, or write a SIF"));
         }
+        if let Destination::Registry(hosting) = destination {
+            task.expect_pushable(hosting, format)?;
+        }
         Ok(task)
     }
 
@@ -34,6 +38,38 @@ impl Task {
     pub(super) fn unchecked(usual: u32, destination: &Destination, options: &WriteOptions) -> Self {
         let mode = options.mode.unwrap_or_else(|| usual & !crate::io::umask());
         Task { destination: destination.clone(), mode, options: options.clone() }
+    }
+
+    /// Refuses what makes no sense on a registry.
+    fn expect_pushable(&self, hosting: &Hosting, format: &dyn Format) -> Result<()> {
+        let usage = |message: String, hint: &str| Err(Error::new(ErrorKind::Usage, message).hint(hint));
+        if cfg!(not(feature = "network")) {
+            let message = "this library was built without its feature \"network\"";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        match format.transport() {
+            Some(transport) if transport == hosting.transport => {}
+            Some(transport) => {
+                let prefix = transport.prefix();
+                return usage(
+                    format!("{} output is pushed to {prefix}…, not to {hosting}", format.name()),
+                    &format!("write {prefix}{}, or choose another format", hosting.reference),
+                );
+            }
+            None => {
+                let message = format!("{} output cannot be pushed to a registry", format.name());
+                return usage(message, "push an image (oci or docker-archive) to docker://, or a SIF (sif) to oras://");
+            }
+        }
+        if self.options.mode.is_some() {
+            return usage("what is on a registry has no mode".to_string(), "leave the mode out");
+        }
+        if matches!(self.options.if_exists, Some(IfExists::Reuse | IfExists::Update)) {
+            let message =
+                "what is on a registry cannot be reused: what it has is not sent again in any case".to_string();
+            return usage(message, "leave that out");
+        }
+        Ok(())
     }
 
     /// Whether an output that exists when the new one is complete gives way.
@@ -49,7 +85,7 @@ impl Task {
     pub(super) fn compression_by_name(&self) -> Compression {
         match &self.destination {
             Destination::Path(path) => Compression::of_extension(path.extension().and_then(OsStr::to_str)),
-            Destination::Stdout => Compression::NONE,
+            _ => Compression::NONE,
         }
     }
 
@@ -154,6 +190,7 @@ impl Prepared {
             Some(place) => place,
             None => format.open(&task)?,
         };
+        place.begin(&task, monitor)?;
         if place.is_stream() {
             // It cannot be taken back.
             image.blobs.confirm()?;

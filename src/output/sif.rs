@@ -9,7 +9,7 @@ use super::place::Place;
 use super::prepared::Task;
 use super::root::Made;
 use super::verify::sealed_image;
-use super::{Format, Outcome, Root, file_system, hash_file, policy, verify_sif};
+use super::{Format, Outcome, Root, Transport, file_system, hash_file, policy, verify_sif};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
@@ -84,17 +84,7 @@ impl Sif {
         }
         let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
         let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
-        Ok(Outcome {
-            size,
-            sha256,
-            entries: whole.names,
-            image_id: None,
-            manifest_digest: None,
-            layer_entries: 0,
-            layer_bytes: 0,
-            diff_ids: Vec::new(),
-            notes: whole.notes,
-        })
+        Ok(Outcome { size, sha256, entries: whole.names, notes: whole.notes, ..Outcome::default() })
     }
 
     /// Writes the SIF and says how long it is in bytes.
@@ -183,6 +173,10 @@ impl Format for Sif {
 
     fn is_reusable(&self) -> bool {
         true
+    }
+
+    fn transport(&self) -> Option<Transport> {
+        Some(Transport::Oras)
     }
 
     fn check(&self, task: &Task) -> Result<()> {

@@ -52,6 +52,14 @@ impl SifArtifact<'_> {
 }
 
 impl Repository {
+    /// Makes sure that blobs may be pushed, by pushing one that every SIF needs.
+    ///
+    /// # Errors
+    /// As [`Repository::push_blob`].
+    pub fn expect_push(&self) -> Result<()> {
+        self.push_blob(Digest::of(EMPTY), EMPTY.len() as u64, &EMPTY).map(drop)
+    }
+
     /// Pushes a SIF, under `tag` where one is given; one with a subject is listed among the referrers of that.
     ///
     /// # Errors

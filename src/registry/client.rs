@@ -94,10 +94,18 @@ impl Client {
 
     /// A client for a repository that is written to, which no mirror stands for. Blobs may be mounted from other
     /// repositories, which then must be read.
-    pub(super) fn for_pushing(reference: &Reference, mounts: &[String], settings: Settings, monitor: Monitor) -> Self {
+    pub(super) fn for_pushing(
+        reference: &Reference,
+        mounts: &[String],
+        mut settings: Settings,
+        monitor: Monitor,
+    ) -> Result<Self> {
+        if settings.registries.expect_writable(reference)? {
+            settings.lenient.push(authority_of(&reference.host));
+        }
         let scopes = mounts.iter().map(|repository| format!("repository:{repository}:pull")).collect();
         let auth = |settings| Auth::new(settings, Access::Push, scopes);
-        Client::new(vec![Endpoint::of(reference)], settings, monitor, auth)
+        Ok(Client::new(vec![Endpoint::of(reference)], settings, monitor, auth))
     }
 
     fn new(

@@ -77,6 +77,11 @@ impl Fetcher {
         self.shared.lock().waiting = waiting;
     }
 
+    /// Says that a blob will not be opened after all.
+    pub(super) fn forget(&self, digest: Digest) {
+        self.shared.lock().waiting.retain(|blob| blob.digest != digest);
+    }
+
     /// Opens a blob. Its bytes are not verified.
     pub(super) fn open(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
         let shared = &self.shared;

@@ -58,6 +58,7 @@ pub use artifact::{SIF_LAYER, SifArtifact};
 pub use cache::{Pruned, prune};
 pub use hosted::HostedSif;
 pub use proxy::Proxies;
+pub use push::BlobContent;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
 pub use repository::{Content, Pushed, Repository, Stored};
 pub use secret::{Secret, redacted, remember_userinfo};
@@ -204,6 +205,10 @@ impl Blobs for Registry {
         let blob = self.blob(&digest).unwrap_or(Blob { digest, size: blob.size, urls: Vec::new() });
         let opened = self.fetcher.open(&blob)?;
         Ok(opened)
+    }
+
+    fn forget(&self, blob: &BlobRef) {
+        blob.digest.iter().for_each(|&digest| self.fetcher.forget(digest));
     }
 
     fn name(&self) -> String {

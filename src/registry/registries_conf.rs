@@ -189,6 +189,18 @@ impl RegistriesConf {
         }
     }
 
+    /// Refuses to write to a registry that is blocked; whether it is insecure. Neither mirrors nor locations count: what is
+    /// pushed goes where the reference says, as skopeo has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] where it is blocked.
+    pub(super) fn expect_writable(&self, reference: &Reference) -> Result<bool> {
+        match self.registry_of(reference) {
+            Some((registry, _)) if registry.blocked => Err(blocked(reference, registry)),
+            found => Ok(found.is_some_and(|(registry, _)| registry.insecure)),
+        }
+    }
+
     /// The entry with the longest prefix of the name without tag and digest, and how much of it that is.
     fn registry_of(&self, reference: &Reference) -> Option<(&Registry, usize)> {
         let name = format!("{}/{}", reference.host, reference.repository);

@@ -1,17 +1,18 @@
 //! A repository that is written to: the door for everything that is pushed. Mirrors are never written to, and only the
 //! registry that the reference names sees credentials, wherever it sends uploads to.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ureq::http::Method;
 
-use super::client::{Client, Document};
+use super::client::{Client, Document, MANIFESTS};
 use super::http::{Answer, Failure, refusal};
 use super::retry::Retry;
 use super::settings::Settings;
 use super::upload::Uploader;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
-use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, Reference};
 
@@ -24,6 +25,14 @@ pub struct Repository {
     pub(super) client: Arc<Client>,
     /// Other repositories on the same registry that may have the blobs already.
     mounts: Vec<String>,
+    /// Whether the registry has declined to mount anything: it is not asked again.
+    mounts_nothing: AtomicBool,
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repository").field("mounts", &self.mounts).finish_non_exhaustive()
+    }
 }
 
 /// What a registry said when it took a manifest.
@@ -38,12 +47,20 @@ pub struct Stored {
 impl Repository {
     /// Opens the repository that `reference` names; nothing is sent yet. Blobs are mounted from those of `mounts` that are
     /// on the same registry and may be read.
-    pub fn open(reference: &Reference, mounts: &[Reference], settings: &Settings, monitor: &Monitor) -> Repository {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] where `registries.conf` blocks the registry.
+    pub fn open(
+        reference: &Reference,
+        mounts: &[Reference],
+        settings: &Settings,
+        monitor: &Monitor,
+    ) -> Result<Repository> {
         let is_near = |other: &&Reference| other.host == reference.host && other.repository != reference.repository;
         let mut mounts: Vec<String> = mounts.iter().filter(is_near).map(|other| other.repository.clone()).collect();
         mounts.dedup();
-        let client = Client::for_pushing(reference, &mounts, settings.clone(), monitor.clone());
-        Repository { client: Arc::new(client), mounts }
+        let client = Client::for_pushing(reference, &mounts, settings.clone(), monitor.clone())?;
+        Ok(Repository { client: Arc::new(client), mounts, mounts_nothing: AtomicBool::new(false) })
     }
 
     /// What went otherwise than was asked for.
@@ -61,9 +78,33 @@ impl Repository {
         if self.has_blob(digest)? {
             return Ok(Pushed::Present);
         }
-        Uploader::new(&self.client, digest, size, content)
-            .upload(&self.mounts)
-            .doing(|| format!("pushing blob {digest}"))
+        if self.mount(digest, size)? {
+            return Ok(Pushed::Mounted);
+        }
+        let upload = Uploader::new(&self.client, digest, size, content).upload();
+        upload.doing(|| format!("pushing blob {digest}"))?;
+        Ok(Pushed::Uploaded)
+    }
+
+    /// Has the registry come by a blob without its bytes; `None` where it cannot.
+    pub(super) fn obtain_blob(&self, digest: Digest, size: u64) -> Result<Option<Pushed>> {
+        Ok(match self.has_blob(digest)? {
+            true => Some(Pushed::Present),
+            false => self.mount(digest, size)?.then_some(Pushed::Mounted),
+        })
+    }
+
+    /// Mounts a blob from another repository; whether that worked.
+    fn mount(&self, digest: Digest, size: u64) -> Result<bool> {
+        let Some(from) = self.mounts.first().filter(|_| !self.mounts_nothing.load(Ordering::Relaxed)) else {
+            return Ok(false);
+        };
+        let nothing: &[u8] = &[];
+        let mounted = Uploader::new(&self.client, digest, size, &nothing).mount(from)?;
+        if !mounted {
+            self.mounts_nothing.store(true, Ordering::Relaxed);
+        }
+        Ok(mounted)
     }
 
     /// Whether the blob is there.
@@ -74,6 +115,20 @@ impl Repository {
         let what = format!("blob {digest}");
         let answer = self.retried(|| {
             let answer = self.client.request(Method::HEAD, &format!("blobs/{digest}"), &[], &[])?;
+            if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
+        })?;
+        Ok(answer.status == 200)
+    }
+
+    /// Whether there is a manifest under a tag or digest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] when the registry cannot be reached or refuses.
+    pub fn has_manifest(&self, name: &str) -> Result<bool> {
+        let what = format!("manifest {name}");
+        let accept = [("accept", MANIFESTS)];
+        let answer = self.retried(|| {
+            let answer = self.client.request(Method::HEAD, &format!("manifests/{name}"), &accept, &[])?;
             if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
         })?;
         Ok(answer.status == 200)
@@ -115,15 +170,6 @@ impl Repository {
             }
             _ => Ok(Stored { digest, subject: stated("oci-subject") }),
         }
-    }
-
-    /// Pushes an image: its layers as they are stored, its config, and last its manifest, under each of `tags`. The manifest
-    /// is the one that it came with where that fits its layers; so its digest stays.
-    ///
-    /// # Errors
-    /// As [`Repository::push_blob`]; [`ErrorKind::Unsupported`] where a layer is compressed as no registry knows it.
-    pub fn push_image(&self, image: &Image, tags: &[&str]) -> Result<Stored> {
-        super::push::push_image(self, image, tags)
     }
 
     /// Repeats what failed for a reason that may pass.

@@ -78,27 +78,38 @@ impl<'a> Uploader<'a> {
         Uploader { client, digest, size, content, chunk_bytes: CHUNK_BYTES, furthest: 0 }
     }
 
-    pub(super) fn upload(mut self, mounts: &[String]) -> Result<Pushed> {
+    /// Asks the registry to take the blob from the repository `from`; whether it did.
+    pub(super) fn mount(&self, from: &str) -> Result<bool> {
+        match self.retried(&mut Retry::new(&self.client.settings), |it| match it.begin(Some(from)) {
+            // Who may not read there uploads.
+            Err(Failure::Lasting(_) | Failure::Missing(_)) => Ok(Some(None)),
+            begun => begun.map(|session| session.map(Some)),
+        })? {
+            None => Ok(true),
+            Some(session) => {
+                // A registry that does not mount begins an upload instead. It forgets that by itself, too.
+                if let Some(session) = session {
+                    let _ = self.send(Method::DELETE, &session.url, &[], &[]);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    pub(super) fn upload(mut self) -> Result<()> {
         let counter = self.client.monitor.begin_download(self.digest.hex()[..12].to_string(), self.size);
         let mut retry = Retry::new(&self.client.settings);
         let (mut session, mut failed_at) = (None, None);
-        // A registry that does not mount has begun an upload: one is enough.
-        if let Some(from) = mounts.first() {
-            match self.retried(&mut retry, |it| it.begin(Some(from)))? {
-                None => return Ok(Pushed::Mounted),
-                begun => session = begun,
-            }
-        }
         loop {
             self.client.monitor.check()?;
             let before = self.furthest;
             match self.step(&mut session) {
-                Ok(true) => return Ok(Pushed::Uploaded),
+                Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(failure) => {
                     self.client.wait(&mut retry, failure, 0).map_err(Failure::into_error)?;
                     if self.is_there() {
-                        return Ok(Pushed::Uploaded);
+                        return Ok(());
                     }
                     // Where it fails at one place twice, the upload itself may be what is broken.
                     let position = session.as_ref().map(|session| session.position);
@@ -112,6 +123,7 @@ impl<'a> Uploader<'a> {
             }
             if self.furthest > before {
                 counter.advance(self.furthest - before);
+                self.client.monitor.advance(self.furthest - before);
                 retry = Retry::new(&self.client.settings);
             }
         }

@@ -137,6 +137,9 @@ fn help_is_for_newcomers() {
       -o, --output <FILE>
               Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
 
+              docker://HOST/NAME[:TAG] pushes an image (oci, docker-archive),
+              oras://HOST/NAME:TAG a sif.
+
       -h, --help
               Print help (see a summary with '-h')
 

@@ -26,6 +26,7 @@ mod packaging;
 mod portability;
 mod properties;
 mod pull;
+mod push;
 mod refusals;
 mod registries_conf;
 mod registry;

@@ -7,11 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use sif_convert::io::Compression;
 use sif_convert::model::{Digest, Reference};
+use sif_convert::output::{Hosting, Transport};
 use sif_convert::registry::{
     Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
 };
-use sif_convert::{Error, ErrorKind, Image, Monitor, OpenOptions, Selection, Spec, open};
+use sif_convert::{
+    Destination, DockerArchive, Error, ErrorKind, Image, Monitor, Oci, OpenOptions, Outcome, Selection, Spec, Target,
+    WriteOptions, open,
+};
 
 use crate::support::depot::Depot;
 use crate::support::fake::{Answer, Fake, OCI_MANIFEST, Request};
@@ -63,7 +68,20 @@ fn settings() -> Settings {
 }
 
 fn repository(host: &str, name: &str) -> Repository {
-    Repository::open(&reference(&format!("{host}/{name}")), &[], &settings(), &Monitor::default())
+    Repository::open(&reference(&format!("{host}/{name}")), &[], &settings(), &Monitor::default()).unwrap()
+}
+
+/// Pushes an image under `name`, blobs mounted from `mounts`.
+fn push(image: &Image, target: impl Into<Target>, name: &str, mounts: &[&str]) -> Result<Outcome, Error> {
+    let mut hosting = Hosting::new(Transport::Docker, reference(name));
+    mounts.iter().for_each(|mount| hosting.mount_from(&reference(mount)));
+    let mut options = WriteOptions::default();
+    options.registry = settings();
+    target.into().prepare(&Destination::from(hosting), &options)?.write(image, &Monitor::default())
+}
+
+fn digest_of(outcome: &Outcome) -> Digest {
+    outcome.manifest_digest.unwrap()
 }
 
 fn push_bytes(repository: &Repository, bytes: &[u8]) -> Result<Pushed, Error> {
@@ -86,20 +104,22 @@ fn an_image_is_pushed_as_it_is_stored_and_its_manifest_last() {
     let place = scratch();
     let image = archive(place.path(), Squeeze::Not);
     let (fake, depot) = depot(|_| None);
-    let repository = repository(&fake.host(), "org/x");
-    let stored = repository.push_image(&image, &["1", "two"]).unwrap();
+    let name = format!("{}/org/x:1", fake.host());
+    let outcome = push(&image, Oci::new(), &name, &[]).unwrap();
     let paths: Vec<String> = fake.log().iter().map(|request| format!("{} {}", request.method, request.path)).collect();
-    assert_eq!(paths[paths.len() - 2..], ["PUT /v2/org/x/manifests/1", "PUT /v2/org/x/manifests/two"]);
+    assert_eq!(paths.last().unwrap(), "PUT /v2/org/x/manifests/1");
+    assert_eq!(outcome.pushed.map(|pushed| pushed.uploaded), Some(4));
     for layer in layers() {
         assert_eq!(depot.blob("org/x", &format!("sha256:{}", sha256(&layer))).unwrap(), layer);
     }
-    let manifest = depot.manifest("org/x", "two").unwrap();
-    assert_eq!(Digest::of(&manifest), stored.digest);
+    let manifest = depot.manifest("org/x", "1").unwrap();
+    assert_eq!(Digest::of(&manifest), digest_of(&outcome));
     // The second time nothing is sent but the manifest.
     let before = fake.log().len();
-    repository.push_image(&image, &["1"]).unwrap();
+    let again = push(&image, Oci::new(), &name, &[]).unwrap();
+    assert_eq!((digest_of(&again), again.pushed.map(|pushed| pushed.present)), (digest_of(&outcome), Some(4)));
     let again = methods(&fake)[before..].to_vec();
-    assert_eq!((again.len(), again.iter().filter(|method| *method == "HEAD").count()), (5, 4));
+    assert_eq!((again.len(), again.iter().filter(|method| *method == "HEAD").count()), (6, 5));
     // What comes back is what went.
     let done = run::run(program().args([&*format!("docker://{}/org/x:1", fake.host()), "--to", "rootfs", "-o", "-"]));
     let archive = place.path().join("image.tar");
@@ -113,18 +133,88 @@ fn layers_keep_their_bytes_and_manifests_their_digest() {
     // gzip layers of an archive that does not say their digests.
     let image = archive(place.path(), Squeeze::Gzip);
     let (fake, first) = depot(|_| None);
-    let stored = repository(&fake.host(), "x").push_image(&image, &["1"]).unwrap();
+    let outcome = push(&image, Oci::new(), &format!("{}/x:1", fake.host()), &[]).unwrap();
     let manifest: Value = serde_json::from_slice(&first.manifest("x", "1").unwrap()).unwrap();
     assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
     // From one registry to another: the same manifest, whatever it looks like.
     let odd = format!(" {}\n", String::from_utf8(first.manifest("x", "1").unwrap()).unwrap());
     let odd_digest = repository(&fake.host(), "x").push_manifest("odd", OCI_MANIFEST, odd.as_bytes()).unwrap().digest;
-    assert_ne!(odd_digest, stored.digest);
+    assert_ne!(odd_digest, digest_of(&outcome));
     let (other, second) = depot(|_| None);
     let pulled = image_of(&format!("docker://{}/x:odd", fake.host()), place.path());
-    let copied = repository(&other.host(), "y").push_image(&pulled, &["1"]).unwrap();
-    assert_eq!(copied.digest, odd_digest);
+    let copied = push(&pulled, Oci::new(), &format!("{}/y:1", other.host()), &[]).unwrap();
+    assert_eq!(digest_of(&copied), odd_digest);
     assert_eq!(second.manifest("y", "1").unwrap(), odd.as_bytes());
+    // By Docker's names, and back: the same layers and the same config.
+    let docker = push(&pulled, DockerArchive::new(), &format!("{}/y:docker", other.host()), &[]).unwrap();
+    assert_eq!((docker.image_id, docker.pushed.map(|pushed| pushed.uploaded)), (Some(image.id()), Some(0)));
+    let manifest: Value = serde_json::from_slice(&second.manifest("y", "docker").unwrap()).unwrap();
+    assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    let there = image_of(&format!("docker://{}/y:docker", other.host()), place.path());
+    let same = push(&there, DockerArchive::new(), &format!("{}/z:1", fake.host()), &[]).unwrap();
+    assert_eq!(digest_of(&same), digest_of(&docker));
+    let back = push(&there, Oci::new(), &format!("{}/z:2", fake.host()), &[]).unwrap();
+    let (first, back) = (first.manifest("x", "1").unwrap(), (back, first.manifest("z", "2").unwrap()));
+    assert_eq!((Digest::of(&first), digest_of(&outcome)), (digest_of(&back.0), Digest::of(&back.1)));
+}
+
+/// What the registry has, or takes from another repository, is not asked of the source.
+#[test]
+fn layers_that_are_there_are_not_read() {
+    let place = scratch();
+    let image = archive(place.path(), Squeeze::Gzip);
+    let (fake, depot) = depot(|_| None);
+    let from = format!("{}/base:1", fake.host());
+    push(&image, Oci::new(), &from, &[]).unwrap();
+    let pulled = image_of(&format!("docker://{from}"), place.path());
+    let gets = |fake: &Fake| {
+        let log = fake.log();
+        log.iter().filter(|request| request.method == "GET" && request.is_for("/blobs/")).count()
+    };
+    let before = gets(&fake);
+    let copied = push(&pulled, Oci::new(), &format!("{}/copy:1", fake.host()), &[&from]).unwrap();
+    assert_eq!(copied.pushed.map(|pushed| (pushed.mounted, pushed.uploaded)), Some((4, 0)));
+    assert_eq!(gets(&fake), before, "no layer was downloaded");
+    assert_eq!(copied.diff_ids, pulled.config.diff_ids().unwrap());
+    // A registry that does not mount is not asked again, and gets the bytes.
+    let (deaf, _) = self::depot(|request| {
+        (request.method == "POST" && request.is_for("mount="))
+            .then(|| Answer::json(403, json!({ "errors": [{ "code": "DENIED", "message": "no" }] })))
+    });
+    let name = format!("{}/copy:1", deaf.host());
+    let sent = push(&pulled, Oci::new(), &name, &[&format!("{}/base:1", deaf.host())]).unwrap();
+    assert_eq!(sent.pushed.map(|pushed| pushed.uploaded), Some(4));
+    assert_eq!(digest_of(&sent), digest_of(&copied));
+    assert!((1..=3).contains(&deaf.count("mount=")), "only those that were asked for at once");
+    drop(depot);
+}
+
+#[test]
+fn layers_are_compressed_or_made_one_where_that_is_asked_for() {
+    let place = scratch();
+    let image = archive(place.path(), Squeeze::Not);
+    let (fake, depot) = depot(|_| None);
+    let name = |tag: &str| format!("{}/x:{tag}", fake.host());
+    let plain = push(&image, Oci::new(), &name("plain"), &[]).unwrap();
+    for (tag, target) in [
+        ("gzip", Target::from(Oci::new().compression(Compression::GZIP))),
+        ("zstd", Oci::new().compression(Compression::ZSTD).into()),
+        ("docker", DockerArchive::new().compression(Compression::GZIP).into()),
+        ("one", Oci::new().flatten().compression(Compression::GZIP).into()),
+    ] {
+        let pushed = push(&image, target, &name(tag), &[]).unwrap();
+        let manifest: Value = serde_json::from_slice(&depot.manifest("x", tag).unwrap()).unwrap();
+        let count = manifest["layers"].as_array().unwrap().len();
+        assert_eq!((count, pushed.image_id == plain.image_id), if tag == "one" { (1, false) } else { (3, true) });
+        let done = run::run(program().args([&format!("docker://{}", name(tag)), "--to", "rootfs", "-o", "-"]));
+        let saved = run::run(program().arg(place.path().join("image.tar")).args(["--to", "rootfs", "-o", "-"]));
+        assert!(done.code == 0 && done.stdout == saved.stdout, "{tag}: {}", done.stderr);
+    }
+    let zstd = image_of(&format!("docker://{}", name("zstd")), place.path());
+    let error = push(&zstd, DockerArchive::new(), &name("not"), &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(depot.manifest("x", "not").is_none());
 }
 
 #[test]
@@ -134,11 +224,12 @@ fn blobs_are_mounted_from_other_repositories() {
     depot.put_blob("base", &here);
     let mounts = [reference(&format!("{}/base", fake.host())), reference("elsewhere.net/base")];
     let opened = Repository::open(&reference(&format!("{}/x", fake.host())), &mounts, &settings(), &Monitor::default());
+    let opened = opened.unwrap();
     assert_eq!(push_bytes(&opened, &here).unwrap(), Pushed::Mounted);
     assert_eq!(methods(&fake), ["HEAD", "POST"]);
-    // What is not there is uploaded by the upload that was begun.
+    // What is not there is uploaded; the upload that was begun instead of mounting is given up.
     assert_eq!(push_bytes(&opened, &other).unwrap(), Pushed::Uploaded);
-    assert_eq!(methods(&fake)[2..], ["HEAD", "POST", "PUT"]);
+    assert_eq!(methods(&fake)[2..], ["HEAD", "POST", "DELETE", "POST", "PUT"]);
     assert_eq!(push_bytes(&opened, &other).unwrap(), Pushed::Present);
 }
 
@@ -202,7 +293,7 @@ fn what_the_registry_received_otherwise_is_a_mismatch() {
 fn with_login(fake: &Fake) -> Repository {
     let login = Some(Login { username: "user".into(), password: Secret::new("hunter2") });
     let settings = Settings { login, ..settings() };
-    Repository::open(&reference(&format!("{}/x", fake.host())), &[], &settings, &Monitor::default())
+    Repository::open(&reference(&format!("{}/x", fake.host())), &[], &settings, &Monitor::default()).unwrap()
 }
 
 /// Where a registry has uploads sent to another server, that one sees no credentials, even if it asks for them.
@@ -285,6 +376,7 @@ fn tokens_are_asked_for_pull_and_push_and_mirrors_are_not_written_to() {
     let settings = Settings { mirrors, ..settings() };
     let mounts = [reference(&format!("{}/base", fake.host()))];
     let opened = Repository::open(&reference(&format!("{}/x", fake.host())), &mounts, &settings, &Monitor::default());
+    let opened = opened.unwrap();
     assert_eq!(push_bytes(&opened, b"base").unwrap(), Pushed::Mounted);
     assert_eq!(push_bytes(&opened, b"more").unwrap(), Pushed::Uploaded);
     let asked = tokens.log();
@@ -313,7 +405,7 @@ fn nothing_is_lost(host: &str) {
     let place = scratch();
     let image = archive(place.path(), Squeeze::Not);
     let repository = repository(host, "org/x");
-    let subject = repository.push_image(&image, &["1"]).unwrap().digest;
+    let subject = digest_of(&push(&image, Oci::new(), &format!("{host}/org/x:1"), &[]).unwrap());
     let bytes = repository.manifest("1").unwrap().unwrap().len() as u64;
     assert_eq!(repository.referrers(subject, None).unwrap(), []);
     let attached: Vec<Stored> = std::thread::scope(|scope| {
@@ -391,7 +483,7 @@ fn dockers_registry_takes_what_is_pushed_docker() {
     assert_eq!(push_bytes(&repository, &big).unwrap(), Pushed::Present);
     let mounts = [reference(&format!("{}/org/x", registry.host))];
     let other = reference(&format!("{}/org/y", registry.host));
-    let other = Repository::open(&other, &mounts, &settings(), &Monitor::default());
+    let other = Repository::open(&other, &mounts, &settings(), &Monitor::default()).unwrap();
     assert_eq!(push_bytes(&other, &big).unwrap(), Pushed::Mounted);
     let done = run::run(program().args(["inspect", "--json", &format!("docker://{}/org/x:1", registry.host)]));
     assert_eq!(done.code, 0, "{}", done.stderr);
@@ -404,9 +496,9 @@ fn others_read_what_is_pushed_oracle() {
     let Some(registry) = Registry::start(place.path(), "", "") else { return };
     let image = archive(place.path(), Squeeze::Gzip);
     let repository = repository(&registry.host, "org/x");
-    let stored = repository.push_image(&image, &["1"]).unwrap();
+    let digest = digest_of(&push(&image, Oci::new(), &format!("{}/org/x:1", registry.host), &[]).unwrap());
     let bytes = repository.manifest("1").unwrap().unwrap().len() as u64;
-    attach(&repository, (stored.digest, bytes), 1);
+    attach(&repository, (digest, bytes), 1);
     let name = format!("{}/org/x", registry.host);
     let script = format!(
         "skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{name}:1; crane validate --insecure --remote {name}:1 >&2; \
@@ -414,5 +506,5 @@ fn others_read_what_is_pushed_oracle() {
     );
     let done = run::run(oracles.run(place.path()).args(["sh", "-euc", &script]));
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert_eq!(String::from_utf8(done.stdout).unwrap().trim(), stored.digest.to_string());
+    assert_eq!(String::from_utf8(done.stdout).unwrap().trim(), digest.to_string());
 }

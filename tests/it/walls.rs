@@ -20,7 +20,20 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("volume", &["model", "io", "tar", "tree", "squashfs", "folder"]),
     (
         "output",
-        &["model", "io", "tar", "image", "source", "tree", "layers", "squashfs", "sif", "singularity", "folder"],
+        &[
+            "model",
+            "io",
+            "tar",
+            "image",
+            "source",
+            "tree",
+            "layers",
+            "squashfs",
+            "sif",
+            "singularity",
+            "folder",
+            "registry",
+        ],
     ),
     ("report", &["model", "image", "output"]),
     ("conversion", &["model", "io", "image", "source", "output", "report"]),
@@ -94,9 +107,10 @@ fn only_the_engines_room_is_asynchronous() {
 
 /// Notes name the options that they are about. What is said by errors is said for users of the library too: there
 /// `Error::with_remedy` names the choice, and `cli/hints.rs` the option.
-const NAME_OPTIONS: [&str; 9] = [
+const NAME_OPTIONS: [&str; 10] = [
     "output/architecture.rs",
     "output/package/documents.rs",
+    "output/package/hosted.rs",
     "output/package/mod.rs",
     "output/policy.rs",
     "registry/registries_conf.rs",

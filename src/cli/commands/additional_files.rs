@@ -71,9 +71,9 @@ pub(in crate::cli) fn attempt(packing: &Packing, voice: Voice, recorder: &Record
         report.output = Some(record.clone());
         report.notes.extend(packed.notes.iter().cloned());
     });
-    let (place, sum) = match destination {
-        Destination::Stdout => ("standard output".to_string(), None),
-        Destination::Path(path) => {
+    let (place, sum) = match destination.path() {
+        None => ("standard output".to_string(), None),
+        Some(path) => {
             let path = path.as_os_str();
             // Where the report takes standard output, it says the same.
             (Quoted(path.as_bytes()).to_string(), (!recorder.takes_stdout()).then(|| sum_line(&hex, path)))

@@ -28,7 +28,9 @@ use crate::error::{Error, Result, ResultExt};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Note, Quoted};
-use crate::output::{AdditionalFiles, Destination, IfExists, Outcome, Target, WriteOptions, XattrPolicy};
+use crate::output::{
+    AdditionalFiles, Destination, Hosting, IfExists, Outcome, PushedBlobs, Target, WriteOptions, XattrPolicy,
+};
 use crate::report::{OutputRecord, Report, SourceRecord};
 use crate::source::{InputHash, OpenOptions, Spec};
 
@@ -42,7 +44,10 @@ pub(in crate::cli) struct Convert {
     #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), long_help = about_formats())]
     pub(in crate::cli) to: Option<String>,
     /// Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
-    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    ///
+    /// docker://HOST/NAME[:TAG] pushes an image (oci, docker-archive),
+    /// oras://HOST/NAME:TAG a sif.
+    #[arg(long, short, value_name = "FILE", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) output: Option<OsString>,
 
     #[command(flatten)]
@@ -114,11 +119,11 @@ impl Convert {
         let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
         let name = target.name();
         given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
-        registry::expect_registry(given, &spec)?;
         let destination = match arguments.output.as_deref() {
             Some(output) => given_destination(output)?,
             None => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
         };
+        registry::expect_registries(given, &spec, &destination)?;
         refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
         let hash = match expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())? {
             Some(expected) => InputHash::Expected(expected),
@@ -137,6 +142,10 @@ impl Convert {
         conversion.selection = selection(&arguments.choice)?;
         conversion.changes = changes::changes(conversion.target.image_mut().is_some(), arguments)?;
         conversion.options = write_options(arguments, environment)?;
+        if let Destination::Registry(hosting) = &conversion.destination {
+            let there = Spec::Registry(hosting.reference.to_string());
+            conversion.options.registry = registry::settings(&arguments.registry, &there, environment)?;
+        }
         conversion.expected_digest = expected("--expect-digest", arguments.checks.expect_digest.as_deref())?;
         Ok(conversion)
     }
@@ -240,7 +249,11 @@ pub(in crate::cli) fn given_destination(output: &OsStr) -> Result<Destination> {
     if output.is_empty() {
         return Err(usage("option --output: the name is empty", "name a file, or \"-\" for standard output"));
     }
-    Ok(if output == "-" { Destination::Stdout } else { Destination::Path(output.into()) })
+    match output.to_str().filter(|text| Hosting::is_address(text)) {
+        Some(text) => text.parse::<Hosting>().map(Destination::from).doing(|| "option --output"),
+        None if output == "-" => Ok(Destination::Stdout),
+        None => Ok(Destination::Path(output.into())),
+    }
 }
 
 fn no_default_name(spec: &Spec) -> Error {
@@ -250,11 +263,7 @@ fn no_default_name(spec: &Spec) -> Error {
 /// An output must not be the input, and two outputs must not be one. A layout may get one image more made of its own, but
 /// only where it is `named` as output.
 fn refuse_clashes(spec: &Spec, destination: &Destination, named: bool, checks: &Checks) -> Result<()> {
-    let output = match destination {
-        Destination::Stdout => None,
-        Destination::Path(path) => Some(path.as_path()),
-    };
-    if let (Some(source), Some(output)) = (spec.path(), output)
+    if let (Some(source), Some(output)) = (spec.path(), destination.path())
         && (same_file(source, output) || !named && same_place(source, output))
     {
         let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
@@ -265,12 +274,8 @@ fn refuse_clashes(spec: &Spec, destination: &Destination, named: bool, checks: &
 
 /// Two outputs must not be one.
 pub(in crate::cli) fn refuse_one_place(report: Option<&OsStr>, destination: &Destination) -> Result<()> {
-    let output = match destination {
-        Destination::Stdout => None,
-        Destination::Path(path) => Some(path.as_path()),
-    };
-    let clash = match (report, output) {
-        (Some(report), None) => report == "-",
+    let clash = match (report, destination.path()) {
+        (Some(report), None) => report == "-" && *destination == Destination::Stdout,
         (Some(report), Some(output)) => report != "-" && (report == output || same_file(Path::new(report), output)),
         (None, _) => false,
     };
@@ -334,9 +339,20 @@ fn summarise(job: &Conversion, outcome: &Outcome, voice: Voice, recorder: &Recor
     let place = match &job.destination {
         Destination::Stdout => "standard output".to_string(),
         Destination::Path(path) => Quoted(path.as_os_str().as_bytes()).to_string(),
+        Destination::Registry(hosting) => return voice.summary(&pushed(hosting, outcome, seconds)),
     };
     let (size, entries) = (Bytes(outcome.size), Grouped(outcome.entries));
     voice.summary(&format!("wrote {place}: {size}, {entries} entries, {seconds:.1} s"));
+}
+
+/// What was pushed, by the name that pins it.
+pub(in crate::cli) fn pushed(hosting: &Hosting, outcome: &Outcome, seconds: f64) -> String {
+    let digest = outcome.manifest_digest.map_or_else(String::new, |digest| format!("@{digest}"));
+    let PushedBlobs { present, mounted, uploaded } = outcome.pushed.unwrap_or_default();
+    let counts = [(uploaded, "uploaded"), (mounted, "mounted"), (present, "there already")];
+    let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}"));
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    format!("pushed {hosting}{digest}: {}; blobs: {counts}; {seconds:.1} s", Bytes(outcome.size))
 }
 
 #[cfg(test)]

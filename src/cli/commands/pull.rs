@@ -327,13 +327,8 @@ fn conclude(conversion: &Conversion, downloaded: &Downloaded, voice: Voice, reco
     let outcome = Outcome {
         size: downloaded.size,
         sha256: Some(downloaded.sha256),
-        entries: 0,
-        image_id: None,
         manifest_digest: downloaded.manifest,
-        layer_entries: 0,
-        layer_bytes: 0,
-        diff_ids: Vec::new(),
-        notes: Vec::new(),
+        ..Outcome::default()
     };
     let output = OutputRecord::of("sif", &conversion.destination, &outcome);
     recorder.record(|report| {

@@ -5,6 +5,8 @@
 
 mod archive;
 mod documents;
+#[cfg(feature = "network")]
+mod hosted;
 mod layout;
 mod stage;
 
@@ -17,7 +19,7 @@ use super::place::{Place, hash};
 use super::prepared::Task;
 use super::sink::{FileSink, Sequential, StreamSink, put};
 use super::tarball::{self, Holes};
-use crate::error::{ErrorKind, IoResultExt, Result};
+use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::image::Image;
 use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region, Scratch};
 use crate::layers::{self, Flattened, Schedule, flatten};
@@ -28,6 +30,8 @@ use stage::{Blob, Stage};
 
 pub(super) use archive::Archive;
 pub(super) use documents::Package;
+#[cfg(feature = "network")]
+pub(super) use hosted::{MediaTypes, push};
 pub(super) use layout::Layout;
 
 /// The file that makes a directory a layout (image-spec, image-layout.md).
@@ -61,7 +65,8 @@ pub(super) fn pack(
 ) -> Result<Packed> {
     let notes = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1)).collect();
     let layers = layers(image, packing, place, task, monitor)?;
-    let config = config(image, packing, &layers, task)?;
+    let found: (Vec<Digest>, Vec<Digest>) = layers.blobs.iter().map(|blob| (blob.diff_id, blob.digest)).unzip();
+    let config = config(image, packing, (&found.0, &found.1, layers.diff_ids.len()), task)?;
     let Layers { blobs, diff_ids, entries, tar_bytes } = layers;
     let package = Package::new(image, config, blobs, (packing.keeps_compressed, &packing.image.tags))?;
     Ok(Packed { package, diff_ids, entries, tar_bytes, notes })
@@ -99,7 +104,7 @@ impl Packed {
         self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(self.package.index_notes());
-        Ok(self.outcome(written, files, true).0)
+        Ok(self.outcome((written.size, written.sha256), files, true).0)
     }
 
     /// Writes what `docker load` takes, compressed as a whole with `whole`.
@@ -116,15 +121,25 @@ impl Packed {
         self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(notes);
-        Ok(self.outcome(written, files, false).0)
+        Ok(self.outcome((written.size, written.sha256), files, false).0)
     }
 
     fn outcome(self, (size, sha256): (u64, Option<Digest>), entries: u64, has_manifest: bool) -> (Outcome, Package) {
         let Packed { package, diff_ids, entries: layer_entries, tar_bytes: layer_bytes, notes } = self;
         let image_id = Some(package.config.digest);
         let manifest_digest = has_manifest.then_some(package.manifest.digest);
-        let outcome =
-            Outcome { size, sha256, entries, image_id, manifest_digest, layer_entries, layer_bytes, diff_ids, notes };
+        let outcome = Outcome {
+            size,
+            sha256,
+            entries,
+            image_id,
+            manifest_digest,
+            pushed: None,
+            layer_entries,
+            layer_bytes,
+            diff_ids,
+            notes,
+        };
         (outcome, package)
     }
 }
@@ -146,18 +161,49 @@ fn write_archive(
 }
 
 /// Layers, ready to go out, and what was found in those of the source.
-struct Layers {
-    blobs: Vec<Blob>,
+struct Layers<B = Blob> {
+    blobs: Vec<B>,
     diff_ids: Vec<Digest>,
     entries: u64,
     tar_bytes: u64,
 }
 
 fn layers(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, monitor: &Monitor) -> Result<Layers> {
-    let scratch = || place.scratch(&task.options.tmpdir);
     if packing.image.flatten {
         return flattened(image, packing, place, task, monitor);
     }
+    let made = staged(image, packing, place, task, monitor, &|_| true)?;
+    let lost = || Error::new(ErrorKind::Bug, "a layer was lost");
+    let blobs = made.blobs.into_iter().map(|blob| blob.ok_or_else(lost)).collect::<Result<_>>()?;
+    Ok(Layers { blobs, diff_ids: made.diff_ids, entries: made.entries, tar_bytes: made.tar_bytes })
+}
+
+/// The layers that are `wanted`, or the one that is made of all.
+#[cfg(feature = "network")]
+fn layers_where(
+    image: &Image,
+    packing: &Packing<'_>,
+    place: &Place,
+    task: &Task,
+    monitor: &Monitor,
+    wanted: &dyn Fn(usize) -> bool,
+) -> Result<Layers<Option<Blob>>> {
+    if packing.image.flatten {
+        let Layers { blobs, diff_ids, entries, tar_bytes } = flattened(image, packing, place, task, monitor)?;
+        return Ok(Layers { blobs: blobs.into_iter().map(Some).collect(), diff_ids, entries, tar_bytes });
+    }
+    staged(image, packing, place, task, monitor, wanted)
+}
+
+fn staged(
+    image: &Image,
+    packing: &Packing<'_>,
+    place: &Place,
+    task: &Task,
+    monitor: &Monitor,
+    wanted: &dyn Fn(usize) -> bool,
+) -> Result<Layers<Option<Blob>>> {
+    let scratch = || place.scratch(&task.options.tmpdir);
     let own_files = matches!(place, Place::Layout(_));
     if own_files && packing.compression.kind() == Codec::None {
         place.expect_room(stored_bytes(image)?)?;
@@ -173,9 +219,9 @@ fn layers(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, moni
         scratch: &scratch,
         schedule: Schedule::new(task.options.jobs, monitor),
     };
-    let blobs = stage.run()?;
-    let diff_ids = blobs.iter().map(|blob| blob.diff_id).collect();
-    let tar_bytes = blobs.iter().map(|blob| blob.tar_bytes).sum();
+    let blobs = stage.run(wanted)?;
+    let diff_ids = blobs.iter().flatten().map(|blob| blob.diff_id).collect();
+    let tar_bytes = blobs.iter().flatten().map(|blob| blob.tar_bytes).sum();
     Ok(Layers { blobs, diff_ids, entries: 0, tar_bytes })
 }
 
@@ -232,27 +278,30 @@ fn one_layer(
     Ok(Blob { digest, diff_id, codec: compression.kind(), data, own: Some(Arc::new(scratch)), tar_bytes, stamp: None })
 }
 
-/// The config: its bytes as they are wherever it speaks of the layers that are written.
-fn config(image: &Image, packing: &Packing<'_>, layers: &Layers, task: &Task) -> Result<Document> {
-    let diff_ids: Vec<Digest> = layers.blobs.iter().map(|blob| blob.diff_id).collect();
+/// The config: its bytes as they are wherever it speaks of the layers that are written, which have these `diff_ids` and
+/// `digests`; the source has `count` of them.
+fn config(
+    image: &Image,
+    packing: &Packing<'_>,
+    (diff_ids, digests, count): (&[Digest], &[Digest], usize),
+    task: &Task,
+) -> Result<Document> {
     if packing.image.flatten {
-        let count = layers.diff_ids.len();
         let history = json!([{
             "created": task.made_at(image).to_rfc3339(),
             "created_by": "convert --flatten",
             "comment": format!("{count} layers made one"),
         }]);
-        return Ok(Document::new(image.config.with_layers(&diff_ids, Some(history))?.raw().to_vec()));
+        return Ok(Document::new(image.config.with_layers(diff_ids, Some(history))?.raw().to_vec()));
     }
     // Docker loads no layer by another digest.
     let other = |digest: &Digest| digest.algorithm() != Algorithm::Sha256;
     if !packing.keeps_compressed && diff_ids.iter().any(other) {
-        let digests: Vec<Digest> = layers.blobs.iter().map(|blob| blob.digest).collect();
-        return Ok(Document::new(image.config.with_layers(&digests, image.config.raw_history()?)?.raw().to_vec()));
+        return Ok(Document::new(image.config.with_layers(digests, image.config.raw_history()?)?.raw().to_vec()));
     }
     if image.config.diff_ids()? == diff_ids {
         return Ok(Document::new(image.config.raw().to_vec()));
     }
     // Docker before 1.10 knew no diff_ids.
-    Ok(Document::new(image.config.with_layers(&diff_ids, None)?.raw().to_vec()))
+    Ok(Document::new(image.config.with_layers(diff_ids, None)?.raw().to_vec()))
 }

@@ -70,8 +70,9 @@ struct Local {
 }
 
 impl Stage<'_> {
-    /// Makes all layers ready. Every digest that the source states of them has been compared when this returns.
-    pub(super) fn run(&self) -> Result<Vec<Blob>> {
+    /// Makes those layers ready that are `wanted`; `None` for the others. Every digest that the source states of them has been
+    /// compared when this returns.
+    pub(super) fn run(&self, wanted: &dyn Fn(usize) -> bool) -> Result<Vec<Option<Blob>>> {
         let layers = &self.image.layers;
         // A layer that the image has twice is made ready once.
         let first = |at: usize| {
@@ -82,13 +83,12 @@ impl Stage<'_> {
             };
             (0..at).find(same).unwrap_or(at)
         };
-        let distinct: Vec<usize> = (0..layers.len()).filter(|&at| first(at) == at).collect();
+        let distinct: Vec<usize> = (0..layers.len()).filter(|&at| first(at) == at && wanted(at)).collect();
         let mut blobs: Vec<Option<Blob>> = vec![None; layers.len()];
         for (at, blob) in self.distinct(&distinct)? {
             blobs[at] = Some(blob);
         }
-        let lost = || Error::new(ErrorKind::Bug, "a layer was lost");
-        (0..layers.len()).map(|at| blobs[first(at)].clone().ok_or_else(lost)).collect()
+        Ok((0..layers.len()).map(|at| blobs[first(at)].clone()).collect())
     }
 
     fn distinct(&self, wanted: &[usize]) -> Result<Vec<(usize, Blob)>> {

@@ -85,6 +85,10 @@ impl Depot {
             return Answer::new(202, "text/plain", "")
                 .with("Location", &format!("/v2/{repository}/blobs/uploads/{name}"));
         }
+        if request.method == "DELETE" {
+            held.uploads.remove(upload);
+            return Answer::new(204, "text/plain", "");
+        }
         let Some(bytes) = held.uploads.get_mut(upload) else { return missing("BLOB_UPLOAD_UNKNOWN") };
         if let Some((first, _)) = request.header("content-range").and_then(|range| range.split_once('-'))
             && first.parse::<usize>().unwrap() != bytes.len()

@@ -1,0 +1,215 @@
+//! `-o docker://…` and `-o oras://…`: what people type, what they read, and what others make of what was pushed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::depot::Depot;
+use crate::support::docker::DockerImage;
+use crate::support::fake::Fake;
+use crate::support::layer;
+use crate::support::pack::{Squeeze, docker_archive, sha256};
+use crate::support::registry::Registry;
+use crate::support::run::{self, Run, program, run, scratch};
+
+struct Place {
+    place: tempfile::TempDir,
+}
+
+fn layers() -> Vec<Vec<u8>> {
+    let of = |name: &str, text: &str| {
+        let mut tar = Vec::new();
+        layer::member(&mut tar, name, text.repeat(1000).as_bytes());
+        tar.resize(tar.len() + 1024, 0);
+        tar
+    };
+    vec![of("a", "one"), of("b", "two")]
+}
+
+impl Place {
+    fn new(squeeze: Squeeze) -> Self {
+        let place = scratch();
+        fs::write(place.path().join("image.tar"), docker_archive(&layers(), squeeze)).unwrap();
+        fs::write(place.path().join("plain.tar"), docker_archive(&layers(), Squeeze::Not)).unwrap();
+        Place { place }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn convert(&self, words: &[&str]) -> Run {
+        run(program().current_dir(self.place.path()).env("HOME", self.place.path()).args(words))
+    }
+
+    fn good(&self, words: &[&str]) -> Run {
+        let done = self.convert(words);
+        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+        done
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("report.json")).unwrap()).unwrap()
+    }
+}
+
+fn depot() -> (Fake, Depot) {
+    let depot = Depot::default();
+    let held = depot.clone();
+    (Fake::start(move |request| held.answer(request)), depot)
+}
+
+#[test]
+fn an_image_and_a_sif_are_pushed_and_their_digests_told() {
+    let place = Place::new(Squeeze::Gzip);
+    let (fake, depot) = depot();
+    let image = format!("docker://{}/org/app:1", fake.host());
+    for (to, kind) in [
+        ("oci", "application/vnd.oci.image.manifest.v1+json"),
+        ("docker-archive", "application/vnd.docker.distribution.manifest.v2+json"),
+    ] {
+        let done = place.good(&["image.tar", "--to", to, "-o", &image, "--report", "report.json"]);
+        let bytes = depot.manifest("org/app", "1").unwrap();
+        let digest = format!("sha256:{}", sha256(&bytes));
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(manifest["mediaType"], kind);
+        let output = &place.report()["output"];
+        assert_eq!((&output["path"], &output["manifest_digest"]), (&Value::from(&*image), &Value::from(&*digest)));
+        let line = done.stderr.lines().find(|line| line.starts_with("pushed ")).expect(&done.stderr);
+        assert!(line.starts_with(&format!("pushed {image}@{digest}: ")), "{line}");
+    }
+    let sif = format!("oras://{}/org/app:1.sif", fake.host());
+    place.good(&["image.tar", "--to", "sif", "-o", &sif, "--report", "report.json"]);
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    let hex = sha256(&fs::read(place.path("here.sif")).unwrap());
+    assert_eq!(place.report()["output"]["sha256"], hex);
+    assert!(depot.blob("org/app", &format!("sha256:{hex}")).is_some());
+    let manifest: Value = serde_json::from_slice(&depot.manifest("org/app", "1.sif").unwrap()).unwrap();
+    assert_eq!(manifest["layers"][0]["annotations"]["org.opencontainers.image.title"], "app_1.sif.sif");
+    place.good(&["pull", "pulled.sif", &sif]);
+    assert!(fs::read(place.path("pulled.sif")).unwrap() == fs::read(place.path("here.sif")).unwrap());
+}
+
+#[test]
+fn what_cannot_be_pushed_is_refused_before_anything_is_sent() {
+    let place = Place::new(Squeeze::Not);
+    let (fake, depot) = depot();
+    let host = fake.host();
+    let (image, sif) = (format!("docker://{host}/x:1"), format!("oras://{host}/x:1"));
+    let pinned = format!("docker://{host}/x@sha256:{}", "0".repeat(64));
+    for (words, said) in [
+        (&["--to", "sif", "-o", &image][..], "sif output is pushed to oras://"),
+        (&["--to", "oci", "-o", &sif], "oci output is pushed to docker://"),
+        (&["--to", "rootfs", "-o", &image], "rootfs output cannot be pushed"),
+        (&["--to", "oci-archive", "-o", &image], "oci-archive output cannot be pushed"),
+        (&["--to", "oci", "-o", &image, "--mode", "600"], "has no mode"),
+        (&["--to", "oci", "-o", &image, "--tag", "y:1"], "a name has no effect"),
+        (&["--to", "oci", "-o", &image, "--if-exists", "reuse"], "cannot be reused"),
+        (&["--to", "sif", "-o", &sif, "--if-exists", "update"], "cannot be reused"),
+        (&["--to", "oci", "-o", &image, "--cache", "c"], "option --cache has no effect"),
+        (&["--to", "oci", "-o", &pinned], "its digest follows"),
+        (&["--to", "oci", "-o", "docker://"], "is not an image reference"),
+    ] {
+        let done = place.convert(&[&["image.tar"], words].concat());
+        assert!(done.code == 2 && done.stderr.contains(said), "{words:?}: {}", done.stderr);
+        assert!(done.stderr.contains("hint: "), "{}", done.stderr);
+    }
+    assert_eq!(fake.log().len(), 0);
+    // A tag is replaced, as `docker push` does, unless it must not exist.
+    place.good(&["image.tar", "--to", "oci", "-o", &image]);
+    let first = depot.manifest("x", "1").unwrap();
+    let words = ["image.tar", "--to", "oci", "--flatten", "-o", &image, "--if-exists", "fail"];
+    let done = place.convert(&words);
+    assert!(done.code == 8 && done.stderr.contains("exists already"), "{}", done.stderr);
+    assert_eq!(depot.manifest("x", "1").unwrap(), first);
+    place.good(&words[..6]);
+    assert_ne!(depot.manifest("x", "1").unwrap(), first);
+    // A source that is not the expected one leaves nothing under the name.
+    let name = format!("docker://{host}/y:1");
+    let done = place.convert(&["image.tar", "--to", "oci", "-o", &name, "--expect-sha256", &"0".repeat(64)]);
+    assert_eq!((done.code, depot.manifest("y", "1")), (5, None), "{}", done.stderr);
+}
+
+#[test]
+fn registries_conf_keeps_from_pushing_and_mirrors_are_not_written_to() {
+    let place = Place::new(Squeeze::Not);
+    let (fake, _) = depot();
+    let (mirror, _) = depot();
+    let conf = |text: &str| fs::write(place.path("registries.conf"), text).unwrap();
+    let push = |name: &str| {
+        let mut command = program();
+        command.current_dir(place.place.path()).env("CONTAINERS_REGISTRIES_CONF", place.path("registries.conf"));
+        run(command.args(["image.tar", "--to", "oci", "-o", &format!("docker://{name}/x:1")]))
+    };
+    let host = fake.host();
+    conf(&format!("[[registry]]\nlocation = \"{host}\"\n[[registry.mirror]]\nlocation = \"{}\"\n", mirror.host()));
+    let done = push(&host);
+    assert_eq!((done.code, mirror.log().len()), (0, 0), "{}", done.stderr);
+    conf(&format!("[[registry]]\nlocation = \"{host}\"\nblocked = true\n"));
+    let before = fake.log().len();
+    let done = push(&host);
+    assert!(done.code == 6 && done.stderr.contains("is blocked by"), "{}", done.stderr);
+    assert_eq!(fake.log().len(), before);
+}
+
+#[test]
+fn others_take_what_is_pushed_oracle() {
+    let Some(oracles) = run::oracles() else { return };
+    let place = Place::new(Squeeze::Gzip);
+    let Some(registry) = Registry::start(place.place.path(), "", "") else { return };
+    let host = &registry.host;
+    let shell = |script: &str| {
+        let done = run(oracles.run(Path::new(place.place.path())).args(["sh", "-euc", script]));
+        assert_eq!(done.code, 0, "{script}: {}", done.stderr);
+        String::from_utf8(done.stdout).unwrap()
+    };
+    // What skopeo and crane pushed keeps its digest on its way through us.
+    shell(&format!(
+        "skopeo copy -q --insecure-policy --dest-tls-verify=false --format v2s2 docker-archive:plain.tar docker://{host}/from:v2s2
+         skopeo copy -q --insecure-policy --dest-tls-verify=false --format oci --dest-compress-format zstd \
+            docker-archive:plain.tar docker://{host}/from:oci
+         crane push --insecure plain.tar {host}/from:crane >/dev/null"
+    ));
+    for (tag, to) in [("v2s2", "docker-archive"), ("oci", "oci"), ("crane", "docker-archive")] {
+        let (from, copy) = (format!("docker://{host}/from:{tag}"), format!("docker://{host}/copy:{tag}"));
+        place.good(&[&from, "--to", to, "-o", &copy]);
+        let digests =
+            shell(&format!("crane digest --insecure {host}/from:{tag}; crane digest --insecure {host}/copy:{tag}"));
+        let mut lines = digests.lines();
+        assert_eq!(lines.next().unwrap(), lines.next().unwrap(), "{tag}");
+    }
+    for (to, tag) in [("oci", "o"), ("docker-archive", "d")] {
+        let name = format!("{host}/ours:{tag}");
+        place.good(&["image.tar", "--to", to, "-o", &format!("docker://{name}")]);
+        shell(&format!(
+            "skopeo inspect --tls-verify=false docker://{name}; crane validate --insecure --remote {name}
+             skopeo copy -q --insecure-policy --src-tls-verify=false docker://{name} oci:{tag}"
+        ));
+    }
+    place.good(&["image.tar", "--to", "sif", "-o", &format!("oras://{host}/ours:1.sif")]);
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    let sums = shell(&format!(
+        "apptainer pull --no-https apptainer.sif oras://{host}/ours:1.sif >&2
+         oras pull --plain-http {host}/ours:1.sif >&2
+         sha256sum here.sif apptainer.sif ours_1.sif.sif | cut -d ' ' -f 1 | sort -u"
+    ));
+    assert_eq!(sums.lines().count(), 1, "{sums}");
+}
+
+#[test]
+fn docker_pulls_what_is_pushed_docker() {
+    let Some(image) = DockerImage::build("pushed") else { return };
+    let place = scratch();
+    let Some(registry) = Registry::start(place.path(), "", "") else { return };
+    let id = image.docker(&["image", "inspect", "--format", "{{.Id}}", &image.name]);
+    for (to, tag) in [("oci", "o"), ("docker-archive", "d")] {
+        let name = format!("{}/pushed:{tag}", registry.host);
+        let words = ["--to", to, "--compression", "gzip", "-o", &format!("docker://{name}")];
+        let done = run(program().arg(image.archive()).args(words));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        image.docker(&["pull", "--quiet", &name]);
+        assert_eq!(image.docker(&["image", "inspect", "--format", "{{.Id}}", &name]), id, "{to}");
+        image.docker(&["rmi", &name]);
+    }
+}
