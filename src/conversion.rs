@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
-use crate::io::Monitor;
+use crate::io::{Event, Monitor};
 use crate::model::{ConfigChanges, Digest, Note};
 use crate::output::{Destination, Outcome, Prepared, Target, WriteOptions};
 use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord};
@@ -87,6 +87,7 @@ impl Conversion {
         let prepared = self.target.prepare(&self.destination(), &self.options)?;
         if let Some(outcome) = self.reuse_unread(&prepared, monitor)? {
             self.record_output(&outcome, observer);
+            monitor.tell(Event::Done);
             return Ok(outcome);
         }
         let open_options = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..self.open.clone() };
@@ -123,6 +124,7 @@ impl Conversion {
             }
         });
         self.record_output(&outcome, observer);
+        monitor.tell(Event::Done);
         Ok(outcome)
     }
 

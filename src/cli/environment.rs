@@ -20,8 +20,10 @@ pub(super) struct Environment {
 }
 
 /// All environment variables that mean something to this program, besides those for registries.
-const VARIABLES: [&str; 15] = [
+const VARIABLES: [&str; 18] = [
     "APPTAINER_TMPDIR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
     "CONTAINER_HOST",
     "CONVERT_PROGRESS",
     "DOCKER_CERT_PATH",
@@ -30,6 +32,7 @@ const VARIABLES: [&str; 15] = [
     "DOCKER_HOST",
     "DOCKER_TLS_VERIFY",
     "HOME",
+    "NO_COLOR",
     "PATH",
     "SINGULARITY_TMPDIR",
     "SOURCE_DATE_EPOCH",
@@ -97,6 +100,21 @@ impl Environment {
         }
     }
 
+    /// Whether stderr is a terminal that can move its cursor.
+    pub(super) fn has_cursor(&self) -> bool {
+        self.stderr_is_terminal && self.variable("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Whether people want colours on stderr, as <https://no-color.org> and <https://bixense.com/clicolors> have it.
+    pub(super) fn wants_colour(&self) -> bool {
+        let value = |name| self.variable(name).filter(|value| !value.is_empty());
+        if value("NO_COLOR").is_some() {
+            return false;
+        }
+        value("CLICOLOR_FORCE").is_some_and(|value| value != "0")
+            || self.has_cursor() && value("CLICOLOR").is_none_or(|value| value != "0")
+    }
+
     /// The value of one of [`VARIABLES`].
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(name).map(OsString::as_os_str)
@@ -114,5 +132,26 @@ impl Environment {
             parallelism: NonZeroUsize::new(4).unwrap(),
             settings: Settings::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_and_for_who_wants_them() {
+        let wants = |is_terminal: bool, set: &[(&'static str, &str)]| {
+            let mut environment = Environment { stderr_is_terminal: is_terminal, ..Environment::bare() };
+            environment.variables.extend(set.iter().map(|&(name, value)| (name, OsString::from(value))));
+            environment.wants_colour()
+        };
+        assert!(wants(true, &[]) && !wants(false, &[]));
+        assert!(!wants(true, &[("NO_COLOR", "1")]) && wants(true, &[("NO_COLOR", "")]));
+        assert!(!wants(true, &[("TERM", "dumb")]) && wants(true, &[("TERM", "xterm")]));
+        assert!(!wants(true, &[("CLICOLOR", "0")]) && wants(true, &[("CLICOLOR", "1")]));
+        assert!(wants(false, &[("CLICOLOR_FORCE", "1")]) && !wants(false, &[("CLICOLOR_FORCE", "0")]));
+        assert!(wants(true, &[("TERM", "dumb"), ("CLICOLOR_FORCE", "1")]));
+        assert!(!wants(false, &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
     }
 }

@@ -13,12 +13,14 @@ mod fatal;
 mod handover;
 mod hints;
 mod imagemagick;
+mod narrator;
 mod options;
 mod printer;
 mod progress;
 mod registry;
 mod report;
 mod report_file;
+mod screen;
 mod session;
 mod settings;
 mod signals;
@@ -38,6 +40,20 @@ use settings::Settings;
 
 pub use signals::Quit;
 
+/// Whether a program reads what is written, even where stderr is a terminal: it calls "build" or "pull", or asks for plain
+/// lines. pexpect, for one, gives each program a terminal.
+fn has_lines_read(arguments: &[OsString], environment: &Environment) -> bool {
+    let words = || arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let option = words().zip(words().skip(1)).find_map(|(word, next)| match word.split_once('=') {
+        Some(("--progress", value)) => Some(value),
+        _ => Some(next).filter(|_| word == "--progress"),
+    });
+    let option = option.or_else(|| words().last()?.strip_prefix("--progress="));
+    let progress = option.or_else(|| environment.variable("CONVERT_PROGRESS")?.to_str());
+    words().next().is_some_and(|word| ["build", "pull"].contains(&word))
+        || progress.is_some_and(|value| !["", "auto", "bar"].contains(&value))
+}
+
 /// Runs the program with `arguments` (the program's name included) and returns its exit code. `quit` is called only when
 /// a signal arrives and the work does not stop on its own.
 #[must_use]
@@ -45,6 +61,9 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     let mut environment = Environment::of_process();
     registry::remember_secrets(&arguments, &environment);
     exit::install_panic_hook();
+    if environment.wants_colour() && !has_lines_read(&arguments, &environment) {
+        printer::colour();
+    }
     let (parsed, given) = match args::parse(&arguments) {
         Ok(both) => both,
         Err(error) if arguments.get(1).is_some_and(|word| word == "pull") => {
@@ -72,4 +91,26 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Convert(convert) => convert::run(&convert, &given, None, &arguments, &environment, quit),
     };
     i32::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_read_lines_without_colour() {
+        let read = |line: &str, set: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let mut environment = Environment::bare();
+            environment.variables.insert("CONVERT_PROGRESS", set.into());
+            has_lines_read(&words, &environment)
+        };
+        assert!(!read("c x --to sif", "") && !read("c inspect x", "auto") && !read("c x --progress bar", "plain"));
+        assert!(read("c build x y", "") && read("c pull x y", "") && read("c x --to sif", "plain"));
+        assert!(
+            read("c x --progress plain --to sif", "")
+                && read("c --progress=json x", "")
+                && read("c x --progress=none", "")
+        );
+    }
 }

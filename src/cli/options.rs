@@ -224,7 +224,7 @@ pub(super) struct Feedback {
     /// Say nothing but errors
     #[arg(long, short, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// Say more
+    /// Also say how long each phase took, and what registries were asked
     #[arg(long, short)]
     pub(super) verbose: bool,
     /// Failures are told as Apptainer tells them.
@@ -341,7 +341,7 @@ pub(super) fn voice(feedback: &Feedback, environment: &Environment) -> Result<(V
         }
         (None, None) => ProgressMode::Auto,
     };
-    let bar_works = environment.stderr_is_terminal && environment.variable("TERM").is_none_or(|term| term != "dumb");
+    let bar_works = environment.has_cursor();
     let mode = match wanted {
         _ if feedback.quiet => ProgressMode::None,
         ProgressMode::Auto | ProgressMode::Bar if bar_works => ProgressMode::Bar,

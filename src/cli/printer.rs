@@ -1,14 +1,31 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::Failure;
-use super::fatal;
+use super::{fatal, screen};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::model::{Note, hides};
 use crate::registry::redacted;
+
+/// Whether labels and bars are coloured: decided once, before anything is written.
+static IS_COLOURED: AtomicBool = AtomicBool::new(false);
+
+/// Has labels and bars coloured from now on.
+pub(super) fn colour() {
+    IS_COLOURED.store(true, Ordering::Relaxed);
+}
+
+/// Whether labels and bars are coloured.
+pub(super) fn is_coloured() -> bool {
+    IS_COLOURED.load(Ordering::Relaxed)
+}
+
+/// The labels that begin a line, and their colours (SGR parameters, ECMA-48 8.3.117): those of cargo and gcc.
+const LABELS: [(&str, &str); 4] = [("error:", "1;31"), ("caused by:", "1"), ("warning:", "1;33"), ("hint:", "1;36")];
 
 /// Writes one line of words to stderr. Characters that drive a terminal, or reorder or hide what stands around them, are
 /// escaped, so that no text can forge a line. A stderr that is gone is no reason to stop.
@@ -22,13 +39,22 @@ pub(super) fn line(text: &str) {
             safe.push(character);
         }
     }
-    write_line(safe);
+    screen::write_line(if is_coloured() { painted(safe) } else { safe });
+}
+
+/// `line` with its label coloured.
+fn painted(line: String) -> String {
+    let label = LABELS.iter().find_map(|(label, colour)| Some((label, colour, line.strip_prefix(label)?)));
+    match label {
+        Some((label, colour, rest)) => format!("\x1b[{colour}m{label}\x1b[0m{rest}"),
+        None => line,
+    }
 }
 
 /// Writes one event to stderr, as one line of JSON.
 pub(super) fn event(event: &impl Serialize) {
     if let Ok(document) = serde_json::to_value(event) {
-        write_line(safe_json(&without_secrets(document).to_string()));
+        screen::write_line(safe_json(&without_secrets(document).to_string()));
     }
 }
 
@@ -40,11 +66,6 @@ pub(super) fn without_secrets(document: Value) -> Value {
         Value::Object(all) => all.into_iter().map(|(key, value)| (key, without_secrets(value))).collect(),
         other => other,
     }
-}
-
-fn write_line(mut text: String) {
-    text.push('\n');
-    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// JSON that says the same, and shows nothing to a terminal that could drive it: JSON itself escapes only what is below the
@@ -172,6 +193,11 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// A number with its noun: `1 layer`, `2 layers`.
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", Grouped(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +222,12 @@ mod tests {
                     .is_ok_and(|value| { value.as_str().or_else(|| value[0].as_str()) == Some(hostile) })
             );
         }
+    }
+
+    #[test]
+    fn labels_are_painted_and_nothing_else() {
+        assert_eq!(painted("error: no error: here".into()), "\x1b[1;31merror:\x1b[0m no error: here");
+        assert_eq!(painted("no error: here".into()), "no error: here");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::exit::{Failure, guarded};
+use super::narrator::Narrator;
 use super::options::{Feedback, ProgressMode, voice};
 use super::printer::{self, Voice};
 use super::progress::Watcher;
@@ -15,6 +16,7 @@ use super::signals::{Listener, Quit};
 use crate::error::{Error, Result};
 use crate::io::Monitor;
 use crate::model::Note;
+use crate::output::REUSED;
 
 /// How long what only looks works in silence: it has its answer at once, unless it must unpack an archive to get at it.
 const LOOKING_GRACE: Duration = Duration::from_secs(2);
@@ -106,16 +108,15 @@ fn supervised<T>(
         // An unfinished output that has a name (see `io::Output`) is swept by the next run.
         let failure = Failure::of(&Error::new(kind, "stopped by a signal"));
         for_signals.abandon(&failure);
-        if mode == ProgressMode::Bar {
-            printer::line("");
-        }
         voice.failure(&failure);
     };
     let listener = Listener::start(Arc::clone(&monitor), abandon, quit)?;
+    let narrator = (voice.verbose && !voice.json).then(|| Narrator::follow(&monitor));
     let watcher = Watcher::start(mode, Arc::clone(&monitor), grace);
     let result = guarded(|| work(&monitor));
     listener.settled();
     drop(watcher);
+    narrator.iter().for_each(Narrator::end);
     result
 }
 
@@ -127,7 +128,9 @@ fn conclude(result: Result<()>, voice: Voice, recorder: &Recorder) -> u8 {
         Ok(()) => Status::Ok,
         Err(_) => Status::Error,
     };
-    recorder.record(|report| report.notes.iter().for_each(|note| voice.warning(note)));
+    // That an output was reused is said by the line that ends a success.
+    let warned = |note: &&Note| voice.json || note.code != REUSED;
+    recorder.record(|report| report.notes.iter().filter(warned).for_each(|note| voice.warning(note)));
     let written = recorder.conclude(status, failure.as_ref());
     match (failure, written) {
         (Some(failure), written) => {

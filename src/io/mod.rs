@@ -25,7 +25,7 @@ pub use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};
 pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
-pub use monitor::{Download, DownloadCounter, Monitor, Phase, Snapshot};
+pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
 pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file};
 pub use pipeline::{Decoded, decode};

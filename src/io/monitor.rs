@@ -1,5 +1,7 @@
+use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -50,6 +52,35 @@ struct Shared {
     received_bytes: AtomicU64,
     receivable_bytes: AtomicU64,
     downloads: Mutex<Vec<Arc<Download>>>,
+    listener: OnceLock<Listener>,
+}
+
+/// Something that happened, for whoever wants to follow it.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A phase begins.
+    Phase(Phase),
+    /// The output is complete.
+    Done,
+    /// A server was asked for something.
+    Request {
+        /// Such as GET.
+        method: &'a str,
+        /// Without secrets.
+        url: &'a str,
+        /// The HTTP status, or why there is none.
+        outcome: &'a str,
+        /// Until the answer began.
+        took: Duration,
+    },
+}
+
+struct Listener(Box<dyn Fn(Event<'_>) + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// One download that is going on.
@@ -111,6 +142,19 @@ impl Monitor {
         self.0.done_bytes.store(0, Ordering::Relaxed);
         self.0.total_bytes.store(total_bytes, Ordering::Relaxed);
         self.0.phase.store(phase as u8, Ordering::Release);
+        self.tell(Event::Phase(phase));
+    }
+
+    /// Has `listener` called for each [`Event`], by the thread in which it happens. The first listener stays.
+    pub fn listen(&self, listener: impl Fn(Event<'_>) + Send + Sync + 'static) {
+        let _ = self.0.listener.set(Listener(Box::new(listener)));
+    }
+
+    /// Tells the listener, where there is one.
+    pub fn tell(&self, event: Event<'_>) {
+        if let Some(Listener(listener)) = self.0.listener.get() {
+            listener(event);
+        }
     }
 
     /// Counts bytes done.

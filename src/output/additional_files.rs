@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::hash_file;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
-use super::prepared::Task;
+use super::prepared::{REUSED, Task};
 use super::sink::Sequential;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::folder::{Folder, is_inside};
@@ -140,5 +140,5 @@ fn expect_same(path: &Path, wanted: Digest, monitor: &Monitor) -> Result<()> {
 }
 
 fn reused() -> Note {
-    Note::new("output-reused", "the output was there already, with the same bytes, and is used as it is", 1)
+    Note::new(REUSED, "the output was there already, with the same bytes, and is used as it is", 1)
 }

@@ -40,7 +40,7 @@ pub use hosting::{Attachment, Hosting, Transport};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
-pub use prepared::Prepared;
+pub use prepared::{Prepared, REUSED};
 pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
 pub use sif::Sif;

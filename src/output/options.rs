@@ -220,3 +220,10 @@ pub struct Outcome {
     /// What the user should know.
     pub notes: Vec<Note>,
 }
+
+impl Outcome {
+    /// Whether the output was there already, and was not written: see [`IfExists::Reuse`].
+    pub fn is_reused(&self) -> bool {
+        self.notes.iter().any(|note| note.code == super::REUSED)
+    }
+}

@@ -206,9 +206,12 @@ impl Prepared {
     }
 }
 
+/// The code of the note that an output was there already, and was not written.
+pub const REUSED: &str = "output-reused";
+
 fn reused(mut outcome: Outcome) -> Outcome {
     let message = "the output was there already, whole, and is used as it is";
-    outcome.notes.push(Note::new("output-reused", message, 1));
+    outcome.notes.push(Note::new(REUSED, message, 1));
     outcome
 }
 

@@ -117,7 +117,7 @@ impl Client {
         let settings = Arc::new(settings);
         let authority = endpoints.last().map(|endpoint| endpoint.authority.clone()).unwrap_or_default();
         Client {
-            http: Http::new(Arc::clone(&settings), &authority),
+            http: Http::new(Arc::clone(&settings), &authority, &monitor),
             monitor,
             endpoints,
             schemes: Mutex::default(),

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, header};
 use ureq::unversioned::transport::DefaultConnector;
@@ -13,6 +13,7 @@ use super::settings::Settings;
 use super::tls;
 use super::url::{Scheme, Url};
 use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::io::{Event, Monitor};
 use crate::model::Quoted;
 
 /// As browsers and Go allow.
@@ -118,12 +119,15 @@ pub(super) struct Http {
     guard: Guard,
     /// Servers that have answered.
     known: Mutex<BTreeSet<String>>,
+    /// Whom requests are told to.
+    monitor: Monitor,
 }
 
 impl Http {
     /// `authority` is the registry's own: where it is, guarded requests may go too.
-    pub(super) fn new(settings: Arc<Settings>, authority: &str) -> Self {
-        Http { settings, agents: Mutex::default(), guard: Guard::of_registry(authority), known: Mutex::default() }
+    pub(super) fn new(settings: Arc<Settings>, authority: &str, monitor: &Monitor) -> Self {
+        let guard = Guard::of_registry(authority);
+        Http { settings, agents: Mutex::default(), guard, known: Mutex::default(), monitor: monitor.clone() }
     }
 
     /// Whether this server has answered before.
@@ -165,11 +169,22 @@ impl Http {
         let malformed = |error: ureq::http::Error| {
             Failure::Lasting(Error::new(ErrorKind::Network, format!("cannot build a request to {at}: {error}")))
         };
+        let asked = Instant::now();
         let response = if matches!(request.method, Method::GET | Method::HEAD) {
             agent.run(built.body(()).map_err(malformed)?)
         } else {
             agent.run(built.body(request.body).map_err(malformed)?)
         };
+        let outcome = match &response {
+            Ok(response) => response.status().as_u16().to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.monitor.tell(Event::Request {
+            method: request.method.as_str(),
+            url: &at.to_string(),
+            outcome: &outcome,
+            took: asked.elapsed(),
+        });
         Ok(self.answer(request.url, at, response.map_err(|error| self.failure(at, &error))?))
     }
 

@@ -52,7 +52,7 @@ impl WebFile {
         let settings = Arc::new(settings.clone());
         let url = Url::parse(url).ok_or_else(|| malformed(url))?;
         let mut file = WebFile {
-            http: Http::new(Arc::clone(&settings), &url.authority),
+            http: Http::new(Arc::clone(&settings), &url.authority, monitor),
             netrc: read_netrc(&settings)?,
             retry: Retry::new(&settings),
             settings,

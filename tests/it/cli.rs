@@ -290,7 +290,7 @@ fn help_is_for_newcomers() {
               Say nothing but errors
 
       -v, --verbose
-              Say more
+              Also say how long each phase took, and what registries were asked
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
@@ -445,7 +445,7 @@ fn short_help_fits_a_screen() {
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
                             json, none]
       -q, --quiet           Say nothing but errors
-      -v, --verbose         Say more
+      -v, --verbose         Also say how long each phase took, and what registries were asked
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
@@ -503,7 +503,7 @@ fn inspect_has_help() {
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
                             json, none]
       -q, --quiet           Say nothing but errors
-      -v, --verbose         Say more
+      -v, --verbose         Also say how long each phase took, and what registries were asked
     "#);
 }
 

@@ -51,6 +51,7 @@ mod squashfs_sources;
 mod squashfs_target;
 mod streams;
 mod tar_dialects;
+mod terminal;
 mod verify;
 mod walls;
 mod ways_back;

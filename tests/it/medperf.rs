@@ -219,7 +219,7 @@ fn what_volumes_are_bound_to_is_made() {
         succeeded(place.convert(&[&["build", "--if-exists", "update"][..], &config, &["out.sif", "image"]].concat()));
     assert!(updated.stderr.contains("is replaced"), "{}", updated.stderr);
     let same = succeeded(place.convert(&[&["build"][..], &config, &["out.sif", "image"]].concat()));
-    assert!(same.stderr.contains("used as it is"), "{}", same.stderr);
+    assert!(same.stderr.contains("reused "), "{}", same.stderr);
     let missing = place.convert(&["build", "--medperf-config", "nowhere.yaml", "new.sif", "image"]);
     assert!(missing.code == 3 && missing.stderr.contains("nowhere.yaml"), "{}", missing.stderr);
 }

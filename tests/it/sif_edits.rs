@@ -204,7 +204,7 @@ fn update_never_drops_what_others_added() {
     place.put(&edited);
     for when in ["update", "reuse"] {
         let output = build(&["--if-exists", when]);
-        assert!(output.status.success() && told(&output).contains("used as it is"), "{when}: {}", told(&output));
+        assert!(output.status.success() && told(&output).contains("reused "), "{when}: {}", told(&output));
         assert!(place.held() == edited.0, "{when}");
     }
     // Another image, other options, or damage: an update would replace the file.

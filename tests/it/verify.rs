@@ -98,7 +98,7 @@ fn build_takes_the_argv_of_singularity_build() {
     assert!(first.status.success(), "{}", told(&first));
     let whole = std::fs::read(directory.path().join("out.sif")).unwrap();
     let again = run(&["build", "out.sif", &source]);
-    assert!(again.status.success() && told(&again).contains("used as it is"), "{}", told(&again));
+    assert!(again.status.success() && told(&again).contains("reused "), "{}", told(&again));
     let strict = run(&["build", "--if-exists", "fail", "out.sif", &source]);
     assert_eq!(strict.status.code(), Some(8), "{}", told(&strict));
     let forced = run(&[
@@ -132,7 +132,7 @@ fn an_output_is_reused_only_when_it_is_whole_and_of_this_image() {
     let path = directory.path().join("image.sif");
     let reuse = || convert(directory.path(), &["image.tar", "--to", "sif", "--if-exists", "reuse"]);
     let output = reuse();
-    assert!(output.status.success() && told(&output).contains("used as it is"), "{}", told(&output));
+    assert!(output.status.success() && told(&output).contains("reused "), "{}", told(&output));
     let mut damaged = whole.clone();
     damaged[whole.len() / 2] ^= 1;
     std::fs::write(&path, &damaged).unwrap();

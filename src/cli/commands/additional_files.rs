@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::convert::{Convert, given_destination, refuse_one_place, write_options};
 use crate::cli::environment::Environment;
 use crate::cli::options::Given;
-use crate::cli::printer::{self, Bytes, Grouped, Voice};
+use crate::cli::printer::{self, Bytes, Voice, counted};
 use crate::cli::report::{Done, Recorder};
 use crate::cli::values::{parsed, usage};
 use crate::error::Result;
 use crate::folder::is_inside;
-use crate::io::Monitor;
+use crate::io::{Event, Monitor};
 use crate::model::Quoted;
 use crate::output::{AdditionalFiles, Destination, WriteOptions};
 use crate::report::{OutputRecord, SourceRecord};
@@ -65,6 +65,7 @@ pub(in crate::cli) fn attempt(packing: &Packing, voice: Voice, recorder: &Record
         report.source = Some(source);
     });
     let packed = target.prepare(folder, destination, options)?.write(folder, monitor)?;
+    monitor.tell(Event::Done);
     let record = OutputRecord::of(AdditionalFiles::NAME, destination, &packed);
     let hex = packed.sha256.map(|sha256| sha256.hex()).unwrap_or_default();
     recorder.record(|report| {
@@ -83,8 +84,9 @@ pub(in crate::cli) fn attempt(packing: &Packing, voice: Voice, recorder: &Record
     if voice.json {
         printer::event(&Done { event: "done", output: &record, seconds });
     } else {
-        let (size, entries) = (Bytes(packed.size), Grouped(packed.entries));
-        voice.summary(&format!("wrote {place}: {size}, {entries} entries, {seconds:.1} s, sha256 {hex}"));
+        let (size, entries) = (Bytes(packed.size), counted(packed.entries, "entry", "entries"));
+        let wrote = if packed.is_reused() { "reused" } else { "wrote" };
+        voice.summary(&format!("{wrote} {place}: {size}, {entries}, {seconds:.1} s, sha256 {hex}"));
     }
     sum.map_or(Ok(()), |line| printer::data(&line))
 }

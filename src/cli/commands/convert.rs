@@ -15,7 +15,7 @@ use crate::cli::options::{
     Attributes, Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere,
     open_options, selection, source, tmpdir,
 };
-use crate::cli::printer::{self, Bytes, Grouped, Voice};
+use crate::cli::printer::{self, Bytes, Voice, counted};
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
@@ -323,10 +323,10 @@ fn describe(image: &Image, voice: Voice) {
     let names: Vec<String> = image.names.iter().map(|name| Quoted(name.as_bytes()).to_string()).collect();
     let names = if names.is_empty() { String::new() } else { format!(" {}", names.join(", ")) };
     voice.detail(&format!(
-        "image {}{names}: {}, {} layers",
+        "image {}{names}: {}, {}",
         image.id(),
         image.platform(),
-        Grouped(image.layers.len() as u64)
+        counted(image.layers.len() as u64, "layer", "layers")
     ));
 }
 
@@ -341,8 +341,12 @@ fn summarise(job: &Conversion, outcome: &Outcome, voice: Voice, recorder: &Recor
         Destination::Path(path) => Quoted(path.as_os_str().as_bytes()).to_string(),
         Destination::Registry(hosting) => return voice.summary(&pushed(hosting, outcome, seconds)),
     };
-    let (size, entries) = (Bytes(outcome.size), Grouped(outcome.entries));
-    voice.summary(&format!("wrote {place}: {size}, {entries} entries, {seconds:.1} s"));
+    let (size, entries) = (Bytes(outcome.size), counted(outcome.entries, "entry", "entries"));
+    voice.summary(&if outcome.is_reused() {
+        format!("reused {place}: {size}, {seconds:.1} s")
+    } else {
+        format!("wrote {place}: {size}, {entries}, {seconds:.1} s")
+    });
 }
 
 /// What was pushed, by the name that pins it.

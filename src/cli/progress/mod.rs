@@ -1,15 +1,19 @@
 //! Says how far a conversion is. A thread of its own looks at the [`Monitor`]; the work knows nothing of it.
 
+mod bar;
+mod pace;
+
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::options::ProgressMode;
 use super::printer::{self, Bytes};
-use crate::io::{Download, Monitor, Phase, Snapshot};
+use crate::io::{Monitor, Phase, Snapshot};
+
+use bar::Bars;
 
 /// How often the monitor is looked at: what a person sees as moving.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,7 +36,7 @@ impl Watcher {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let view: Option<Box<dyn View>> = match mode {
             ProgressMode::None => None,
-            ProgressMode::Bar => Some(Box::new(Bar::new(Monitor::clone(&monitor)))),
+            ProgressMode::Bar => Some(Box::new(Bars::new(Monitor::clone(&monitor)))),
             ProgressMode::Json => Some(Box::new(Json(Cadence::new(Duration::ZERO, JSON_MAX)))),
             ProgressMode::Plain | ProgressMode::Auto => Some(Box::new(Plain(Cadence::new(PLAIN_MIN, PLAIN_MAX)))),
         };
@@ -120,8 +124,7 @@ fn plain_line(now: Snapshot, elapsed: Duration) -> String {
         (0, 0) => {}
         (done, 0) => text.push_str(&format!(": {}", Bytes(done))),
         (done, total) => {
-            let percent = u128::from(done.min(total)) * 100 / u128::from(total);
-            text.push_str(&format!(": {} of {} ({percent} %)", Bytes(done), Bytes(total)));
+            text.push_str(&format!(": {} of {} ({})", Bytes(done), Bytes(total), percent(done, total)));
         }
     }
     if now.receivable_bytes > 0 && now.phase == Phase::Read {
@@ -130,7 +133,13 @@ fn plain_line(now: Snapshot, elapsed: Duration) -> String {
     text
 }
 
-fn doing(phase: Phase) -> &'static str {
+/// "45%"; never more than all.
+fn percent(done: u64, total: u64) -> String {
+    format!("{}%", u128::from(done.min(total)) * 100 / u128::from(total))
+}
+
+/// A phase in words.
+pub(super) fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Open => "opening the source",
         Phase::Read => "reading layers",
@@ -180,81 +189,6 @@ impl View for Json {
     }
 }
 
-const WITH_TOTAL: &str = "{msg:20} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-const WITHOUT_TOTAL: &str = "{msg:20} {spinner} {binary_bytes} {elapsed}";
-
-const OF_DOWNLOAD: &str = "  {msg:18} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-
-/// A bar for people, and one for each download that is going on.
-struct Bar {
-    bars: MultiProgress,
-    bar: ProgressBar,
-    with_total: Option<bool>,
-    monitor: Monitor,
-    downloads: Vec<(Arc<Download>, ProgressBar)>,
-}
-
-impl Bar {
-    fn new(monitor: Monitor) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let bar = bars.add(ProgressBar::no_length());
-        Bar { bars, bar, with_total: None, monitor, downloads: Vec::new() }
-    }
-
-    fn show_downloads(&mut self) {
-        let current = self.monitor.downloads();
-        let is_current = |one: &Arc<Download>| current.iter().any(|other| Arc::ptr_eq(one, other));
-        let (stay, go) =
-            std::mem::take(&mut self.downloads).into_iter().partition(|(download, _)| is_current(download));
-        self.downloads = stay;
-        for (_, bar) in go as Vec<(Arc<Download>, ProgressBar)> {
-            bar.finish_and_clear();
-            self.bars.remove(&bar);
-        }
-        for download in current {
-            if self.downloads.iter().all(|(shown, _)| !Arc::ptr_eq(shown, &download)) {
-                let bar = self.bars.add(ProgressBar::new(download.total_bytes));
-                let style = ProgressStyle::with_template(OF_DOWNLOAD).unwrap_or_else(|_| ProgressStyle::default_bar());
-                bar.set_style(style.progress_chars("=> "));
-                bar.set_message(download.name.clone());
-                self.downloads.push((download, bar));
-            }
-        }
-        self.downloads.iter().for_each(|(download, bar)| bar.set_position(download.done_bytes()));
-    }
-
-    fn style(with_total: bool) -> ProgressStyle {
-        let template = if with_total { WITH_TOTAL } else { WITHOUT_TOTAL };
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        style.progress_chars("=> ").tick_chars("-\\|/ ")
-    }
-}
-
-impl View for Bar {
-    fn show(&mut self, now: Snapshot, _elapsed: Duration) {
-        let with_total = now.total_bytes > 0;
-        if self.with_total != Some(with_total) {
-            self.with_total = Some(with_total);
-            self.bar.set_style(Bar::style(with_total));
-        }
-        if self.bar.message() != doing(now.phase) {
-            self.bar.set_message(doing(now.phase));
-            self.bar.reset();
-        }
-        if with_total {
-            self.bar.set_length(now.total_bytes);
-        }
-        self.bar.set_position(now.done_bytes);
-        self.bar.tick();
-        self.show_downloads();
-    }
-
-    fn end(&mut self) {
-        self.downloads.drain(..).for_each(|(_, bar)| bar.finish_and_clear());
-        self.bar.finish_and_clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,8 +228,8 @@ mod tests {
         };
         assert_eq!(line(Phase::Open, 0, 0), "  12 s  opening the source");
         assert_eq!(line(Phase::Read, 1 << 30, 0), "  12 s  reading layers: 1.0 GiB");
-        assert_eq!(line(Phase::Write, 1 << 29, 1 << 30), "  12 s  writing the output: 512.0 MiB of 1.0 GiB (50 %)");
-        assert_eq!(line(Phase::Read, 3, 2), "  12 s  reading layers: 3 B of 2 B (100 %)");
+        assert_eq!(line(Phase::Write, 1 << 29, 1 << 30), "  12 s  writing the output: 512.0 MiB of 1.0 GiB (50%)");
+        assert_eq!(line(Phase::Read, 3, 2), "  12 s  reading layers: 3 B of 2 B (100%)");
     }
 
     #[test]
@@ -305,14 +239,5 @@ mod tests {
         let stop = Arc::clone(&watcher.stop);
         drop(watcher);
         assert_eq!(Arc::strong_count(&stop), 1, "the thread still runs");
-    }
-
-    #[test]
-    fn bar_templates_are_valid() {
-        assert!(
-            [WITH_TOTAL, WITHOUT_TOTAL, OF_DOWNLOAD]
-                .into_iter()
-                .all(|template| ProgressStyle::with_template(template).is_ok())
-        );
     }
 }
