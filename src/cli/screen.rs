@@ -16,11 +16,19 @@ const ERASE_ROWS: &str = "\r\x1b[J";
 /// Erases from the cursor to the end of the line (EL, ECMA-48 8.3.41).
 const ERASE_LINE: &str = "\x1b[K";
 
-/// Whether rows are on the screen.
-static HAS_ROWS: Mutex<bool> = Mutex::new(false);
+/// What is below the lines that stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Nothing,
+    Rows,
+    /// Nothing, for ever: the process is about to end.
+    Closed,
+}
 
-fn lock() -> MutexGuard<'static, bool> {
-    HAS_ROWS.lock().unwrap_or_else(PoisonError::into_inner)
+static BELOW: Mutex<Below> = Mutex::new(Below::Nothing);
+
+fn lock() -> MutexGuard<'static, Below> {
+    BELOW.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A stderr that is gone is no reason to stop.
@@ -30,21 +38,34 @@ fn write(text: &str) {
 
 /// Writes a line that stays, above the rows.
 pub(super) fn write_line(mut text: String) {
-    let mut has_rows = lock();
+    let mut below = lock();
     text.push('\n');
-    if std::mem::take(&mut *has_rows) {
+    if *below == Below::Rows {
+        *below = Below::Nothing;
         text.insert_str(0, ERASE_ROWS);
     }
     write(&text);
 }
 
+/// Erases the rows, and has none drawn any more.
+pub(super) fn close() {
+    let mut below = lock();
+    if *below == Below::Rows {
+        write(ERASE_ROWS);
+    }
+    *below = Below::Closed;
+}
+
 /// Draws `rows` in place of those that are there; none erases them. Each must be narrower than the screen.
 pub(super) fn draw(rows: &[String]) {
-    let mut has_rows = lock();
-    if let Some(text) = drawing(rows, *has_rows) {
+    let mut below = lock();
+    if *below == Below::Closed {
+        return;
+    }
+    if let Some(text) = drawing(rows, *below == Below::Rows) {
         write(&text);
     }
-    *has_rows = !rows.is_empty();
+    *below = if rows.is_empty() { Below::Nothing } else { Below::Rows };
 }
 
 fn drawing(rows: &[String], has_rows: bool) -> Option<String> {

@@ -12,6 +12,7 @@ use super::options::{Feedback, ProgressMode, voice};
 use super::printer::{self, Voice};
 use super::progress::Watcher;
 use super::report::{Recorder, Status};
+use super::screen;
 use super::signals::{Listener, Quit};
 use crate::error::{Error, Result};
 use crate::io::Monitor;
@@ -108,6 +109,7 @@ fn supervised<T>(
         // An unfinished output that has a name (see `io::Output`) is swept by the next run.
         let failure = Failure::of(&Error::new(kind, "stopped by a signal"));
         for_signals.abandon(&failure);
+        screen::close();
         voice.failure(&failure);
     };
     let listener = Listener::start(Arc::clone(&monitor), abandon, quit)?;

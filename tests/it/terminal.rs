@@ -155,9 +155,15 @@ fn nothing_of_a_bar_is_left_when_it_succeeds() {
 #[test]
 fn labels_are_coloured_where_people_want_it() {
     let Some(terminal) = Terminal::open(80) else { return };
+    let calls = std::cell::Cell::new(0);
     let red = |settings: &str| {
-        terminal.enter(&format!("clear; {settings} sif-convert missing --to sif; echo end''ed"));
-        terminal.wait("the end", |screen| screen.contains("ended"));
+        calls.set(calls.get() + 1);
+        let end = format!("ended {}", calls.get());
+        terminal.enter(&format!(
+            "clear; {settings} sif-convert missing --to sif; echo {}",
+            end.replace("ended", "end''ed")
+        ));
+        terminal.wait("the end", |screen| screen.contains(&end));
         let screen = terminal.colours();
         assert!(screen.contains("error:"), "{screen}");
         screen.contains("\x1b[1m\x1b[31merror:")
