@@ -92,7 +92,7 @@ fn damage_is_an_error_of_the_stream_that_names_the_file() {
     let region = squashfs(|writer| {
         add(writer, ROOT, "victim", file(b"some text ".repeat(5000)));
     });
-    std::os::unix::fs::FileExt::write_all_at(&*region.file, &[0xff; 64], 120).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&*region.file, &[0xff; 32], 120).unwrap();
     let volume = Arc::new(Volume::of_squashfs(region, &Monitor::default()).unwrap());
     let error = volume.tar(threads(2)).read_to_end(&mut Vec::new()).unwrap_err();
     let error = Error::io(ErrorKind::Other, error);
