@@ -64,6 +64,7 @@ mod download;
 mod error;
 mod report;
 
+pub mod browse;
 pub mod folder;
 pub mod image;
 pub mod io;

@@ -9,8 +9,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::commands::build::Build;
 use super::commands::cache::Cache;
+use super::commands::cat::Cat;
 use super::commands::convert::Convert;
+use super::commands::diff::Diff;
 use super::commands::inspect::Inspect;
+use super::commands::ls::Ls;
 use super::commands::pull::Pull;
 use super::commands::shim::Shim;
 use super::commands::verify::Verify;
@@ -51,6 +54,8 @@ Examples:
   sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
   sif-convert weights --to additional-files            packs a folder, prints its SHA-256
   sif-convert inspect ubuntu.tar                       shows what an image holds
+  sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
+  sif-convert diff app.tar app.sif                     compares files and config
   sif-convert verify app.sif                           tells whether it is whole";
 
 const VARIABLES: &str = "\
@@ -106,6 +111,12 @@ pub(super) enum Word {
     Shim(Shim),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
     Inspect(Inspect),
+    /// List the files in a source, without unpacking it
+    Ls(Ls),
+    /// Print files of a source, without unpacking it
+    Cat(Cat),
+    /// Compare two sources: files, owners, contents, config; exit code 1 where they differ
+    Diff(Diff),
     /// Tell whether a SIF, an archive or a layout is whole
     Verify(Verify),
     /// Look after a directory of downloads (--cache)

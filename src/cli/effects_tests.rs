@@ -43,7 +43,7 @@ fn value(id: &str) -> Option<&'static str> {
         "env" => "A=1",
         "user" => "5:6",
         "progress" => "json",
-        "older_than" | "mksquashfs_procs" => "5",
+        "older_than" | "mksquashfs_procs" | "depth" => "5",
         "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
         "pem_path" | "section" | "build_arg" | "build_arg_file" => "x",
         "to" | "output" => return None,
@@ -71,6 +71,16 @@ fn meaning(words: &[String]) -> Result<String> {
         Word::Inspect(inspect) => {
             let subject = inspect.resolve(&given, &environment)?;
             Ok(format!("{subject:?} {} {}", inspect.json, feedback(&inspect.feedback)?))
+        }
+        Word::Ls(ls) => {
+            let look = ls.resolve(&given, &environment)?;
+            let printed = (ls.json, ls.du, ls.depth);
+            Ok(format!("{look:?} {printed:?} {}", feedback(&ls.feedback)?))
+        }
+        Word::Cat(cat) => Ok(format!("{:?} {}", cat.resolve(&given, &environment)?, feedback(&cat.feedback)?)),
+        Word::Diff(diff) => {
+            let looks = diff.resolve(&given, &environment)?;
+            Ok(format!("{looks:?} {} {} {}", diff.json, diff.times, feedback(&diff.feedback)?))
         }
         Word::Verify(verify) => {
             Ok(format!("{:?} {}", verify.resolve(&given, &environment)?, feedback(&verify.feedback)?))
@@ -186,11 +196,17 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
-    let lines: [(&[&str], &[&str], usize, usize); 9] = [
+    let lines: [(&[&str], &[&str], usize, usize); 15] = [
         (&["build"], &["x.sif", "docker://h.example/x:1"], 30, 12),
         (&["inspect"], &["docker://h.example/x:1"], 10, 0),
         (&["inspect"], &["x.tar"], 5, 5),
         (&["inspect"], &[&sif], 3, 8),
+        (&["ls"], &["docker://h.example/x:1"], 16, 0),
+        (&["ls"], &["x.sif", "/etc"], 11, 5),
+        (&["cat"], &["docker://h.example/x:1", "etc/motd"], 13, 0),
+        (&["cat"], &["x.sif", "etc/motd"], 8, 5),
+        (&["diff"], &["x.tar", "docker://h.example/x:1"], 16, 0),
+        (&["diff"], &["x.tar", "x.sif"], 11, 5),
         (&["verify"], &["docker://h.example/x:1"], 5, 0),
         (&["verify"], &["x.tar"], 5, 0),
         (&["verify"], &[&sif], 2, 3),

@@ -13,6 +13,7 @@ mod fatal;
 mod handover;
 mod hints;
 mod imagemagick;
+mod looking;
 mod narrator;
 mod options;
 mod printer;
@@ -33,7 +34,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{cache, config, convert, inspect, pull, shim, verify};
+use commands::{cache, cat, config, convert, diff, inspect, ls, pull, shim, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -83,6 +84,9 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Pull(pull)) => pull.run(given, &arguments, &environment, quit),
         Parsed::Word(Word::Shim(arguments)) => session::printed(|| printer::data(shim::page(&arguments)?.as_bytes())),
         Parsed::Word(Word::Verify(arguments)) => verify::run(&arguments, &given, &environment, quit),
+        Parsed::Word(Word::Ls(arguments)) => ls::run(&arguments, &given, &environment, quit),
+        Parsed::Word(Word::Cat(arguments)) => cat::run(&arguments, &given, &environment, quit),
+        Parsed::Word(Word::Diff(arguments)) => diff::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
         Parsed::Word(Word::Config) => session::printed(|| printer::data(config::page(&environment).as_bytes())),

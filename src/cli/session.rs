@@ -37,6 +37,20 @@ pub(super) fn page(
     })
 }
 
+/// Runs what prints as it goes and leaves nothing else behind.
+pub(super) fn stream(
+    feedback: &Feedback,
+    environment: &Environment,
+    quit: Quit,
+    work: impl FnOnce(Voice, &Arc<Monitor>) -> Result<()>,
+) -> u8 {
+    printed(|| {
+        let (voice, mode) = voice(feedback, environment)?;
+        let recorder = Arc::new(Recorder::new(None, &[])?);
+        supervised((mode, LOOKING_GRACE), voice, &recorder, quit, |monitor| work(voice, monitor))
+    })
+}
+
 /// A command that leaves an output and a report behind.
 pub(super) struct Session {
     pub(super) voice: Voice,

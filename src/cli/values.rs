@@ -19,7 +19,12 @@ use crate::output::WriteOptions;
 const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
-    let Some(text) = output.jobs.as_deref() else {
+    jobs_of(output.jobs.as_deref(), environment)
+}
+
+/// How many threads may work at once, as `--jobs` says.
+pub(super) fn jobs_of(text: Option<&str>, environment: &Environment) -> Result<NonZeroUsize> {
+    let Some(text) = text else {
         let usual = environment.settings.jobs.as_ref().map_or(environment.parallelism, |jobs| jobs.value);
         return Ok(usual.min(JOBS_MAX));
     };
@@ -30,7 +35,12 @@ pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<
 
 /// How much memory the files of an image may take: bytes, or with a unit.
 pub(super) fn memory_bytes_max(output: &OutputOptions) -> Result<u64> {
-    let Some(text) = output.max_memory.as_deref() else { return Ok(WriteOptions::default().memory_bytes_max) };
+    memory_bytes(output.max_memory.as_deref())
+}
+
+/// The same, as `--max-memory` says.
+pub(super) fn memory_bytes(text: Option<&str>) -> Result<u64> {
+    let Some(text) = text else { return Ok(WriteOptions::default().memory_bytes_max) };
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
         Some(b'M' | b'm') => (&text[..text.len() - 1], 20),

@@ -5,6 +5,7 @@
 
 mod compress;
 mod compression;
+mod content_sum;
 mod decompress;
 mod deflate;
 mod foreign;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};
+pub use content_sum::ContentSum;
 pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
 pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};

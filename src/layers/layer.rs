@@ -2,6 +2,7 @@ use std::io::{self, BufRead};
 
 use super::budget::Budget;
 use super::forecast::Visible;
+use super::list::Sums;
 use super::whiteout::{Marker, marker};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{FOREIGN_LOOK_BYTES, Monitor, Region, SpoolWriter, foreign_format, read_error};
@@ -49,6 +50,8 @@ pub(super) enum Keep<'a> {
     InPlace { file: FileId, offset: u64 },
     /// Into the spool, which is file `file`, or where in that file they are foreseen to belong.
     Spool { file: FileId, writer: SpoolWriter<'a>, forecast: Option<Visible<'a>> },
+    /// Nowhere: only names are wanted, and sums of contents where there are `sums`. The layer is file `file`.
+    Nothing { file: FileId, sums: Option<&'a mut Sums> },
 }
 
 impl<'a> Keep<'a> {
@@ -155,6 +158,12 @@ fn file<I: Input>(
     let first = match keep {
         _ if entry.stored_bytes == 0 => Location { file: FileId(0), offset: 0 },
         Keep::InPlace { file, offset } => Location { file: *file, offset: *offset + entry.data_offset },
+        Keep::Nothing { file, sums } => {
+            if let Some(sums) = sums {
+                sums.add(entries, entry)?;
+            }
+            Location { file: *file, offset: entry.data_offset }
+        }
         Keep::Spool { file, writer, .. } => {
             // The contents of a sparse file lie in one piece here, and not always in the output, where short holes are
             // written out.

@@ -11,6 +11,7 @@ mod budget;
 mod contents;
 mod forecast;
 mod layer;
+mod list;
 mod merge;
 mod run;
 mod schedule;
@@ -19,6 +20,7 @@ mod whiteout;
 pub use budget::MEMORY_BYTES_MAX;
 pub use contents::{Contents, Piece};
 pub use forecast::{Forecast, Forecaster};
+pub use list::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
 pub use run::{Flattened, Options, Summary, flatten};
 pub use schedule::{Schedule, largest_first};
 

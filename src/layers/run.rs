@@ -103,7 +103,7 @@ pub fn flatten<T>(
 }
 
 /// Refuses images whose layers are not made of a system's files as they are: those of Windows hold `Files` and `Hives`.
-fn expect_files(image: &Image) -> Result<()> {
+pub(super) fn expect_files(image: &Image) -> Result<()> {
     let platform = image.platform();
     if platform.os != "windows" && platform.architecture != "wasm" {
         return Ok(());

@@ -146,6 +146,15 @@ impl Config {
         Ok(self.members()?.into_iter().rev().find(|(key, _)| is_key(key, "history")).map(|(_, history)| history))
     }
 
+    /// The execution part, as it is written.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn execution(&self) -> Result<Map<String, Value>> {
+        let part = self.members()?.into_iter().rev().find(|(key, _)| is_key(key, "config"));
+        Ok(part.and_then(|(_, part)| part.as_object().cloned()).unwrap_or_default())
+    }
+
     /// All that the document holds, in its order.
     fn members(&self) -> Result<Map<String, Value>> {
         serde_json::from_str(&json_text(&self.raw))

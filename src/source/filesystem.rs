@@ -121,7 +121,8 @@ fn source(mut volume: Volume, about: About, kind: Kind, path: &Path, options: &O
     let name = kind.name(&quoted(path));
     let threads = options.jobs.or(std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let input = about.input;
-    let store = FileSystem { name, volume: Arc::new(volume), threads, notes, input: input.clone() };
+    let volume = Arc::new(volume);
+    let store = FileSystem { name, volume: Arc::clone(&volume), threads, notes, input: input.clone() };
     Ok(Source {
         store: Arc::new(store),
         kind,
@@ -130,6 +131,7 @@ fn source(mut volume: Volume, about: About, kind: Kind, path: &Path, options: &O
         warnings: Vec::new(),
         wanted: None,
         input,
+        volume: Some(volume),
     })
 }
 

@@ -45,6 +45,7 @@ use oci::INDEX;
 use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::io::Monitor;
 use crate::model::{Digest, Platform, Quoted};
+use crate::volume::Volume;
 
 pub use catalogue::Candidate;
 #[cfg(feature = "network")]
@@ -124,6 +125,8 @@ pub struct Source {
     /// Which image the SOURCE word asks for.
     wanted: Option<String>,
     input: Option<Arc<Input>>,
+    /// The file system that stands for its one image.
+    volume: Option<Arc<Volume>>,
 }
 
 impl std::fmt::Debug for Source {
@@ -200,6 +203,11 @@ impl Source {
     /// The file that it is read from, where it is one.
     pub fn file(&self) -> Option<&Arc<File>> {
         self.input.as_ref().and_then(|input| input.file())
+    }
+
+    /// The file system that it is, where it is no image of layers: a SIF, a squashfs, a directory.
+    pub fn volume(&self) -> Option<&Arc<Volume>> {
+        self.volume.as_ref()
     }
 
     /// SHA-256 and length in bytes of the file or stream that it is; `None` where it is neither, or [`OpenOptions::hash`] did
@@ -332,6 +340,7 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Resul
         artifacts: catalogue.artifacts,
         warnings,
         wanted: None,
+        volume: None,
     })
 }
 
@@ -379,6 +388,7 @@ fn open_layout(path: &Path) -> Result<Source> {
         artifacts: catalogue.artifacts,
         warnings: Vec::new(),
         wanted: None,
+        volume: None,
         input: None,
     })
 }

@@ -64,6 +64,7 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
         artifacts: catalogue.artifacts,
         warnings: Vec::new(),
         wanted: None,
+        volume: None,
         input: None,
     })
 }

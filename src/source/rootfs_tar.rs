@@ -53,6 +53,7 @@ pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
         artifacts: catalogue.artifacts,
         warnings: Vec::new(),
         wanted: None,
+        volume: None,
         input: Some(Arc::clone(archive.input())),
     })
 }

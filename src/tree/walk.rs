@@ -19,7 +19,7 @@ type Names<'a> = btree_map::Iter<'a, Box<[u8]>, Dentry>;
 /// right after it. The walk is a loop over a stack of its own, so depth costs no call stack.
 pub struct Walk<'a> {
     tree: &'a Tree,
-    root: Option<InodeId>,
+    first: Option<Visit>,
     /// Directories that are being walked: how long their own path is, and the names still to come.
     stack: Vec<(usize, Names<'a>)>,
     path: Vec<u8>,
@@ -28,7 +28,13 @@ pub struct Walk<'a> {
 impl Tree {
     /// Walks all names in canonical order, the root first.
     pub fn walk(&self) -> Walk<'_> {
-        Walk { tree: self, root: Some(Tree::ROOT), stack: Vec::new(), path: Vec::new() }
+        self.walk_from(Visit { path: Vec::new(), inode: Tree::ROOT, layer: 0 })
+    }
+
+    /// Walks `first` and all names below it in canonical order.
+    pub fn walk_from(&self, first: Visit) -> Walk<'_> {
+        let path = first.path.clone();
+        Walk { tree: self, first: Some(first), stack: Vec::new(), path }
     }
 }
 
@@ -50,8 +56,8 @@ impl Iterator for Walk<'_> {
     type Item = Visit;
 
     fn next(&mut self) -> Option<Visit> {
-        if let Some(root) = self.root.take() {
-            return Some(self.visit(root, 0));
+        if let Some(Visit { inode, layer, .. }) = self.first.take() {
+            return Some(self.visit(inode, layer));
         }
         loop {
             let (parent_bytes, names) = self.stack.last_mut()?;

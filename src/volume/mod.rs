@@ -27,8 +27,8 @@ pub use directory::DirectoryOptions;
 pub use stream::TarStream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{Monitor, Region};
-use crate::model::{Note, Quoted};
+use crate::io::{ContentSum, Monitor, Region};
+use crate::model::{Digest, Note, Quoted};
 use crate::squashfs::BlockReader;
 use crate::tree::{Content, FileId, InodeId, Kind, Tree};
 
@@ -55,6 +55,12 @@ enum Backing {
 enum Part {
     Squashfs(crate::squashfs::Stretch),
     Directory { file: FileId, offset: u64, bytes: u32 },
+    Zeros(u64),
+}
+
+/// A stretch of a file as it is read.
+enum Span<'a> {
+    Bytes(&'a [u8]),
     Zeros(u64),
 }
 
@@ -106,14 +112,9 @@ impl Volume {
     /// # Errors
     /// As reading or `each` fails.
     pub fn for_each_chunk(&self, inode: InodeId, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Kind::File(data) = &self.tree.inode(inode).kind else { return Ok(()) };
-        if let Content::Inline(bytes) = &data.content {
-            return each(bytes);
-        }
-        let mut reader = self.reader()?;
-        let mut bytes = Vec::new();
-        self.for_each_part(data, |part| {
-            if let Part::Zeros(count) = part {
+        self.for_each_span(inode, |span| match span {
+            Span::Bytes(bytes) => each(bytes),
+            Span::Zeros(count) => {
                 let zeros = [0; 64 << 10];
                 let mut left = count;
                 while left > 0 {
@@ -121,11 +122,41 @@ impl Volume {
                     each(&zeros[..now as usize])?;
                     left -= now;
                 }
-                return Ok(());
+                Ok(())
+            }
+        })
+    }
+
+    /// The sum of the contents of a regular file, as [`ContentSum`] has it. A hole costs nothing.
+    ///
+    /// # Errors
+    /// As reading fails.
+    pub fn content_sum(&self, inode: InodeId) -> Result<Digest> {
+        let mut sum = ContentSum::default();
+        self.for_each_span(inode, |span| {
+            match span {
+                Span::Bytes(bytes) => sum.update(bytes),
+                Span::Zeros(count) => sum.zeros(count),
+            }
+            Ok(())
+        })?;
+        Ok(sum.finish())
+    }
+
+    fn for_each_span(&self, inode: InodeId, mut each: impl FnMut(Span<'_>) -> Result<()>) -> Result<()> {
+        let Kind::File(data) = &self.tree.inode(inode).kind else { return Ok(()) };
+        if let Content::Inline(bytes) = &data.content {
+            return each(Span::Bytes(bytes));
+        }
+        let mut reader = self.reader()?;
+        let mut bytes = Vec::new();
+        self.for_each_part(data, |part| {
+            if let Part::Zeros(count) = part {
+                return each(Span::Zeros(count));
             }
             bytes.clear();
             self.read_part(&part, &mut reader, &mut bytes)?;
-            each(&bytes)
+            each(Span::Bytes(&bytes))
         })
     }
 
@@ -185,8 +216,11 @@ impl Volume {
         }
     }
 
-    /// Whether what was read is still what was looked at.
-    fn expect_unchanged(&self) -> Result<()> {
+    /// Checks that what was read is still what was looked at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] naming what changed.
+    pub fn expect_unchanged(&self) -> Result<()> {
         match &self.backing {
             Backing::Squashfs(_) => Ok(()),
             Backing::Directory(files) => files.expect_unchanged(),

@@ -108,6 +108,9 @@ fn help_is_for_newcomers() {
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      ls           List the files in a source, without unpacking it
+      cat          Print files of a source, without unpacking it
+      diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
       config       Show the settings that are in effect, and where each comes from
@@ -305,6 +308,8 @@ fn help_is_for_newcomers() {
       sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
       sif-convert weights --to additional-files            packs a folder, prints its SHA-256
       sif-convert inspect ubuntu.tar                       shows what an image holds
+      sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
+      sif-convert diff app.tar app.sif                     compares files and config
       sif-convert verify app.sif                           tells whether it is whole
 
     Environment:
@@ -354,6 +359,9 @@ fn short_help_fits_a_screen() {
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
+      ls           List the files in a source, without unpacking it
+      cat          Print files of a source, without unpacking it
+      diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Tell whether a SIF, an archive or a layout is whole
       cache        Look after a directory of downloads (--cache)
       config       Show the settings that are in effect, and where each comes from
@@ -460,6 +468,8 @@ fn short_help_fits_a_screen() {
       sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
       sif-convert weights --to additional-files            packs a folder, prints its SHA-256
       sif-convert inspect ubuntu.tar                       shows what an image holds
+      sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
+      sif-convert diff app.tar app.sif                     compares files and config
       sif-convert verify app.sif                           tells whether it is whole
 
     More with --help: sources, exit codes, environment.

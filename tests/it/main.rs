@@ -18,6 +18,7 @@ mod image_oracles;
 mod images;
 mod kills;
 mod limits;
+mod looking;
 mod medperf;
 mod medperf_apptainer;
 mod one_image;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -35,6 +35,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "registry",
         ],
     ),
+    ("browse", &["model", "io", "image", "source", "tree", "layers", "volume"]),
     ("report", &["model", "image", "output"]),
     ("conversion", &["model", "io", "image", "source", "output", "report"]),
     ("download", &["model", "io", "registry", "sif", "source"]),
@@ -51,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
             "sif",
             "singularity",
             "folder",
+            "browse",
             "output",
             "report",
             "conversion",
@@ -149,7 +151,7 @@ fn no_error_of_the_library_names_an_option() {
 
 /// The long options of all commands, but those that other programs have too.
 fn options() -> Vec<String> {
-    let commands = [&[][..], &["build"], &["inspect"], &["verify"], &["cache", "prune"], &["man"]];
+    let commands = [&[][..], &["build"], &["inspect"], &["ls"], &["verify"], &["cache", "prune"], &["man"]];
     let mut options = Vec::new();
     for command in commands {
         let help = crate::support::run::run(crate::support::run::program().args(command).arg("--help"));

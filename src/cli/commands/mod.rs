@@ -3,9 +3,12 @@
 pub(super) mod additional_files;
 pub(super) mod build;
 pub(super) mod cache;
+pub(super) mod cat;
 pub(super) mod config;
 pub(super) mod convert;
+pub(super) mod diff;
 pub(super) mod inspect;
+pub(super) mod ls;
 pub(super) mod pull;
 pub(super) mod shim;
 pub(super) mod verify;

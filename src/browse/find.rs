@@ -1,0 +1,34 @@
+use super::view::View;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::Quoted;
+use crate::tree::{Tree, Visit};
+
+impl View {
+    /// What is at `path`. Symlinks on the way are followed inside of the root; the last part only where `follows`, or where
+    /// a slash follows it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] when there is nothing, or the symlinks form a loop.
+    pub(super) fn find(&self, path: &[u8], follows: bool) -> Result<Visit> {
+        let tree = self.tree();
+        let looped = |error| Error::new(ErrorKind::SourceUnavailable, format!("{}: {error}", Quoted(path)));
+        let at = path.iter().rposition(|&byte| byte == b'/');
+        let (parent, name) = at.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
+        let is_plain = !matches!(name, b"" | b"." | b"..");
+        let mut parts = if follows || !is_plain {
+            tree.resolve(path).map_err(looped)?.parts
+        } else {
+            let mut parts = tree.resolve(parent).map_err(looped)?.parts;
+            parts.push(name.to_vec());
+            parts
+        };
+        let mut found = Visit { path: parts.join(&b'/'), inode: Tree::ROOT, layer: 0 };
+        for part in parts.drain(..) {
+            let dentry = tree.lookup(found.inode, &part).ok_or_else(|| {
+                Error::new(ErrorKind::SourceUnavailable, format!("there is no {} in it", Quoted(path)))
+            })?;
+            (found.inode, found.layer) = (dentry.inode, dentry.layer);
+        }
+        Ok(found)
+    }
+}
