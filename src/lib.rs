@@ -58,6 +58,7 @@
 //! [`sif`] are modules of their own. Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about
 //! it.
 
+pub mod against;
 mod conversion;
 #[cfg(feature = "network")]
 mod download;

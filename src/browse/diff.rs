@@ -112,14 +112,17 @@ pub struct Side<'a> {
 }
 
 /// What is at one path in both.
-pub(super) struct Pair<'a> {
-    pub(super) path: &'a [u8],
-    pub(super) left: Option<&'a Inode>,
-    pub(super) right: Option<&'a Inode>,
+pub struct Pair<'a> {
+    /// From the root.
+    pub path: &'a [u8],
+    /// In the first.
+    pub left: Option<&'a Inode>,
+    /// In the second.
+    pub right: Option<&'a Inode>,
 }
 
 /// Says why a difference is to be expected.
-pub(super) type Explain<'a> = &'a (dyn Fn(&Pair<'_>, Aspect) -> Option<&'static str> + Sync);
+pub type Explain<'a> = &'a (dyn Fn(&Pair<'_>, Aspect) -> Option<&'static str> + Sync);
 
 /// Compares two images: names, types, modes, owners, extended attributes, links, contents, and how they run.
 ///
@@ -132,17 +135,27 @@ pub fn diff(
     view_options: &ViewOptions,
     monitor: &Monitor,
 ) -> Result<Vec<Difference>> {
+    diff_explained(left, right, options, view_options, monitor, &|_, _| None)
+}
+
+/// The same; `explain` says which differences are to be expected.
+///
+/// # Errors
+/// As [`diff`].
+pub fn diff_explained(
+    left: &Side<'_>,
+    right: &Side<'_>,
+    options: DiffOptions,
+    view_options: &ViewOptions,
+    monitor: &Monitor,
+    explain: Explain<'_>,
+) -> Result<Vec<Difference>> {
     let (left, right) = views(left, right, view_options, monitor)?;
-    compare(&left, &right, options, view_options, monitor, &|_, _| None)
+    compare(&left, &right, options, view_options, monitor, explain)
 }
 
 /// Both views. Contents of compressed layers are summed up while they are decoded, unless all layers are the same.
-pub(super) fn views(
-    left: &Side<'_>,
-    right: &Side<'_>,
-    options: &ViewOptions,
-    monitor: &Monitor,
-) -> Result<(View, View)> {
+fn views(left: &Side<'_>, right: &Side<'_>, options: &ViewOptions, monitor: &Monitor) -> Result<(View, View)> {
     let images = (left.source.select(left.selection)?, right.source.select(right.selection)?);
     let layers = |image: &Image| image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
     let of_left = layers(&images.0);
@@ -158,7 +171,7 @@ pub(super) fn views(
     Ok((view(left, of_left)?, view(right, of_right)?))
 }
 
-pub(super) fn compare(
+fn compare(
     left: &View,
     right: &View,
     options: DiffOptions,

@@ -64,7 +64,8 @@ impl<'a> EntryKind<'a> {
         }
     }
 
-    pub(super) fn of(kind: &'a Kind) -> Self {
+    /// What an inode is.
+    pub fn of(kind: &'a Kind) -> Self {
         match kind {
             Kind::Directory(_) => EntryKind::Directory,
             Kind::File(data) => EntryKind::File { size: data.size },

@@ -20,7 +20,7 @@ mod layered;
 mod usage;
 mod view;
 
-pub use diff::{Aspect, DiffOptions, Difference, Place, Side, diff};
+pub use diff::{Aspect, DiffOptions, Difference, Explain, Pair, Place, Side, diff, diff_explained};
 pub use entry::{Device, Entries, Entry, EntryKind};
 pub use usage::{DirectoryUsage, LayerUsage, Usage};
 pub use view::{LayerInfo, View, ViewOptions};

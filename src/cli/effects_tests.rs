@@ -46,6 +46,7 @@ fn value(id: &str) -> Option<&'static str> {
         "older_than" | "mksquashfs_procs" | "depth" => "5",
         "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
         "pem_path" | "section" | "build_arg" | "build_arg_file" => "x",
+        "against" => "y.tar",
         "to" | "output" => return None,
         _ => "",
     })

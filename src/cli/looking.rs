@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use clap::Args;
 
@@ -101,6 +102,11 @@ impl Look {
     /// How it is looked into.
     pub(super) fn view_options(&self) -> ViewOptions {
         ViewOptions::default().jobs(self.jobs).memory_bytes_max(self.memory_bytes_max)
+    }
+
+    /// Where temporary files go.
+    pub(super) fn tmpdir(&self) -> &Path {
+        &self.open.tmpdir
     }
 
     /// What the source is, as it was named.

@@ -10,6 +10,7 @@ mod advice;
 mod base;
 mod definition;
 mod environment;
+mod foreign;
 mod go_json;
 mod inspect;
 mod labels;
@@ -29,6 +30,7 @@ mod shell_tests;
 mod tests;
 
 pub use advice::{forecast, review};
+pub use foreign::{explain as explain_foreign, is_known_directory};
 pub use program::program;
 pub use recover::{Recovered, Remains, recover};
 pub use remove::{is_prepared, list_of_made, remove};

@@ -773,7 +773,11 @@ fn readme_has_every_format_and_no_option_that_is_not_there() {
     }
     // Options of other programs.
     let others = ["--bench", "--locked", "--path"];
-    let known = options(&help);
+    let of_command = |command: &&str| {
+        let output = Place::new().command(&format!("{command} --help")).output().expect("the program runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let known = options(&(help + &["ls", "verify"].iter().map(of_command).collect::<String>()));
     let named = options(&readme());
     let unknown: Vec<&String> = named.iter().filter(|o| !known.contains(*o) && !others.contains(&o.as_str())).collect();
     assert!(named.len() > 10 && unknown.is_empty(), "README.md names options that help does not: {unknown:?}");

@@ -4,6 +4,7 @@
 mod support;
 
 mod additional_files;
+mod against;
 mod changed;
 mod cli;
 mod crash;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -36,6 +36,10 @@ const ROOMS: [(&str, &[&str]); 21] = [
         ],
     ),
     ("browse", &["model", "io", "image", "source", "tree", "layers", "volume"]),
+    (
+        "against",
+        &["model", "io", "image", "source", "browse", "output", "tree", "volume", "squashfs", "sif", "singularity"],
+    ),
     ("report", &["model", "image", "output"]),
     ("conversion", &["model", "io", "image", "source", "output", "report"]),
     ("download", &["model", "io", "registry", "sif", "source"]),
@@ -52,6 +56,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
             "sif",
             "singularity",
             "folder",
+            "against",
             "browse",
             "output",
             "report",

@@ -2,23 +2,27 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::diff;
+use crate::against::{self, AgainstOptions};
 use crate::cli::environment::Environment;
-use crate::cli::options::{Choice, Feedback, Given};
-use crate::cli::printer::{Grouped, Voice};
+use crate::cli::looking::{Limits, Look};
+use crate::cli::options::{Choice, Feedback, Given, source};
+use crate::cli::printer::{self, Grouped, Voice};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::cli::subject::Subject;
-use crate::error::Result;
+use crate::cli::values::usage;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::Quoted;
 use crate::output;
-use crate::source::{self as sources, OpenOptions, Selection};
+use crate::source::{self as sources, OpenOptions, Selection, Spec};
 
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
@@ -27,17 +31,44 @@ pub(in crate::cli) struct Verify {
     /// standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
     pub(in crate::cli) file: OsString,
+    /// Check that the SIF is what this image gives: byte for byte, or with the differences listed
+    #[arg(long, value_name = "SOURCE", value_hint = clap::ValueHint::AnyPath)]
+    pub(in crate::cli) against: Option<OsString>,
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
 
+/// What is verified.
+#[derive(Debug)]
+pub(in crate::cli) enum Verified {
+    /// A file or source by itself.
+    Alone(Subject),
+    /// A SIF, against what a source gives.
+    Against(PathBuf, Box<Look>),
+}
+
 impl Verify {
     /// What is verified.
-    pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Subject> {
+    pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Verified> {
+        if let Some(against) = &self.against {
+            let Spec::Path(path) = source(&self.file, environment)? else { return Err(self.no_sif()) };
+            if !output::is_sif(&path) {
+                return Err(self.no_sif());
+            }
+            let (registry, limits) = (RegistryOptions::default(), Limits::default());
+            let look = Look::resolve(against, (&self.choice, &registry, &limits), false, given, environment)?;
+            return Ok(Verified::Against(path, Box::new(look)));
+        }
         let options = (&self.choice, &RegistryOptions::default());
-        Subject::resolve(&self.file, options, (true, OpenOptions::default().hash), given, environment)
+        let hash = OpenOptions::default().hash;
+        Subject::resolve(&self.file, options, (true, hash), given, environment).map(Verified::Alone)
+    }
+
+    fn no_sif(&self) -> Error {
+        let file = Quoted(self.file.as_encoded_bytes());
+        usage(format!("option --against has no effect on {file}, which is not a SIF"), "give a SIF first")
     }
 }
 
@@ -61,8 +92,9 @@ fn page(
         bytes => Quoted(bytes).to_string(),
     };
     let (spec, options, selection) = match arguments.resolve(given, environment)? {
-        Subject::Source(source) => *source,
-        Subject::Sif(path) => return sif(&name, &path, environment, voice, monitor),
+        Verified::Alone(Subject::Source(source)) => *source,
+        Verified::Alone(Subject::Sif(path)) => return sif(&name, &path, environment, voice, monitor),
+        Verified::Against(path, look) => return compared(&name, &path, &look, environment, voice, monitor),
     };
     let source = sources::open(&spec, &options, monitor)?;
     let images = source.images();
@@ -87,4 +119,35 @@ fn sif(name: &str, path: &Path, environment: &Environment, voice: Voice, monitor
     let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
     let image = whole.image.map_or_else(String::new, |image| format!(", made from image {image}"));
     Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"))
+}
+
+/// A SIF and the image that it should be of. Differences that nothing explains are an error, after all of them were printed.
+fn compared(
+    name: &str,
+    path: &Path,
+    look: &Look,
+    environment: &Environment,
+    voice: Voice,
+    monitor: &Monitor,
+) -> Result<String> {
+    let source = look.source(monitor)?;
+    let options = AgainstOptions { jobs: environment.parallelism, tmpdir: look.tmpdir().to_path_buf() };
+    let compared = against::compare(path, &source, look.selection(), &options, monitor)?;
+    source.confirm()?;
+    compared.notes.iter().for_each(|note| voice.warning(note));
+    let given = look.spec();
+    if compared.is_same_bytes {
+        return Ok(format!("{name} is what {given} gives, byte for byte\n"));
+    }
+    let (unexplained, all) = (compared.unexplained(), compared.differences.len());
+    let mut page: String = compared.differences.iter().map(|it| diff::line(it) + "\n").collect();
+    if unexplained > 0 {
+        printer::data(page.as_bytes())?;
+        let message = format!("{name} is not what {given} gives: {unexplained} of {all} differences are unexplained");
+        return Err(
+            Error::new(ErrorKind::Mismatch, message).hint("build it again from that image, or find out who changed it")
+        );
+    }
+    let _ = writeln!(page, "{name} holds what {given} gives: {all} differences, all explained");
+    Ok(page)
 }

@@ -1,0 +1,88 @@
+//! Is this SIF what that image gives?
+//!
+//! The idea to hold: where the SIF is ours, and says how it was made, it is made again and compared byte for byte. Else its
+//! files and its config are compared with the image's, and each difference is either one that a builder of SIFs is known to
+//! make, or one that nothing explains.
+
+mod explain;
+mod remake;
+mod scripts;
+
+use std::path::{Path, PathBuf};
+
+use crate::browse::{DiffOptions, Difference, Side, ViewOptions, diff_explained};
+use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::io::Monitor;
+use crate::model::Note;
+use crate::output::{self, WriteOptions};
+use crate::source::{OpenOptions, Selection, Source, Spec, open};
+
+/// What came of the comparison.
+#[derive(Debug)]
+pub struct Compared {
+    /// Whether every byte is the same.
+    pub is_same_bytes: bool,
+    /// What differs otherwise: names, metadata, contents, times and config.
+    pub differences: Vec<Difference>,
+    /// What the user should know.
+    pub notes: Vec<Note>,
+}
+
+impl Compared {
+    /// How many differences nothing explains: none where the SIF is what the image gives.
+    pub fn unexplained(&self) -> usize {
+        self.differences.iter().filter(|difference| difference.explanation.is_none()).count()
+    }
+}
+
+/// How it is compared.
+#[derive(Debug, Clone)]
+pub struct AgainstOptions {
+    /// How many threads may work at once.
+    pub jobs: std::num::NonZeroUsize,
+    /// Where the SIF is made again, to be compared.
+    pub tmpdir: PathBuf,
+}
+
+/// Compares the SIF at `sif` with what the image that is selected of `source` gives. The SIF itself is verified first.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] when the SIF is damaged; as reading either fails. That they differ is no error.
+pub fn compare(
+    sif: &Path,
+    source: &Source,
+    selection: &Selection,
+    options: &AgainstOptions,
+    monitor: &Monitor,
+) -> Result<Compared> {
+    let whole = output::verify_sif(sif, options.jobs, monitor)?;
+    let image = source.select(selection)?;
+    if remake::is_same(sif, &whole, &image, options, monitor)? {
+        return Ok(Compared { is_same_bytes: true, differences: Vec::new(), notes: whole.notes });
+    }
+    let opened = |keep_singularity| {
+        let open_options = OpenOptions {
+            keep_singularity,
+            jobs: Some(options.jobs),
+            tmpdir: options.tmpdir.clone(),
+            ..OpenOptions::default()
+        };
+        open(&Spec::Path(sif.to_path_buf()), &open_options, monitor)
+    };
+    let (as_image, raw) = (opened(false)?, opened(true)?);
+    let no_selection = Selection::default();
+    let left = Side { source, selection };
+    let right = Side { source: &as_image, selection: &no_selection };
+    let view_options = ViewOptions::default().jobs(options.jobs);
+    let mut differences =
+        diff_explained(&left, &right, DiffOptions::default().times(true), &view_options, monitor, &explain::explain)?;
+    differences.iter_mut().for_each(explain::config);
+    let volume = raw.volume().ok_or_else(|| Error::new(ErrorKind::Bug, "a SIF is not a file system"))?;
+    differences.extend(scripts::compare(volume, &image).doing(|| "comparing .singularity.d")?);
+    Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
+}
+
+/// Options as a conversion has them.
+fn write_options(options: &AgainstOptions) -> WriteOptions {
+    WriteOptions::default().jobs(options.jobs).tmpdir(&options.tmpdir)
+}

@@ -1,0 +1,80 @@
+//! What is in `.singularity.d`, file by file: it runs in the container, and is no part of the image.
+
+use crate::browse::{Aspect, Difference, Place};
+use crate::error::Result;
+use crate::image::Image;
+use crate::singularity::{self, Additions};
+use crate::tree::{Content, Kind, Tree};
+use crate::volume::Volume;
+
+/// The most that is read of one of them, in bytes.
+const BYTES_MAX: u64 = 4 << 20;
+const DIRECTORY: &[u8] = b".singularity.d";
+
+/// Compares what is there with what we make for `image`, and with what other programs are known to make.
+pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>> {
+    let ours = [ours(image, false)?, ours(image, true)?];
+    let mut differences = Vec::new();
+    for visit in volume.tree.walk() {
+        let Some(path) = visit.path.strip_prefix(DIRECTORY) else { continue };
+        let path = match path {
+            [] => path,
+            [b'/', path @ ..] => path,
+            _ => continue,
+        };
+        let mut add = |explanation, what: String| {
+            differences.push(Difference {
+                place: Place::Path(visit.path.clone()),
+                aspect: Aspect::Contents,
+                left: None,
+                right: Some(what),
+                names: 1,
+                explanation,
+            });
+        };
+        match &volume.tree.inode(visit.inode).kind {
+            Kind::Directory(_) if singularity::is_known_directory(path) => {}
+            Kind::Directory(_) => add(None, "directory".to_string()),
+            Kind::File(data) if data.size <= BYTES_MAX => {
+                let bytes = volume.read(visit.inode, BYTES_MAX)?.unwrap_or_default();
+                if ours.iter().all(|ours| made(ours, &visit.path) != Some(&bytes)) {
+                    add(
+                        singularity::explain_foreign(path, &bytes, &image.config),
+                        format!("file, {} bytes", data.size),
+                    );
+                }
+            }
+            // What an image had of its own is kept as it was.
+            _ if path.starts_with(b"replaced/") => {}
+            kind => add(None, crate::browse::EntryKind::of(kind).to_string()),
+        }
+    }
+    Ok(differences)
+}
+
+/// What a conversion adds, whatever else the image holds.
+fn ours(image: &Image, change_to_workdir: bool) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let additions = Additions {
+        reference: &image.id().to_string(),
+        time: image.config.created().unwrap_or_default(),
+        architecture: &image.platform().architecture,
+        change_to_workdir,
+        mkdir: &[],
+        mkfile: &[],
+        bind_targets: &[],
+        labels: &[],
+    };
+    singularity::prepare(&mut tree, &image.config, &additions)?;
+    Ok(tree)
+}
+
+fn made<'t>(tree: &'t Tree, path: &[u8]) -> Option<&'t [u8]> {
+    match &tree.inode(tree.get(path)?).kind {
+        Kind::File(data) => match &data.content {
+            Content::Inline(bytes) => Some(bytes),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,169 @@
+//! `verify x.sif --against SOURCE`: is this SIF what that image gives?
+
+use std::fs;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::support::pack::{self, Squeeze};
+use crate::support::run::{self, Run, oracles, program, scratch};
+use crate::support::tar::{Header, Magic, Tar};
+
+/// An image with what builders of SIFs change: a device, owners, files that are bound to, an attribute.
+fn image(directory: &Path, name: &str, word: &str) -> PathBuf {
+    let mut device = Header::blank(b"dev/null", b'3', Magic::Ustar);
+    (device.mode, device.device) = (0o666, (1, 3));
+    let mut home = Header::blank(b"home/u", b'5', Magic::Ustar);
+    (home.mode, home.uid, home.gid) = (0o700, 1000, 1000);
+    let shell = fs::read("/bin/busybox").or_else(|_| fs::read("/bin/sh")).unwrap();
+    let tar = Tar::new()
+        .directory("bin")
+        .file("bin/busybox", shell)
+        .symlink("bin/sh", "busybox")
+        .hard_link("bin/ls", "bin/busybox")
+        .directory("etc")
+        .file("etc/hosts", "127.0.0.1 localhost\n")
+        .symlink("etc/resolv.conf", "hosts")
+        .directory("home")
+        .raw(home.block(), b"")
+        .file("home/u/f", word)
+        .directory("dev")
+        .raw(device.block(), b"")
+        .directory("opt")
+        .pax(b'x', &[("SCHILY.xattr.user.a", b"1")])
+        .file("opt/attribute", "y")
+        .finish();
+    let mut config = pack::config(&[tar.clone()]);
+    config["architecture"] = "amd64".into();
+    config["config"] = json!({
+        "Env": ["PATH=/bin", "A=it's $x \"q\""], "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo it's"], "WorkingDir": "/opt",
+        "User": "1000", "Labels": {"k": "v"}, "Volumes": {"/data": {}}, "ExposedPorts": {"80/tcp": {}},
+        "Healthcheck": {"Test": ["CMD", "x"]},
+    });
+    let path = directory.join(name);
+    fs::write(&path, pack::docker_archive_of(&config, &[tar], Squeeze::Gzip)).unwrap();
+    path
+}
+
+fn convert(source: &Path, sif: &Path, options: &[&str]) {
+    let done = run::run(program().arg(source).args(["--to", "sif", "--force", "-q", "-o"]).arg(sif).args(options));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+fn verify(sif: &Path, source: &Path) -> Run {
+    run::run(program().arg("verify").arg(sif).arg("--against").arg(source))
+}
+
+fn text(done: &Run) -> String {
+    format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr)
+}
+
+#[test]
+fn ours_is_made_again_byte_for_byte() {
+    let scratch = scratch();
+    let source = image(scratch.path(), "x.tar", "word");
+    let sif = scratch.path().join("x.sif");
+    for options in [
+        &[][..],
+        &["--compression", "zstd", "--block-size", "4096"],
+        &["--fix-perms", "--all-root"],
+        &["--xattrs", "all", "--keep-devices", "--workdir"],
+    ] {
+        convert(&source, &sif, options);
+        let done = verify(&sif, &source);
+        assert!(done.code == 0 && text(&done).contains("byte for byte"), "{options:?}: {}", text(&done));
+    }
+    // What says nothing of how it was made is compared by its files.
+    for options in [&["--compression", "gzip:1"][..], &["--mkdir", "/made"], &["--label", "a=b"]] {
+        convert(&source, &sif, options);
+        let done = verify(&sif, &source);
+        let shown = text(&done);
+        assert!(!shown.contains("byte for byte"), "{options:?}: {shown}");
+        // An empty directory that was made for a bind leaves a SIF again.
+        let is_same = options[0] != "--label";
+        assert_eq!(done.code, if is_same { 0 } else { run::exit_code("Mismatch") }, "{options:?}: {shown}");
+        assert!(is_same || shown.contains("\"a\"=\"b\""), "{shown}");
+    }
+}
+
+#[test]
+fn another_image_is_told_with_what_differs() {
+    let scratch = scratch();
+    let (source, other) = (image(scratch.path(), "x.tar", "word"), image(scratch.path(), "y.tar", "Word"));
+    let sif = scratch.path().join("x.sif");
+    convert(&source, &sif, &[]);
+    let done = verify(&sif, &other);
+    assert_eq!(done.code, run::exit_code("Mismatch"), "{}", text(&done));
+    assert!(text(&done).contains("~ \"home/u/f\" contents: file, 4 bytes\n"), "{}", text(&done));
+    let done = run::run(program().arg("verify").arg(&source).arg("--against").arg(&sif));
+    assert_eq!(done.code, run::exit_code("Usage"), "{}", text(&done));
+}
+
+#[test]
+fn a_flipped_byte_is_found_wherever_it_is() {
+    let scratch = scratch();
+    let source = image(scratch.path(), "x.tar", "word");
+    let sif = scratch.path().join("x.sif");
+    convert(&source, &sif, &[]);
+    let bytes = fs::read(&sif).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&sif).unwrap();
+    let mut found = 0;
+    for at in (0..bytes.len()).step_by(bytes.len() / 23) {
+        file.write_all_at(&[bytes[at] ^ 4], at as u64).unwrap();
+        let done = verify(&sif, &source);
+        // A byte of padding, between the tables of descriptors and the objects, belongs to nothing.
+        assert!(done.code != 0 || bytes[at] == 0, "byte {at}: {}", text(&done));
+        found += u32::from(done.code != 0);
+        file.write_all_at(&[bytes[at]], at as u64).unwrap();
+    }
+    assert!(found > 10, "{found}");
+    assert_eq!(verify(&sif, &source).code, 0);
+}
+
+/// Whatever differs in a SIF of Apptainer's is explained, and what somebody slipped in is not.
+#[test]
+fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
+    let Some(oracles) = oracles() else { return };
+    if !Path::new("/bin/busybox").exists() {
+        return run::skip("busybox is missing");
+    }
+    let scratch = scratch();
+    let place = scratch.path();
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
+    let source = image(place, "x.tar", "word");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o644)).unwrap();
+    let build = |as_root: bool, words: &str| {
+        let mut command = if as_root { oracles.run(place) } else { oracles.user(place) };
+        let done = run::run(command.args(["sh", "-c", &format!("apptainer --silent build --force {words}")]));
+        assert_eq!(done.code, 0, "{words}: {}", text(&done));
+    };
+    for (as_root, sif, options) in
+        [(true, "root.sif", ""), (false, "user.sif", ""), (false, "perms.sif", "--fix-perms")]
+    {
+        build(as_root, &format!("{options} {sif} docker-archive:x.tar"));
+        let done = verify(&place.join(sif), &source);
+        assert!(done.code == 0 && text(&done).contains("all explained"), "{sif}: {}", text(&done));
+        assert!(text(&done).contains("a runtime binds to it"), "{sif}: {}", text(&done));
+    }
+    let changes = [
+        ("echo evil >>box/.singularity.d/runscript", ".singularity.d/runscript"),
+        ("echo evil >box/.singularity.d/env/00-evil.sh", ".singularity.d/env/00-evil.sh"),
+        ("echo 'export B=2' >>box/.singularity.d/env/10-docker2singularity.sh", "10-docker2singularity.sh"),
+        ("echo evil >>box/.singularity.d/actions/exec", ".singularity.d/actions/exec"),
+        ("chmod 4755 box/bin/busybox", "~ \"bin/busybox\" mode"),
+        ("echo evil >box/bin/evil", "+ \"bin/evil\""),
+        ("echo 10.0.0.1 bank >box/etc/hosts", "\"etc/hosts\""),
+        ("rm box/opt/attribute", "- \"opt/attribute\""),
+    ];
+    for (change, named) in changes {
+        let script = format!("rm -rf box && apptainer --silent build --sandbox box root.sif && {change}");
+        let done = run::run(oracles.run(place).args(["sh", "-c", &script]));
+        assert_eq!(done.code, 0, "{script}: {}", text(&done));
+        build(true, "changed.sif box");
+        let done = verify(&place.join("changed.sif"), &source);
+        assert_eq!(done.code, run::exit_code("Mismatch"), "{change}: {}", text(&done));
+        let line = text(&done).lines().find(|line| line.contains(named) && !line.contains('(')).map(str::to_string);
+        assert!(line.is_some(), "{change}: {}", text(&done));
+    }
+}
