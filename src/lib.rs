@@ -94,7 +94,7 @@ pub use error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 pub use image::Image;
 pub use io::Monitor;
 pub use output::{
-    AdditionalFiles, Destination, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
+    AdditionalFiles, Destination, Dir, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
     SifRootfs, Target, WriteOptions,
 };
 pub use report::{ImageRecord, OutputRecord, Report, SourceRecord};

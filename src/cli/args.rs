@@ -264,7 +264,7 @@ mod tests {
         let error = |line: &str| parse(&words(line)).unwrap_err();
         assert_eq!(error("x.tar").to_string(), "the following required arguments were not provided: --to <FORMAT>");
         assert!(error("x --to tar").to_string().contains(
-            "[possible values: sif, sif-rootfs, rootfs, squashfs, oci, oci-archive, docker-archive, additional-files]"
+            "[possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci, oci-archive, docker-archive, additional-files]"
         ));
         assert!(error("x --to rootfs --forse").remedy().unwrap().contains("'--force'"));
         assert_eq!(error("x --to rootfs --force --if-exists fail").kind(), ErrorKind::Usage);

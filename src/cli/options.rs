@@ -141,7 +141,7 @@ pub(super) struct Checks {
 
 /// What goes into a root for Singularity.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Inside the root (sif and sif-rootfs)")]
+#[command(next_help_heading = "Inside the root (sif, sif-rootfs and dir)")]
 pub(super) struct RootOptions {
     /// Which extended attributes are kept [default: none]
     #[arg(long, value_name = "WHICH")]

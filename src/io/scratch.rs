@@ -176,8 +176,18 @@ impl ScratchDirectory {
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
     pub fn publish(&mut self) -> Result<bool> {
+        if let Some(hidden) = &self.hidden {
+            fs::set_permissions(hidden, fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
+        }
+        self.publish_as_it_is()
+    }
+
+    /// The same; its permission bits stay.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when that fails.
+    pub fn publish_as_it_is(&mut self) -> Result<bool> {
         let Some(hidden) = &self.hidden else { return Ok(true) };
-        fs::set_permissions(hidden, fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
         // A plain rename replaces a directory only where that is empty: nothing is lost then.
         let renamed = rename_new(hidden, &self.path, |from, to| fs::rename(from, to));
         match renamed {
@@ -194,9 +204,27 @@ impl ScratchDirectory {
 impl Drop for ScratchDirectory {
     fn drop(&mut self) {
         if let Some(hidden) = &self.hidden {
-            let _ = fs::remove_dir_all(hidden);
+            if fs::remove_dir_all(hidden).is_err() {
+                // Directories that their owner may not write to, of an image whose owner is no one special here.
+                let _ = open_up(hidden).and_then(|()| fs::remove_dir_all(hidden));
+            }
         }
     }
+}
+
+/// Lets the owner into all directories below. No symbolic link is followed.
+fn open_up(directory: &Path) -> io::Result<()> {
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for each in fs::read_dir(&directory)? {
+            let each = each?;
+            if each.file_type()?.is_dir() {
+                pending.push(each.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Renames without replacing, by `otherwise` where the file system cannot do that.

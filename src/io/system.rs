@@ -13,7 +13,9 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::path::Arg;
 
-pub(crate) use platform::{copy_inside_kernel, file_system_kind, give_back, link, open_beneath, unnamed};
+pub(crate) use platform::{
+    copy_inside_kernel, file_system_kind, give_back, link, open_beneath, sync_file_system, unnamed,
+};
 
 #[cfg(target_os = "linux")]
 mod platform {
@@ -80,6 +82,12 @@ mod platform {
         Ok(rustix::fs::copy_file_range(from.0, Some(from.1), to.0, Some(to.1), len)?)
     }
 
+    /// Makes all durable that the file system of `file` holds.
+    pub(crate) fn sync_file_system(file: impl AsFd) {
+        // What cannot be synced is as good as it gets.
+        let _ = rustix::fs::syncfs(file);
+    }
+
     /// The magic number of the file system that holds `file` (statfs(2)).
     pub(crate) fn file_system_kind(file: &File) -> Option<u64> {
         // The field is a signed word on some machines, and the numbers have 32 bits on all.
@@ -132,6 +140,11 @@ mod platform {
         _len: usize,
     ) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// All file systems are synced, for there is no way to say which.
+    pub(crate) fn sync_file_system(_file: impl AsFd) {
+        rustix::fs::sync();
     }
 
     /// `None`: there are no such numbers.

@@ -8,6 +8,7 @@
 
 mod additional_files;
 mod architecture;
+mod dir;
 mod docker_archive;
 mod file_system;
 mod flat;
@@ -26,6 +27,7 @@ mod policy;
 mod prepared;
 mod root;
 mod rootfs;
+mod sandbox;
 mod sif;
 mod sif_rootfs;
 mod sink;
@@ -35,6 +37,7 @@ mod verify;
 
 pub use additional_files::{AdditionalFiles, PreparedFolder};
 pub use architecture::other_machine;
+pub use dir::Dir;
 pub use docker_archive::DockerArchive;
 pub use hosting::{Attachment, Hosting, Transport};
 pub use oci::Oci;
@@ -172,7 +175,7 @@ macro_rules! targets {
     };
 }
 
-targets!(Sif, SifRootfs, Rootfs, Squashfs, Oci, OciArchive, DockerArchive);
+targets!(Sif, SifRootfs, Rootfs, Squashfs, Dir, Oci, OciArchive, DockerArchive);
 
 impl Target {
     /// Its name, as on the command line and in reports: `sif`, `oci-archive`, …

@@ -16,8 +16,8 @@ use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    Monitor, Output, Phase, Region, Scratch, Spool, directory_of, file_system_kind, free_bytes, hash_region, is_stream,
-    open_stream,
+    Monitor, Output, Phase, Region, Scratch, ScratchDirectory, Spool, directory_of, file_system_kind, free_bytes,
+    hash_region, is_stream, open_stream,
 };
 use crate::model::Digest;
 
@@ -63,6 +63,8 @@ pub(super) enum Place {
     /// A place on a registry.
     #[cfg(feature = "network")]
     Hosted(Box<Hosted>),
+    /// A directory that appears when it is complete.
+    Directory(ScratchDirectory),
 }
 
 impl Place {
@@ -114,6 +116,14 @@ impl Place {
         monitor.check()?;
         let output = match self {
             Place::File(output) => output,
+            Place::Directory(mut directory) => {
+                image.blobs.confirm()?;
+                if !directory.publish_as_it_is()? {
+                    return Err(Error::new(ErrorKind::Output, "something took the name of the output meanwhile")
+                        .with_remedy(Remedy::WritableOutput));
+                }
+                return Ok(Finished { size: bytes, ..Finished::default() });
+            }
             #[cfg(feature = "network")]
             Place::Hosted(hosted) => return hosted.finish_sif(bytes, image, monitor),
             _ => return Ok(Finished { size: bytes, ..Finished::default() }),
@@ -136,6 +146,7 @@ impl Place {
                 Ok(Spool::new(Arc::clone(hosted.file()?), SPOOL_OFFSET))
             }
             Place::Layout(layout) => Ok(Spool::new(Arc::clone(layout.scratch()?.file()), 0)),
+            Place::Directory(_) => Ok(Spool::new(Arc::clone(self.scratch(tmpdir)?.file()), 0)),
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
@@ -155,6 +166,7 @@ impl Place {
         match self {
             Place::File(output) => Scratch::create(directory_of(output.path()), 0o600),
             Place::Layout(layout) => layout.scratch(),
+            Place::Directory(directory) => Scratch::create(directory_of(directory.path()), 0o600),
             _ => {
                 let made = Scratch::create(tmpdir, 0o600);
                 made.map_err(|error| error.with_remedy(Remedy::OtherTmpdir))
@@ -178,6 +190,7 @@ impl Place {
         let (free, path) = match self {
             Place::File(output) => (free_bytes(&**output.file()), output.path()),
             Place::Layout(layout) => (File::open(layout.directory()).ok().and_then(free_bytes), layout.path()),
+            Place::Directory(it) => (File::open(it.path()).ok().and_then(free_bytes), it.path()),
             _ => return Ok(()),
         };
         match free {

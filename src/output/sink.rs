@@ -60,7 +60,7 @@ pub(super) fn put(
             write(&mut sink)?;
             sink.0.bytes
         }
-        _ => return Err(Error::new(ErrorKind::Bug, "a layout is not one stream of bytes")),
+        _ => return Err(Error::new(ErrorKind::Bug, "a directory is not one stream of bytes")),
     })
 }
 

@@ -129,13 +129,14 @@ fn help_is_for_newcomers() {
               sif-rootfs: one flattened tar with all that Singularity expects inside.
               rootfs: one flattened tar, the image's files and nothing else.
               squashfs: a file system to mount, the image's files and nothing else.
+              dir: a directory (sandbox), which Singularity and Apptainer run and build from.
               oci: an OCI layout directory; the image is added where there is one.
               oci-archive: the same as one tar.
               docker-archive: a tar that docker load takes.
               additional-files: a folder, SOURCE, as a reproducible .tar.gz for a MedPerf submission.
 
-              [possible values: sif, sif-rootfs, rootfs, squashfs, oci, oci-archive, docker-archive,
-              additional-files]
+              [possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci, oci-archive,
+              docker-archive, additional-files]
 
       -o, --output <FILE>
               Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
@@ -219,7 +220,7 @@ fn help_is_for_newcomers() {
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
 
-    Inside the root (sif and sif-rootfs):
+    Inside the root (sif, sif-rootfs and dir):
           --xattrs <WHICH>
               Which extended attributes are kept [default: none]
 
@@ -372,7 +373,7 @@ fn short_help_fits_a_screen() {
       <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
 
     Options:
-      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, squashfs, oci,
+      -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci,
                            oci-archive, docker-archive, additional-files]
       -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
                            this directory]
@@ -419,7 +420,7 @@ fn short_help_fits_a_screen() {
           --report <FILE>           Write a JSON report, on success and on failure; "-" is standard
                                     output
 
-    Inside the root (sif and sif-rootfs):
+    Inside the root (sif, sif-rootfs and dir):
           --xattrs <WHICH>         Which extended attributes are kept [default: none] [possible values:
                                    none, capabilities, all]
           --all-root               Give everything to root (0:0); from a directory, for any format
@@ -557,7 +558,7 @@ fn wrong_use_says_what_is_right() {
     assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
     exit 2
     -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, squashfs, oci, oci-archive, docker-archive, additional-files]
+    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci, oci-archive, docker-archive, additional-files]
     hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
     "#);
     assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"

@@ -17,7 +17,8 @@ use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive};
 use crate::support::run::{exit_code, is_root, program, scratch, skip};
 
-const TARGETS: [&str; 7] = ["sif", "rootfs", "sif-rootfs", "oci", "oci-archive", "docker-archive", "additional-files"];
+const TARGETS: [&str; 8] =
+    ["sif", "rootfs", "sif-rootfs", "dir", "oci", "oci-archive", "docker-archive", "additional-files"];
 const SOURCES: [&str; 4] = ["plain.tar", "gzip.tar", "-", "layout.oci"];
 
 fn count(variable: &str, usual: u32) -> u32 {

@@ -9,6 +9,7 @@ mod changed;
 mod cli;
 mod crash;
 mod determinism;
+mod dir_target;
 mod docs;
 mod documents;
 mod engines;
