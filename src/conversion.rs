@@ -158,7 +158,7 @@ impl Conversion {
     }
 }
 
-fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
+pub(crate) fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
     let found = [image.index_digest, image.manifest_digest, Some(image.id())];
     match expected {
         Some(expected) if !found.contains(&Some(expected)) => {

@@ -59,6 +59,8 @@
 //! it.
 
 pub mod against;
+#[cfg(feature = "network")]
+pub mod attach;
 mod conversion;
 #[cfg(feature = "network")]
 mod download;
@@ -97,5 +99,5 @@ pub use output::{
     AdditionalFiles, Destination, Dir, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
     SifRootfs, Target, WriteOptions,
 };
-pub use report::{ImageRecord, OutputRecord, Report, SourceRecord};
+pub use report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord};
 pub use source::{OpenOptions, Selection, Source, Spec, open};

@@ -22,6 +22,8 @@ pub struct Report {
     pub image: Option<ImageRecord>,
     /// What was written.
     pub output: Option<OutputRecord>,
+    /// The SIFs that are attached to a hosted image, where that was asked for.
+    pub attached: Option<Vec<AttachedSif>>,
     /// What the user should know.
     pub notes: Vec<Note>,
 }
@@ -64,6 +66,26 @@ pub struct ImageRecord {
     pub created: Option<String>,
     /// The digests of its uncompressed layers, lowest first.
     pub diff_ids: Vec<Option<String>>,
+}
+
+/// A SIF that is attached to an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AttachedSif {
+    /// What it runs on.
+    pub platform: String,
+    /// The image ID of its image.
+    pub image_id: String,
+    /// The digest of that image's manifest.
+    pub image_manifest_digest: String,
+    /// The digest of the SIF's own manifest.
+    pub manifest_digest: String,
+    /// SHA-256 of the file, in hex.
+    pub sha256: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Whether it was attached now, and not before.
+    pub is_new: bool,
 }
 
 /// What was written.
@@ -132,6 +154,22 @@ impl OutputRecord {
             image_id: outcome.image_id.as_ref().map(Digest::to_string),
             manifest_digest: outcome.manifest_digest.as_ref().map(Digest::to_string),
             pushed: outcome.pushed,
+        }
+    }
+}
+
+impl OutputRecord {
+    /// Describes the index of SIFs at `place` on a registry.
+    pub(crate) fn of_attached(place: &str, index: Option<Digest>, sifs: &[AttachedSif]) -> Self {
+        OutputRecord {
+            path: place.to_string(),
+            format: "sif",
+            size: sifs.iter().map(|sif| sif.size).sum(),
+            sha256: None,
+            entries: sifs.len() as u64,
+            image_id: None,
+            manifest_digest: index.as_ref().map(Digest::to_string),
+            pushed: None,
         }
     }
 }

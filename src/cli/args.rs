@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind as ClapKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::commands::attach::AttachSifs;
 use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::cat::Cat;
@@ -107,6 +108,8 @@ pub(super) enum Word {
     /// Fetch or convert what a URI names, with the options of "apptainer pull"
     #[command(override_usage = "sif-convert pull [OPTIONS] [OUTPUT] URI")]
     Pull(Box<Pull>),
+    /// Attach SIFs to a hosted image: one place for Docker and for Singularity
+    Attach(Box<AttachSifs>),
     /// Write programs "singularity" and "apptainer" that hand pulls and builds to this one
     Shim(Shim),
     /// Show what a source holds: images, tags, platform, config, layers, warnings

@@ -39,6 +39,7 @@ fn value(id: &str) -> Option<&'static str> {
         "arch" => "arm64",
         "reference" => "a/b:1",
         "tag" => "t:1",
+        "sif_tag" => "other",
         "entrypoint" | "cmd" => "[\"x\"]",
         "env" => "A=1",
         "user" => "5:6",
@@ -85,6 +86,10 @@ fn meaning(words: &[String]) -> Result<String> {
         }
         Word::Verify(verify) => {
             Ok(format!("{:?} {}", verify.resolve(&given, &environment)?, feedback(&verify.feedback)?))
+        }
+        Word::Attach(attach) => {
+            let (report, said) = (attach.report.clone(), feedback(&attach.feedback)?);
+            Ok(format!("{:?} {report:?} {said}", attach.resolve(&given, &environment)?))
         }
         other => Ok(format!("{other:?}")),
     }
@@ -197,7 +202,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
-    let lines: [(&[&str], &[&str], usize, usize); 15] = [
+    let lines: [(&[&str], &[&str], usize, usize); 16] = [
         (&["build"], &["x.sif", "docker://h.example/x:1"], 30, 12),
         (&["inspect"], &["docker://h.example/x:1"], 10, 0),
         (&["inspect"], &["x.tar"], 5, 5),
@@ -212,6 +217,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
         (&["verify"], &["x.tar"], 5, 0),
         (&["verify"], &[&sif], 2, 3),
         (&["cache", "prune"], &["x"], 1, 0),
+        (&["attach"], &["docker://h.example/x:1"], 20, 2),
         (&["config"], &[], 0, 0),
     ];
     for (command, operands, least_effects, least_refusals) in lines {

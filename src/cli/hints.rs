@@ -12,6 +12,8 @@ fn words(remedy: &Remedy) -> String {
         Remedy::Replace => "add --force to replace it, or name another file with -o",
         Remedy::ReplaceAnyway => "add --force to replace it all the same, or name another file with -o",
         Remedy::OtherTag => "leave --if-exists out to replace it, or name another tag with -o",
+        Remedy::OtherIndexTag => "choose another tag with --sif-tag, or add --force to take this one",
+        Remedy::AttachedSif => "leave --attached out to convert the image here, and tell whoever attached that SIF",
         Remedy::ConvertAgain => "the file is damaged: convert it again, with --force, or fetch it again",
         Remedy::OutputFile => "name a file with -o, or remove the directory",
         Remedy::SeekableOutput => "name a file with -o: its header is written last",

@@ -34,7 +34,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{cache, cat, config, convert, diff, inspect, ls, pull, shim, verify};
+use commands::{attach, cache, cat, config, convert, diff, inspect, ls, pull, shim, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -82,6 +82,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Text(text) => session::printed(|| printer::data(text.as_bytes())),
         Parsed::Word(Word::Build(build)) => build.run(given, &arguments, &environment, quit),
         Parsed::Word(Word::Pull(pull)) => pull.run(given, &arguments, &environment, quit),
+        Parsed::Word(Word::Attach(attach)) => attach::run(*attach, &given, &arguments, &environment, quit),
         Parsed::Word(Word::Shim(arguments)) => session::printed(|| printer::data(shim::page(&arguments)?.as_bytes())),
         Parsed::Word(Word::Verify(arguments)) => verify::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Ls(arguments)) => ls::run(&arguments, &given, &environment, quit),

@@ -212,7 +212,7 @@ pub(super) struct ConfigOptions {
 }
 
 /// What is said while it works.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Messages (all on standard error)")]
 pub(super) struct Feedback {
     /// How progress is shown [default: auto]

@@ -14,7 +14,7 @@ use super::printer;
 use super::report_file::ReportFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Note, Timestamp};
-use crate::report::{ImageRecord, OutputRecord, Report, SourceRecord, text};
+use crate::report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord, text};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -39,6 +39,7 @@ struct Document<'a> {
     source: &'a Option<SourceRecord>,
     image: &'a Option<ImageRecord>,
     output: &'a Option<OutputRecord>,
+    attached: &'a Option<Vec<AttachedSif>>,
     timing: Timing<'a>,
     notes: &'a [Note],
 }
@@ -128,6 +129,7 @@ impl Recorder {
             source: &report.source,
             image: &report.image,
             output: &report.output,
+            attached: &report.attached,
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
@@ -173,6 +175,7 @@ mod tests {
             "source",
             "image",
             "output",
+            "attached",
             "timing",
             "notes",
         ];

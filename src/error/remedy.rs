@@ -13,6 +13,10 @@ pub enum Remedy {
     ConvertAgain,
     /// Let the tag be replaced, or choose another.
     OtherTag,
+    /// Take the tag from what has it, or choose another for the index.
+    OtherIndexTag,
+    /// Convert without regard to what is attached, and tell whoever attached it.
+    AttachedSif,
     /// Choose a file as the output.
     OutputFile,
     /// Choose a file as the output, for a stream cannot be written to at its start again.
@@ -80,6 +84,8 @@ impl fmt::Display for Remedy {
         f.write_str(match self {
             Remedy::Replace | Remedy::ReplaceAnyway => "allow the output to be replaced, or choose another",
             Remedy::OtherTag => "allow the tag to be replaced, or choose another",
+            Remedy::OtherIndexTag => "allow the tag to be replaced, or choose another for the index",
+            Remedy::AttachedSif => "convert without regard to it, and tell whoever attached it",
             Remedy::ConvertAgain => "convert again and replace the damaged file, or fetch it again",
             Remedy::OutputFile => "choose a file as the output, or remove the directory",
             Remedy::SeekableOutput => "choose a file as the output: its header is written last",

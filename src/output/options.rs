@@ -74,6 +74,8 @@ pub struct WriteOptions {
     pub source_date_epoch: Option<i64>,
     /// Whether the SHA-256 of the output is wanted.
     pub sha256: bool,
+    /// What the SHA-256 of an output that is a file must be: another is not published.
+    pub expected_sha256: Option<Digest>,
     /// How the registry is reached that the output is pushed to.
     #[cfg(feature = "network")]
     pub registry: crate::registry::Settings,
@@ -89,6 +91,7 @@ impl Default for WriteOptions {
             tmpdir: std::env::temp_dir(),
             source_date_epoch: None,
             sha256: false,
+            expected_sha256: None,
             #[cfg(feature = "network")]
             registry: crate::registry::Settings::default(),
         }

@@ -129,7 +129,14 @@ impl Place {
             _ => return Ok(Finished { size: bytes, ..Finished::default() }),
         };
         output.file().set_len(bytes).or_kind(ErrorKind::Output)?;
-        let sha256 = if task.options.sha256 { Some(hash(output.file(), monitor)?) } else { None };
+        let expected = task.options.expected_sha256;
+        let is_wanted = task.options.sha256 || expected.is_some();
+        let sha256 = if is_wanted { Some(hash(output.file(), monitor)?) } else { None };
+        if let (Some(expected), Some(found)) = (expected, sha256.filter(|_| sha256 != expected)) {
+            let message =
+                format!("the output is not the expected one: its SHA-256 is {}, not {}", found.hex(), expected.hex());
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::AttachedSif));
+        }
         image.blobs.confirm()?;
         output.publish()?;
         Ok(Finished { size: bytes, sha256, ..Finished::default() })

@@ -9,10 +9,10 @@ use super::place::Place;
 use super::prepared::Task;
 use super::root::Made;
 use super::verify::sealed_image;
-use super::{Format, Outcome, Root, Transport, file_system, hash_file, policy, verify_sif};
+use super::{Format, Outcome, Root, Transport, WriteOptions, file_system, hash_file, policy, verify_sif};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
 use crate::image::Image;
-use crate::io::{Compression, Monitor};
+use crate::io::{Compression, Levels, Monitor};
 use crate::layers::Flattened;
 use crate::model::{Digest, OUTPUT_FORMAT};
 use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
@@ -66,6 +66,26 @@ impl Sif {
     pub fn root(mut self, root: Root) -> Self {
         self.root = root;
         self
+    }
+
+    /// A digest of all choices that decide the bytes of the file, beside the image and the output format; `None` where each is
+    /// the usual one. Whoever makes the same ones gets the same file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the compression is not one that a SIF has.
+    pub fn effective_options(&self, options: &WriteOptions) -> Result<Option<String>> {
+        let usual = Levels::SQUASHFS.settle(None)?;
+        let compression = Levels::SQUASHFS.settle(self.compression)?;
+        let usual_block = crate::squashfs::Options::new(0, options.jobs).block_size;
+        let words = [
+            self.root.choices(),
+            (compression != usual).then(|| format!("compression {compression}")),
+            self.block_size.filter(|&bytes| bytes != usual_block).map(|bytes| format!("block-size {bytes}")),
+            self.architecture.as_ref().map(|name| format!("architecture {name}")),
+            options.source_date_epoch.map(|seconds| format!("source-date-epoch {seconds}")),
+        ];
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        Ok((!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string()))
     }
 
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.

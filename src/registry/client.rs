@@ -92,6 +92,17 @@ impl Client {
         Ok(Client::new(endpoints, settings, monitor, auth))
     }
 
+    /// A client for each place that an image is read from: mirrors first.
+    pub(super) fn each_for_pulling(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<Vec<Self>> {
+        let client = || Client::for_pulling(reference, settings.clone(), monitor.clone());
+        let one = |at: usize| {
+            let mut client = client()?;
+            client.endpoints = vec![client.endpoints.swap_remove(at)];
+            Ok(client)
+        };
+        (0..client()?.endpoints.len()).map(one).collect()
+    }
+
     /// A client for a repository that is written to, which no mirror stands for. Blobs may be mounted from other
     /// repositories, which then must be read.
     pub(super) fn for_pushing(
@@ -339,7 +350,7 @@ fn web_page(answer: &Answer, what: &str) -> Failure {
 }
 
 /// What is connected to for a host as references name it.
-fn authority_of(host: &str) -> String {
+pub(super) fn authority_of(host: &str) -> String {
     let authority = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
     authority.to_ascii_lowercase()
 }

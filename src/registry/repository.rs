@@ -63,6 +63,19 @@ impl Repository {
         Ok(Repository { client: Arc::new(client), mounts, mounts_nothing: AtomicBool::new(false) })
     }
 
+    /// Opens the repositories that `reference` is read from: mirrors first, and last the one that it names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] where `registries.conf` blocks the registry.
+    pub fn open_for_reading(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<Vec<Repository>> {
+        let open = |client| Repository {
+            client: Arc::new(client),
+            mounts: Vec::new(),
+            mounts_nothing: AtomicBool::new(false),
+        };
+        Ok(Client::each_for_pulling(reference, settings, monitor)?.into_iter().map(open).collect())
+    }
+
     /// What went otherwise than was asked for.
     pub fn warnings(&self) -> Vec<String> {
         self.client.warnings()

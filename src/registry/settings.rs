@@ -7,6 +7,7 @@ use super::registries_conf::RegistriesConf;
 use super::secret::Secret;
 use super::url::is_loopback;
 use crate::error::{Error, ErrorKind};
+use crate::model::Reference;
 
 /// All that decides how a registry is reached, besides the reference. The library looks at no environment variable and
 /// at no file that is not named here.
@@ -70,6 +71,18 @@ impl Settings {
     pub(super) fn may_be_plain(&self, authority: &str) -> bool {
         let is_listed = |list: &[String]| list.iter().any(|host| host == authority);
         is_loopback(authority) || is_listed(&self.insecure) || is_listed(&self.lenient)
+    }
+
+    /// For reading what the registry of `reference` itself has, whatever mirrors have.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] where `registries.conf` blocks it.
+    pub fn without_mirrors(&self, reference: &Reference) -> Result<Settings, Error> {
+        let mut settings = Settings { mirrors: Vec::new(), registries: RegistriesConf::default(), ..self.clone() };
+        if self.registries.expect_writable(reference)? {
+            settings.lenient.push(super::client::authority_of(&reference.host));
+        }
+        Ok(settings)
     }
 
     /// With the pauses between them, five retries bridge eight seconds.

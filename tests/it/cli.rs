@@ -106,6 +106,7 @@ fn help_is_for_newcomers() {
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
       shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it
@@ -358,6 +359,7 @@ fn short_help_fits_a_screen() {
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
       shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it

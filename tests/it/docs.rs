@@ -1,4 +1,4 @@
-//! Every command in docs/medperf.md works as it stands there.
+//! Every command in docs/medperf.md and docs/hosting.md works as it stands there.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer::tar_of;
 use crate::support::pack::{Squeeze, config, docker_archive_of};
-use crate::support::run::{host_has, run, scratch, skip};
+use crate::support::registry::Registry;
+use crate::support::run::{host_has, oracles, run, scratch, skip};
 use serde_json::json;
 
 /// The blocks of a page that are marked as shell.
@@ -105,6 +106,71 @@ fn every_command_for_medperf_works() {
     for name in files.chain(["report.json", "additional_files.tar.gz"].map(str::to_string)) {
         assert!(place.path().join(&name).exists(), "{name} was not made");
     }
+}
+
+/// Runs a program of the oracles, with the option that lets it speak plain HTTP. It works in /mnt there.
+const ORACLE: &str = r#"#!/bin/sh
+subcommand=$1
+shift
+exec "@ORACLES@" run @NAME@ "$subcommand" @OPTION@ "$@"
+"#;
+
+/// The page's registry is one of this machine's.
+#[test]
+fn every_command_for_hosting_works_oracle() {
+    if oracles().is_none() {
+        return;
+    }
+    let place = scratch();
+    let Some(registry) = Registry::start(place.path(), "", "") else { return };
+    let layers = [tar_of(&[Entry::new("app.py", Kind::File(Content::data("print('hi')\n")))])];
+    fs::write(place.path().join("app.tar"), docker_archive_of(&config(&layers), &layers, Squeeze::Not)).unwrap();
+    let bin = place.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(env!("CARGO_BIN_EXE_sif-convert"), bin.join("convert")).unwrap();
+    for (name, option) in [("apptainer", "--no-https"), ("oras", "--plain-http")] {
+        let oracles = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/oracles");
+        let text = ORACLE.replace("@ORACLES@", oracles).replace("@NAME@", name).replace("@OPTION@", option);
+        put_program(&bin, name, &text);
+    }
+    let page = include_str!("../../docs/hosting.md").replace("ghcr.io", &registry.host);
+    let blocks = blocks(&page);
+    assert!(blocks.len() >= 5, "{} blocks", blocks.len());
+    for block in blocks {
+        let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+        let mut command = Command::new("sh");
+        command.env_clear().env("PATH", path).env("HOME", place.path()).current_dir(place.path());
+        let root = std::env::var_os("ORACLES_ROOT").unwrap_or_else(|| "/var/tmp/oracles".into());
+        let done = run(command.env("ORACLES_ROOT", root).args(["-euc", &block]));
+        let stdout = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(done.code, 0, "{block}{stdout}{}", done.stderr);
+        if block.contains("discover") {
+            assert!(stdout.matches("application/vnd.sylabs.sif.layer.v1.sif").count() >= 1, "{stdout}");
+        }
+    }
+}
+
+/// What stands in the action is what the program takes.
+#[test]
+fn the_action_calls_the_program_as_it_is() {
+    let action = include_str!("../../action.yml");
+    let attach = action.lines().find(|line| line.trim().starts_with("sif-convert attach")).unwrap();
+    assert!(attach.contains("--report \"$report\""), "{attach}");
+    let place = scratch();
+    let mut command = Command::new("bash");
+    command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(place.path()).env("RUNNER_TEMP", place.path());
+    command.env("GITHUB_OUTPUT", place.path().join("output")).env("IMAGE", "h.example/x:1");
+    command.env("PLATFORMS", "linux/amd64 linux/arm64").env("ARGUMENTS", "--workdir");
+    let step = action.split("      run: |\n").last().unwrap();
+    let step: String = step.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    // Not of this network: what is called is all that matters.
+    let call = format!("sif-convert() {{ printf '%s\\n' \"$@\"; }}\n{step}");
+    let done = run(command.args(["-euo", "pipefail", "-c", &call]));
+    let report = place.path().join("sif-convert-report.json").display().to_string();
+    let words = String::from_utf8(done.stdout).unwrap();
+    let expected = ["attach", "docker://h.example/x:1", "--report", &report];
+    let expected = [&expected[..], &["--platform", "linux/amd64", "--platform", "linux/arm64", "--workdir"]].concat();
+    assert_eq!(words.lines().collect::<Vec<_>>(), expected, "{}", done.stderr);
 }
 
 #[test]

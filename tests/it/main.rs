@@ -5,6 +5,7 @@ mod support;
 
 mod additional_files;
 mod against;
+mod attach;
 mod changed;
 mod cli;
 mod crash;

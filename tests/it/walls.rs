@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("report", &["model", "image", "output"]),
     ("conversion", &["model", "io", "image", "source", "output", "report"]),
     ("download", &["model", "io", "registry", "sif", "source"]),
+    ("attach", &["model", "io", "image", "source", "output", "registry", "report", "sif", "conversion", "download"]),
     ("medperf", &["model"]),
     ("folder", &["model", "io", "tar"]),
     (
@@ -62,6 +63,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "report",
             "conversion",
             "download",
+            "attach",
             "medperf",
         ],
     ),
@@ -156,7 +158,8 @@ fn no_error_of_the_library_names_an_option() {
 
 /// The long options of all commands, but those that other programs have too.
 fn options() -> Vec<String> {
-    let commands = [&[][..], &["build"], &["inspect"], &["ls"], &["verify"], &["cache", "prune"], &["man"]];
+    let commands =
+        [&[][..], &["build"], &["attach"], &["inspect"], &["ls"], &["verify"], &["cache", "prune"], &["man"]];
     let mut options = Vec::new();
     for command in commands {
         let help = crate::support::run::run(crate::support::run::program().args(command).arg("--help"));

@@ -298,9 +298,9 @@ fn same_place(one: &Path, other: &Path) -> bool {
 }
 
 /// What the library finds out, recorded and told.
-struct Watching<'a> {
-    recorder: &'a Recorder,
-    voice: Voice,
+pub(super) struct Watching<'a> {
+    pub(super) recorder: &'a Recorder,
+    pub(super) voice: Voice,
 }
 
 impl Observer for Watching<'_> {
@@ -330,7 +330,7 @@ fn describe(image: &Image, voice: Voice) {
     ));
 }
 
-fn summarise(job: &Conversion, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
+pub(super) fn summarise(job: &Conversion, outcome: &Outcome, voice: Voice, recorder: &Recorder) {
     let seconds = recorder.seconds();
     if voice.json {
         let output = &OutputRecord::of(job.target.name(), &job.destination, outcome);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
+use crate::attach::{self, Referrer};
 use crate::cli::environment::Environment;
 use crate::cli::options::{Choice, Feedback, Given};
 use crate::cli::printer::{self, Bytes};
@@ -21,12 +22,13 @@ use crate::cli::subject::Subject;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::{Image, Layer};
 use crate::io::{Codec, Monitor, Region};
-use crate::model::{Config, Digest, Note, Quoted, Timestamp, hides};
+use crate::model::{Config, Digest, Note, Quoted, Reference, Timestamp, hides};
 use crate::output;
+use crate::registry::Settings;
 use crate::report::SourceRecord;
 use crate::sif::{Container, read_seal};
 use crate::singularity::forecast;
-use crate::source::{self as sources, Candidate, InputHash, Selection, Source};
+use crate::source::{self as sources, Candidate, InputHash, Selection, Source, Spec};
 
 /// `convert inspect SOURCE`.
 #[derive(Debug, Args)]
@@ -67,6 +69,8 @@ struct ImageView {
     created: Option<String>,
     config: Option<ConfigView>,
     layers: Vec<LayerView>,
+    /// What refers to it on its registry: SIFs, signatures, anything.
+    attached: Vec<Referrer>,
     image_hash: ImageHash,
     warnings: Vec<String>,
     /// Why it cannot be converted.
@@ -135,6 +139,10 @@ fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: 
     let source = sources::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
     let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
+    if let Spec::Registry(name) = &spec {
+        let reference = name.parse()?;
+        images.iter_mut().try_for_each(|image| image.list_attached(&reference, &options.registry, monitor))?;
+    }
     let mut record = SourceRecord::of(&arguments.source, spec.path());
     record.kind = Some(source.kind().to_string());
     if let Some((sha256, size)) = source.sha256()? {
@@ -198,6 +206,19 @@ fn all(source: &Source) -> Result<Vec<ImageView>> {
 }
 
 impl ImageView {
+    /// Asks what is attached to the image. That a registry does not say so hides nothing else.
+    fn list_attached(&mut self, reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<()> {
+        let Some(digest) = self.manifest_digest.as_deref().and_then(|text| text.parse().ok()) else { return Ok(()) };
+        match attach::list_referrers(reference, digest, settings, monitor) {
+            Ok(attached) => self.attached = attached,
+            Err(error) => {
+                monitor.check()?;
+                self.warnings.push(format!("what is attached is not known: {error}"));
+            }
+        }
+        Ok(())
+    }
+
     fn of(image: &Image) -> Self {
         ImageView {
             names: image.names.clone(),
@@ -330,6 +351,16 @@ impl ImageView {
         }
         for (number, layer) in self.layers.iter().enumerate() {
             layer.words(page, number + 1);
+        }
+        for referrer in &self.attached {
+            let what = match &referrer.sif {
+                Some(sif) => {
+                    let format = sif.format.as_deref().map(|it| format!(", format {}", plain(it))).unwrap_or_default();
+                    format!("SIF, {}{format}", Bytes(sif.size))
+                }
+                None => referrer.artifact_type.as_deref().map(plain).unwrap_or_default(),
+            };
+            field(page, 2, "attached", &format!("{} ({what})", referrer.manifest_digest));
         }
         self.warnings.iter().for_each(|warning| field(page, 2, "warning", &plain(warning)));
         self.problem.iter().for_each(|problem| field(page, 2, "problem", &plain(problem)));

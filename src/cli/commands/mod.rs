@@ -1,6 +1,7 @@
 //! One file a command: its arguments, and what it does.
 
 pub(super) mod additional_files;
+pub(super) mod attach;
 pub(super) mod build;
 pub(super) mod cache;
 pub(super) mod cat;

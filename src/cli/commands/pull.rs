@@ -5,9 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::convert::{self, Convert};
+use crate::attach::{self, Pulled};
 use crate::cli::environment::Environment;
 use crate::cli::exit;
 use crate::cli::fatal;
@@ -68,6 +69,11 @@ pub(in crate::cli) struct Pull {
     #[arg(long, hide = true)]
     docker_password: Option<OsString>,
 
+    /// Download the SIF that is attached to a docker:// image, and convert where there is none; with
+    /// =verify, convert all the same, and refuse an attached SIF that is another one
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "trust")]
+    attached: Option<AttachedMode>,
+
     #[command(flatten)]
     meaningless: Meaningless,
     #[arg(long, short = 's', hide = true)]
@@ -87,6 +93,13 @@ pub(in crate::cli) struct Pull {
     registry: RegistryOptions,
     #[command(flatten)]
     feedback: Feedback,
+}
+
+/// `--attached`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AttachedMode {
+    Trust,
+    Verify,
 }
 
 /// What `apptainer pull` needs and this program does not.
@@ -118,6 +131,7 @@ struct Job {
     spec: Spec,
     convert: Convert,
     path: PathBuf,
+    attached: Option<AttachedMode>,
 }
 
 impl Pull {
@@ -135,6 +149,7 @@ impl Pull {
             Ok(job) if matches!(job.spec, Spec::Oras(_) | Spec::Web(_)) => {
                 download(&job, &given, words, &environment, quit)
             }
+            Ok(job) if job.attached.is_some() => attached(&job, &given, words, &environment, quit),
             Ok(job) => convert::run(&job.convert, &given, None, words, &environment, quit),
         })
     }
@@ -197,11 +212,16 @@ impl Pull {
         if spec.path() == Some(Path::new(&uri)) {
             return Err(usage(format!("Bad URI {}", Quoted(uri.as_bytes())), "write TRANSPORT://NAME"));
         }
+        let attached = self.attached;
+        if attached.is_some() && !matches!(spec, Spec::Registry(_)) {
+            let message = format!("option --attached has no effect on {spec}");
+            return Err(usage(message, "leave --attached out, or name an image as docker://HOST/NAME"));
+        }
         let path = self.output(&uri, environment);
         if !self.force && path.symlink_metadata().is_ok() {
             return Err(exists(&path));
         }
-        Ok(Job { convert: self.into_convert(uri, &path, environment), spec, path })
+        Ok(Job { convert: self.into_convert(uri, &path, environment), spec, path, attached })
     }
 
     /// As `apptainer pull` names it: by the option, by the word before the URI, else after the URI.
@@ -299,7 +319,7 @@ fn default_name(uri: &OsStr) -> OsString {
 
 /// Downloads a SIF; an archive at a URL is converted as it streams.
 fn download(job: &Job, given: &Given, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
-    let Job { spec, convert, path } = job;
+    let Job { spec, convert, path, .. } = job;
     let report = convert.checks.report.as_deref();
     Session::record((&convert.feedback, report), words, environment, quit, |session| {
         let (voice, recorder) = (session.voice, &session.recorder);
@@ -319,6 +339,33 @@ fn download(job: &Job, given: &Given, words: &[OsString], environment: &Environm
         session.supervise(|monitor| match wanted.run(monitor)? {
             Found::Sif(downloaded) => conclude(&conversion, &downloaded, voice, recorder),
             Found::Other => convert::attempt(&conversion, voice, recorder, monitor),
+        })
+    })
+}
+
+/// Takes the SIF that is attached to the image, where there is one.
+fn attached(job: &Job, given: &Given, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+    let report = job.convert.checks.report.as_deref();
+    Session::record((&job.convert.feedback, report), words, environment, quit, |session| {
+        let (voice, recorder) = (session.voice, &session.recorder);
+        let spelling = job.convert.source.as_deref().unwrap_or_default();
+        recorder.record(|report| report.source = Some(SourceRecord::of(spelling, None)));
+        let conversion = job.convert.resolve(given, environment)?;
+        let verify = job.attached == Some(AttachedMode::Verify);
+        session.supervise(|monitor| {
+            let watching = convert::Watching { recorder, voice };
+            match attach::pull_attached(&conversion, verify, &watching, monitor)? {
+                Pulled::Downloaded(_, downloaded) => conclude(&conversion, &downloaded, voice, recorder),
+                Pulled::Converted(outcome) => {
+                    convert::summarise(&conversion, &outcome, voice, recorder);
+                    Ok(())
+                }
+                Pulled::Verified(found, outcome) => {
+                    convert::summarise(&conversion, &outcome, voice, recorder);
+                    voice.summary(&format!("the SIF attached as {} is what a conversion gives", found.manifest));
+                    Ok(())
+                }
+            }
         })
     })
 }

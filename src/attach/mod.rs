@@ -1,0 +1,283 @@
+//! SIFs beside the hosted image that they were made from: one image, hosted once, for Docker and for Singularity.
+//!
+//! The idea to hold: each SIF is one manifest, which is both a referrer of its image's manifest and what `apptainer pull
+//! oras://…` takes. Annotations say what it was made from, in which format and with which options: so that whoever
+//! attaches again finds it, and whoever pulls knows whether it is what a conversion would give. An index of all SIFs has a
+//! tag of its own, for one tag cannot serve both Docker's and Singularity's clients.
+
+mod find;
+mod pull;
+mod referrers;
+
+use serde_json::{Value, json};
+
+use find::find_in;
+
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
+use crate::image::Image;
+use crate::io::{Monitor, Phase};
+use crate::model::{Digest, Note, OUTPUT_FORMAT, Platform, Reference};
+use crate::output::{Attachment, Destination, Hosting, Outcome, Sif, Target, Transport, WriteOptions};
+use crate::registry::{Repository, SIF_LAYER, Settings};
+use crate::report::AttachedSif;
+use crate::sif::Architecture;
+use crate::source::{Candidate, OpenOptions, Selection, Source, Spec, open};
+
+pub use find::{Found, find_attached};
+pub use pull::{Pulled, pull_attached};
+pub use referrers::{Referrer, ReferringSif, list_referrers};
+
+/// The image ID of the image that a SIF was made from.
+const IMAGE: &str = "org.sif-convert.image";
+/// The number of the output format that it was made in.
+const FORMAT: &str = "org.sif-convert.format";
+/// The digest of the options it was made with, where these were not the usual ones.
+const OPTIONS: &str = "org.sif-convert.options";
+
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// How often the index is written before others are believed to write it for ever.
+const WRITES_MAX: u32 = 8;
+/// How many SIFs of one image are looked at.
+const LOOKED_AT_MAX: usize = 64;
+
+/// SIFs to be attached to an image, with every choice made.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Attach {
+    /// The image.
+    pub reference: Reference,
+    /// For which platforms; for every Linux platform of the image where none is named.
+    pub platforms: Vec<Platform>,
+    /// The tag of the index that lists the SIFs; no index where there is none.
+    pub index_tag: Option<String>,
+    /// Whether that tag is taken from whatever else has it.
+    pub replace: bool,
+    /// How the SIFs are made.
+    pub sif: Sif,
+    /// How the image is opened.
+    pub open: OpenOptions,
+    /// How the SIFs are written, and how the registry is reached.
+    pub options: WriteOptions,
+}
+
+/// What is attached now.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// One SIF for each platform that was asked for.
+    pub sifs: Vec<AttachedSif>,
+    /// The digest of the index, and whether that was written now.
+    pub index: Option<(Digest, bool)>,
+}
+
+/// Takes what is found out while SIFs are attached.
+pub trait AttachObserver {
+    /// A SIF is attached now.
+    fn attached(&self, sif: &AttachedSif);
+
+    /// Something that the user should know.
+    fn note(&self, note: Note);
+}
+
+impl Attach {
+    /// With the usual options, the index under `TAG.sif`.
+    pub fn new(reference: Reference) -> Self {
+        Attach {
+            index_tag: reference.tag.as_ref().map(|tag| format!("{tag}.sif")),
+            reference,
+            platforms: Vec::new(),
+            replace: false,
+            sif: Sif::default(),
+            open: OpenOptions::default(),
+            options: WriteOptions::default(),
+        }
+    }
+
+    /// The place of the index, or where there is none, of the SIFs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when its tag is not one.
+    pub fn place_of_index(&self) -> Result<Hosting> {
+        let tag = self.index_tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let Reference { host, repository, .. } = &self.reference;
+        let reference = format!("{host}/{repository}{tag}").parse().doing(|| "the tag of the index")?;
+        Ok(Hosting::new(Transport::Oras, reference))
+    }
+
+    /// Attaches. What is attached already is neither converted nor sent again.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. SIFs that were attached until then stay.
+    pub fn run(&self, observer: &dyn AttachObserver, monitor: &Monitor) -> Result<Attached> {
+        let options = self.sif.effective_options(&self.options)?;
+        // What is attached belongs to what the registry itself has, whatever a mirror says.
+        let settings = self.options.registry.without_mirrors(&self.reference)?;
+        let repository = Repository::open(&self.reference, &[], &settings, monitor)?;
+        if let Some(tag) = &self.index_tag {
+            self.expect_index(&repository, tag)?;
+        }
+        let open_options = OpenOptions { registry: settings.clone(), ..self.open.clone() };
+        let source = open(&Spec::Registry(self.reference.to_string()), &open_options, monitor)?;
+        let mut sifs = Vec::new();
+        for selection in self.selections(&source, observer)? {
+            let image = source.select(&selection)?;
+            let platform = image.platform();
+            let attached = self.attach_one(&image, &repository, options.as_deref(), &settings, observer, monitor);
+            let sif = attached.doing(|| format!("attaching a SIF for {platform}"))?;
+            observer.attached(&sif);
+            sifs.push(sif);
+        }
+        monitor.begin(Phase::Finish, 0);
+        let index = match &self.index_tag {
+            Some(tag) => Some(self.update_index(&repository, tag, &source, options.as_deref())?),
+            None => None,
+        };
+        repository.warnings().into_iter().for_each(|text| observer.note(Note::new("registry", text, 1)));
+        Ok(Attached { sifs, index })
+    }
+
+    /// Which images are meant.
+    fn selections(&self, source: &Source, observer: &dyn AttachObserver) -> Result<Vec<Selection>> {
+        if !self.platforms.is_empty() {
+            let of = |platform: &Platform| Selection { image: None, platform: Some(platform.clone()) };
+            return Ok(self.platforms.iter().map(of).collect());
+        }
+        let mut left_out = Note::new("platforms-left-out", "SIF files know no such architecture", 0);
+        let mut selections = Vec::new();
+        for (position, platform) in linux_images(source) {
+            match platform.filter(|it| Architecture::from_goarch(&it.architecture).is_none()) {
+                Some(unknown) => {
+                    left_out.count += 1;
+                    left_out.example(unknown);
+                }
+                None => selections.push(Selection { image: Some(format!("@{position}")), platform: None }),
+            }
+        }
+        if left_out.count > 0 {
+            observer.note(left_out);
+        }
+        // What is there instead is told by whoever selects.
+        Ok(if selections.is_empty() { vec![Selection::default()] } else { selections })
+    }
+
+    fn attach_one(
+        &self,
+        image: &Image,
+        repository: &Repository,
+        options: Option<&str>,
+        settings: &Settings,
+        observer: &dyn AttachObserver,
+        monitor: &Monitor,
+    ) -> Result<AttachedSif> {
+        let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
+        let subject = image.manifest_digest.ok_or_else(no_manifest)?;
+        let record = |manifest: Digest, sha256: Digest, size: u64, is_new: bool| AttachedSif {
+            platform: image.platform().to_string(),
+            image_id: image.id().to_string(),
+            image_manifest_digest: subject.to_string(),
+            manifest_digest: manifest.to_string(),
+            sha256: sha256.hex(),
+            size,
+            is_new,
+        };
+        if let Some(found) = find_in(repository, subject, options)? {
+            return Ok(record(found.manifest, found.sha256, found.size, false));
+        }
+        let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
+        let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let mut annotations =
+            vec![(IMAGE.to_string(), image.id().to_string()), (FORMAT.to_string(), OUTPUT_FORMAT.to_string())];
+        annotations.extend(options.map(|options| (OPTIONS.to_string(), options.to_string())));
+        let attachment = Attachment {
+            media_type: document["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string(),
+            digest: subject,
+            size: bytes.len() as u64,
+            title: self.title(&image.platform()),
+            annotations,
+        };
+        let reference = Reference { tag: None, digest: None, ..self.reference.clone() };
+        let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
+        let write_options = WriteOptions { registry: settings.clone(), if_exists: None, ..self.options.clone() };
+        let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
+        let outcome: Outcome = prepared.write(image, monitor)?;
+        outcome.notes.into_iter().for_each(|note| observer.note(note));
+        let lost = || Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest");
+        let (manifest, sha256) = outcome.manifest_digest.zip(outcome.sha256).ok_or_else(lost)?;
+        Ok(record(manifest, sha256, outcome.size, true))
+    }
+
+    /// What the file is called that others download: it must not depend on the tag, or the same image under two tags would
+    /// have two manifests.
+    fn title(&self, platform: &Platform) -> String {
+        let name = self.reference.repository.rsplit('/').next().unwrap_or_default();
+        format!("{name}-{}.sif", platform.to_string().replace('/', "-"))
+    }
+
+    /// Refuses to take the tag from something that is not an index of SIFs.
+    fn expect_index(&self, repository: &Repository, tag: &str) -> Result<()> {
+        let Some(bytes) = repository.manifest(tag)?.filter(|_| !self.replace) else { return Ok(()) };
+        let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let entries = document["manifests"].as_array();
+        let is_ours = entries.is_some_and(|it| it.iter().all(|entry| entry["artifactType"] == SIF_LAYER));
+        if is_ours {
+            return Ok(());
+        }
+        let message = format!("tag {tag} of {} exists and is not an index of SIFs", self.reference.repository);
+        Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherIndexTag))
+    }
+
+    /// Writes the index of all that is attached, unless it is there. Others may attach for other platforms at the same
+    /// time: what they have attached meanwhile is seen after each write, and added.
+    fn update_index(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        source: &Source,
+        options: Option<&str>,
+    ) -> Result<(Digest, bool)> {
+        let images = source.images();
+        for writes in 0..WRITES_MAX {
+            let mut entries = Vec::new();
+            for (position, platform) in linux_images(source) {
+                let Candidate { manifest_digest: Some(subject), .. } = images[position] else { continue };
+                if let (Some(found), Some(platform)) = (find_in(repository, subject, options)?, platform) {
+                    entries.push(entry(&found, &platform));
+                }
+            }
+            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
+            let bytes = serde_json::to_vec(&index).map_err(|error| Error::new(ErrorKind::Bug, error))?;
+            if repository.manifest(tag)?.as_deref() == Some(&bytes) {
+                return Ok((Digest::of(&bytes), writes > 0));
+            }
+            repository.push_manifest(tag, OCI_INDEX, &bytes)?;
+        }
+        let message = format!("others keep writing the index {tag}");
+        Err(Error::new(ErrorKind::Network, message).hint("try again when fewer write to it"))
+    }
+}
+
+/// The images for Linux, each platform once: the first counts.
+fn linux_images(source: &Source) -> Vec<(usize, Option<Platform>)> {
+    let mut found: Vec<(usize, Option<Platform>)> = Vec::new();
+    for (position, Candidate { platform, .. }) in source.images().into_iter().enumerate() {
+        let is_linux = platform.as_ref().is_none_or(|platform| platform.os == "linux");
+        if is_linux && found.iter().all(|(_, other)| *other != platform) {
+            found.push((position, platform));
+        }
+    }
+    found
+}
+
+fn entry(found: &Found, platform: &Platform) -> Value {
+    let mut runs_on = json!({ "architecture": platform.architecture, "os": platform.os });
+    if let Some(variant) = &platform.variant {
+        runs_on["variant"] = json!(variant);
+    }
+    json!({
+        "mediaType": OCI_MANIFEST,
+        "digest": found.manifest.to_string(),
+        "size": found.manifest_size,
+        "artifactType": SIF_LAYER,
+        "platform": runs_on,
+    })
+}

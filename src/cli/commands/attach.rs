@@ -1,0 +1,174 @@
+//! `convert attach docker://HOST/NAME[:TAG]`: SIFs of a hosted image, attached to it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::convert::Convert;
+use crate::attach::{Attach, AttachObserver, Attached};
+use crate::cli::environment::Environment;
+use crate::cli::options::{Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions};
+use crate::cli::printer::{self, Bytes, Voice};
+use crate::cli::registry::RegistryOptions;
+use crate::cli::report::{Done, Recorder};
+use crate::cli::session::Session;
+use crate::cli::signals::Quit;
+use crate::cli::values::parsed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Note, Reference};
+use crate::output::Target;
+use crate::report::{AttachedSif, OutputRecord, SourceRecord};
+use crate::source::Spec;
+
+/// `convert attach IMAGE`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AttachSifs {
+    /// The hosted image: docker://HOST/NAME[:TAG][@DIGEST]
+    #[arg(value_name = "IMAGE")]
+    image: OsString,
+    /// Attach a SIF for this platform; may be repeated [default: every Linux platform of the image]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Vec<String>,
+    /// The tag of the index that lists the SIFs; "" for none [default: TAG.sif]
+    #[arg(long, value_name = "TAG")]
+    sif_tag: Option<String>,
+    /// Take that tag from whatever else has it
+    #[arg(long, short)]
+    force: bool,
+    /// none, gzip[:LEVEL] or zstd[:LEVEL] [default: gzip]
+    #[arg(long, value_name = "KIND[:LEVEL]")]
+    compression: Option<String>,
+    /// Bytes in a block, a power of two from 4096 to 1048576 [default: 131072]
+    #[arg(long, value_name = "BYTES")]
+    block_size: Option<u32>,
+    /// Where an unnamed temporary file goes: each SIF is written there before it is pushed
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    tmpdir: Option<PathBuf>,
+    /// How many threads may work at once [default: as many as this machine runs]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<String>,
+    /// Refuse an image whose list of files takes more memory than this [default: 2G]
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<String>,
+    /// Write a JSON report, on success and on failure; "-" is standard output
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) report: Option<OsString>,
+    #[command(flatten)]
+    root: RootOptions,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    pub(in crate::cli) feedback: Feedback,
+}
+
+/// Attaches, and says how it went.
+pub(in crate::cli) fn run(
+    arguments: AttachSifs,
+    given: &Given,
+    words: &[OsString],
+    environment: &Environment,
+    quit: Quit,
+) -> u8 {
+    let (feedback, report) = (arguments.feedback.clone(), arguments.report.clone());
+    Session::record((&feedback, report.as_deref()), words, environment, quit, |session| {
+        let (voice, recorder) = (session.voice, &*session.recorder);
+        recorder.record(|report| report.source = Some(SourceRecord::of(&arguments.image, None)));
+        let attach = arguments.resolve(given, environment)?;
+        session.supervise(|monitor| {
+            let attached = attach.run(&Watching { reference: &attach.reference, recorder, voice }, monitor)?;
+            conclude(&attach, &attached, voice, recorder);
+            Ok(())
+        })
+    })
+}
+
+impl AttachSifs {
+    /// Resolves text: options mean what they mean for a conversion to a SIF.
+    pub(in crate::cli) fn resolve(self, given: &Given, environment: &Environment) -> Result<Attach> {
+        given.expect("SIFs that are attached", |id| Ok(!["arch", "mirror"].contains(&id)))?;
+        let Spec::Registry(name) = Spec::parse(&self.image)? else {
+            let message = "SIFs are attached to an image on a registry";
+            return Err(Error::new(ErrorKind::Usage, message).hint("write docker://HOST/NAME[:TAG]"));
+        };
+        let reference: Reference = name.parse()?;
+        let platforms =
+            self.platform.iter().map(|text| parsed("--platform", Some(text))).collect::<Result<Vec<_>>>()?;
+        let mut attach = Attach::new(reference);
+        attach.platforms = platforms.into_iter().flatten().collect();
+        attach.replace = self.force;
+        attach.index_tag = match self.sif_tag.as_deref() {
+            None => attach.index_tag,
+            Some("") => None,
+            Some(tag) => Some(tag.to_string()),
+        };
+        let place = attach.place_of_index()?;
+        let convert = Convert {
+            source: Some(self.image),
+            to: Some("sif".to_string()),
+            output: Some(place.to_string().into()),
+            choice: Choice { image: None, platform: None, tmpdir: self.tmpdir },
+            registry: self.registry,
+            output_options: OutputOptions {
+                compression: self.compression,
+                block_size: self.block_size,
+                jobs: self.jobs,
+                max_memory: self.max_memory,
+                ..OutputOptions::default()
+            },
+            checks: Checks { report: self.report, ..Checks::default() },
+            root: self.root,
+            image: ImageOptions::default(),
+            config: ConfigOptions::default(),
+            feedback: self.feedback,
+        };
+        let conversion = convert.resolve(given, environment)?;
+        let Target::Sif(sif) = conversion.target else {
+            return Err(Error::new(ErrorKind::Bug, "what is attached is no SIF"));
+        };
+        (attach.sif, attach.open, attach.options) = (sif, conversion.open, conversion.options);
+        Ok(attach)
+    }
+}
+
+/// What the library finds out, recorded and told.
+struct Watching<'a> {
+    reference: &'a Reference,
+    recorder: &'a Recorder,
+    voice: Voice,
+}
+
+impl AttachObserver for Watching<'_> {
+    fn attached(&self, sif: &AttachedSif) {
+        self.recorder.record(|report| report.attached.get_or_insert_default().push(sif.clone()));
+        let repository = Reference { tag: None, digest: None, ..self.reference.clone() };
+        let AttachedSif { platform, manifest_digest, size, is_new, .. } = sif;
+        let how = if *is_new { "attached" } else { "already attached" };
+        self.voice.summary(&format!("{how}: {platform}, oras://{repository}@{manifest_digest}, {}", Bytes(*size)));
+    }
+
+    fn note(&self, note: Note) {
+        self.recorder.record(|report| report.notes.push(note));
+    }
+}
+
+fn conclude(attach: &Attach, attached: &Attached, voice: Voice, recorder: &Recorder) {
+    let seconds = recorder.seconds();
+    let place = attach.place_of_index().map(|place| place.to_string()).unwrap_or_default();
+    let record = OutputRecord::of_attached(&place, attached.index.map(|(digest, _)| digest), &attached.sifs);
+    if attached.index.is_some() {
+        recorder.record(|report| report.output = Some(record.clone()));
+    }
+    if voice.json {
+        return printer::event(&Done { event: "done", output: &record, seconds });
+    }
+    let count = attached.sifs.len();
+    let noun = if count == 1 { "SIF" } else { "SIFs" };
+    match attached.index {
+        Some((digest, is_new)) => {
+            let how = if is_new { "lists" } else { "lists already" };
+            voice.summary(&format!("{place}@{digest} {how} {count} {noun}; {seconds:.1} s"));
+        }
+        None => voice.summary(&format!("{count} {noun}, no index; {seconds:.1} s")),
+    }
+}

@@ -1,0 +1,335 @@
+//! `convert attach`: SIFs beside the image they were made from; who looks for them finds them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sif_convert::model::Platform;
+
+use crate::support::depot::Depot;
+use crate::support::fake::{Answer, Fake, OCI_INDEX, OCI_MANIFEST, Request};
+use crate::support::layer;
+use crate::support::pack::{self, Squeeze, docker_archive_of, sha256};
+use crate::support::registry::Registry;
+use crate::support::run::{self, Run, program, run, scratch};
+
+const SIF: &str = "application/vnd.sylabs.sif.layer.v1.sif";
+
+fn layers() -> Vec<Vec<u8>> {
+    let mut tar = Vec::new();
+    layer::member(&mut tar, "etc/motd", "hello ".repeat(1000).as_bytes());
+    tar.resize(tar.len() + 1024, 0);
+    vec![tar]
+}
+
+/// A directory with an archive for each of two platforms, and the SIF of each.
+struct Place {
+    place: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Place { place: scratch() };
+        for architecture in ["amd64", "arm64"] {
+            let mut config = pack::config(&layers());
+            config["architecture"] = json!(architecture);
+            let name = format!("{architecture}.tar");
+            fs::write(place.path(&name), docker_archive_of(&config, &layers(), Squeeze::Not)).unwrap();
+            place.good(&[&name, "--to", "sif", "-o", &format!("{architecture}.sif")]);
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = program();
+        command.current_dir(self.place.path()).env("HOME", self.place.path()).args(words);
+        command
+    }
+
+    fn good(&self, words: &[&str]) -> Run {
+        let done = run(&mut self.command(words));
+        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+        done
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("report.json")).unwrap()).unwrap()
+    }
+
+    /// Pushes both, and an index of them, as `:1`; the digests of the manifests of the images.
+    fn host(&self, host: &str) -> Vec<String> {
+        let mut entries = Vec::new();
+        for architecture in ["amd64", "arm64"] {
+            let name = format!("docker://{host}/org/app:{architecture}");
+            self.good(&[&format!("{architecture}.tar"), "--to", "oci", "-o", &name, "--report", "report.json"]);
+            let output = &self.report()["output"];
+            let bytes = fetch(host, &format!("manifests/{architecture}"));
+            entries.push(json!({ "mediaType": OCI_MANIFEST, "digest": output["manifest_digest"], "size": bytes.len(),
+                "platform": { "os": "linux", "architecture": architecture } }));
+        }
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries }).to_string();
+        put(host, "manifests/1", OCI_INDEX, index.as_bytes());
+        entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_string()).collect()
+    }
+
+    fn sif(&self, architecture: &str) -> Vec<u8> {
+        fs::read(self.path(&format!("{architecture}.sif"))).unwrap()
+    }
+}
+
+/// A request of a test's own, in plain HTTP.
+fn exchange(host: &str, head: &str, body: &[u8]) -> Vec<u8> {
+    use std::io::{Read, Write};
+    let mut connection = std::net::TcpStream::connect(host).unwrap();
+    write!(connection, "{head}\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())
+        .unwrap();
+    connection.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    assert!(answer.starts_with(b"HTTP/1.1 20"), "{head}: {}", answer[..end].escape_ascii());
+    answer.split_off(end)
+}
+
+fn fetch(host: &str, path: &str) -> Vec<u8> {
+    let accept = format!("{OCI_INDEX}, {OCI_MANIFEST}");
+    exchange(host, &format!("GET /v2/org/app/{path} HTTP/1.1\r\nAccept: {accept}"), b"")
+}
+
+fn put(host: &str, path: &str, kind: &str, bytes: &[u8]) {
+    exchange(host, &format!("PUT /v2/org/app/{path} HTTP/1.1\r\nContent-Type: {kind}"), bytes);
+}
+
+fn host_architecture() -> String {
+    Platform::host().architecture
+}
+
+fn writes(log: &[Request]) -> Vec<String> {
+    let is_write = |request: &&Request| request.method != "GET" && request.method != "HEAD";
+    log.iter().filter(is_write).map(|request| format!("{} {}", request.method, request.path)).collect()
+}
+
+/// Attaches to `host`, and looks at what became of it in every way.
+fn attached_once(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>) {
+    let images = place.host(host);
+    let uri = format!("docker://{host}/org/app:1");
+    let before = fetch(host, "manifests/1");
+    place.good(&["attach", &uri, "--report", "report.json"]);
+    let report = place.report();
+    let attached = report["attached"].as_array().unwrap();
+    assert_eq!(attached.len(), 2);
+    let index = fetch(host, "manifests/1.sif");
+    assert_eq!(report["output"]["manifest_digest"], format!("sha256:{}", sha256(&index)));
+    let listed: Value = serde_json::from_slice(&index).unwrap();
+    for (at, architecture) in ["amd64", "arm64"].iter().enumerate() {
+        let hex = sha256(&place.sif(architecture));
+        assert_eq!(attached[at]["sha256"], hex, "{architecture}");
+        assert_eq!(
+            (&attached[at]["is_new"], &attached[at]["image_manifest_digest"]),
+            (&json!(true), &json!(images[at]))
+        );
+        let entry = &listed["manifests"][at];
+        assert_eq!(entry["platform"], json!({ "os": "linux", "architecture": architecture }));
+        assert_eq!((&entry["digest"], &entry["artifactType"]), (&attached[at]["manifest_digest"], &json!(SIF)));
+        let bytes = fetch(host, &format!("manifests/{}", entry["digest"].as_str().unwrap()));
+        let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&manifest["subject"]["digest"], &manifest["artifactType"]), (&json!(images[at]), &json!(SIF)));
+        assert_eq!(manifest["annotations"]["org.sif-convert.image"], attached[at]["image_id"]);
+        assert_eq!(manifest["layers"][0]["digest"], format!("sha256:{hex}"));
+        assert!(!String::from_utf8(bytes).unwrap().contains("created"), "no time");
+    }
+    // Twice changes nothing, and sends nothing.
+    let sent = writes(&log()).len();
+    let done = place.good(&["attach", &uri, "--report", "report.json"]);
+    assert_eq!(writes(&log())[sent..], [] as [String; 0]);
+    assert!(done.stderr.contains("already attached: linux/amd64"), "{}", done.stderr);
+    assert!(place.report()["attached"].as_array().unwrap().iter().all(|it| it["is_new"] == false));
+    assert_eq!(fetch(host, "manifests/1.sif"), index);
+    assert_eq!(fetch(host, "manifests/1"), before, "the image itself is what it was");
+    // Other options make another SIF, which is attached beside the first.
+    place.good(&["attach", &uri, "--platform", "linux/amd64", "--workdir", "--sif-tag", "1.workdir.sif"]);
+    let other: Value = serde_json::from_slice(&fetch(host, "manifests/1.workdir.sif")).unwrap();
+    assert_eq!(other["manifests"].as_array().unwrap().len(), 1);
+    assert_ne!(other["manifests"][0]["digest"], attached[0]["manifest_digest"]);
+
+    // Who pulls gets it without a conversion, and the same bytes.
+    let here = host_architecture();
+    let gets = || log().iter().filter(|request| request.method == "GET" && request.is_for("/blobs/")).count();
+    let before = gets();
+    place.good(&["pull", "--attached", "pulled.sif", &uri]);
+    if !log().is_empty() {
+        assert_eq!(gets() - before, 2, "the config, and the SIF");
+    }
+    assert!(fs::read(place.path("pulled.sif")).unwrap() == place.sif(&here));
+    let done = place.good(&["pull", "--attached=verify", "verified.sif", &uri, "--arch", "arm64"]);
+    assert!(done.stderr.contains("is what a conversion gives"), "{}", done.stderr);
+    assert!(fs::read(place.path("verified.sif")).unwrap() == place.sif("arm64"));
+    place.good(&["pull", &format!("oras://{host}/org/app:1.sif")]);
+    assert!(fs::read(place.path("app_1.sif.sif")).unwrap() == place.sif(&here));
+
+    let page = String::from_utf8(place.good(&["inspect", &uri]).stdout).unwrap();
+    assert!(page.matches("attached").count() >= 3, "{page}");
+    let page: Value = serde_json::from_slice(&place.good(&["inspect", "--json", &uri]).stdout).unwrap();
+    let shown = &page["images"][1]["attached"][0];
+    assert_eq!((&shown["manifest_digest"], &shown["artifact_type"]), (&attached[1]["manifest_digest"], &json!(SIF)));
+    assert_eq!(shown["sif"]["sha256"], sha256(&place.sif("arm64")));
+}
+
+#[test]
+fn sifs_are_attached_where_the_registry_lists_referrers() {
+    let place = Place::new();
+    let depot = Depot { has_referrers: true, ..Depot::default() };
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    attached_once(&place, &fake.host(), &|| fake.log());
+}
+
+#[test]
+fn sifs_are_attached_where_it_does_not() {
+    let place = Place::new();
+    let depot = Depot::default();
+    let fake = Fake::start(move |request| depot.answer(request));
+    attached_once(&place, &fake.host(), &|| fake.log());
+}
+
+#[test]
+fn sifs_are_attached_on_dockers_registry_docker() {
+    let place = Place::new();
+    let Some(registry) = Registry::start(place.place.path(), "", "") else { return };
+    attached_once(&place, &registry.host, &Vec::new);
+}
+
+/// Two machines, each for its own platform, at the same time: the index lists both.
+#[test]
+fn two_that_attach_at_once_lose_nothing() {
+    let place = Place::new();
+    let depot = Depot::default();
+    let fake = Fake::start(move |request| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        depot.answer(request)
+    });
+    place.host(&fake.host());
+    let uri = format!("docker://{}/org/app:1", fake.host());
+    let start = |platform: &str| place.command(&["attach", "--quiet", "--platform", platform, &uri]).spawn().unwrap();
+    for mut child in [start("linux/amd64"), start("linux/arm64")] {
+        assert!(child.wait().unwrap().success());
+    }
+    let index: Value = serde_json::from_slice(&fetch(&fake.host(), "manifests/1.sif")).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_not_what_it_says_is_not_used() {
+    let place = Place::new();
+    let depot = Depot::default();
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    let host = fake.host();
+    let uri = format!("docker://{host}/org/app:1");
+    let digests = place.host(&host);
+    // Nothing is attached: it is converted, and that is said.
+    let done = place.good(&["pull", "--attached", "x.sif", &uri, "--arch", "amd64"]);
+    assert!(done.stderr.contains("no SIF is attached"), "{}", done.stderr);
+    assert!(fs::read(place.path("x.sif")).unwrap() == place.sif("amd64"));
+    // Somebody attached another SIF than a conversion gives.
+    let other = place.sif("arm64");
+    let digest = format!("sha256:{}", sha256(&other));
+    depot.put_blob("org/app", &other);
+    depot.put_blob("org/app", b"{}");
+    let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": SIF,
+        "config": { "mediaType": "application/vnd.sylabs.sif.config.v1+json", "size": 2,
+            "digest": format!("sha256:{}", sha256(b"{}")) },
+        "layers": [{ "mediaType": SIF, "digest": digest, "size": other.len() }],
+        "subject": { "mediaType": OCI_MANIFEST, "digest": digests[0], "size": fetch(&host, "manifests/amd64").len() },
+        "annotations": { "org.sif-convert.format": sif_convert::model::OUTPUT_FORMAT.to_string() } })
+    .to_string();
+    let name = format!("sha256:{}", sha256(manifest.as_bytes()));
+    put(&host, &format!("manifests/{name}"), OCI_MANIFEST, manifest.as_bytes());
+    let list = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{ "mediaType": OCI_MANIFEST,
+        "digest": name, "size": manifest.len(), "artifactType": SIF }] });
+    let tag = digests[0].replace(':', "-");
+    put(&host, &format!("manifests/{tag}"), OCI_INDEX, list.to_string().as_bytes());
+    let done = run(&mut place.command(&["pull", "--attached=verify", "y.sif", &uri, "--arch", "amd64"]));
+    assert_eq!(done.code, 255, "{}", done.stderr);
+    assert!(done.stderr.contains("not what a conversion gives"), "{}", done.stderr);
+    assert!(!place.path("y.sif").exists());
+    // Neither is a tag taken away that is something else.
+    put(&host, "manifests/1.sif", OCI_MANIFEST, &fetch(&host, "manifests/amd64"));
+    let done = run(&mut place.command(&["attach", &uri]));
+    assert!(done.code == 8 && done.stderr.contains("is not an index of SIFs"), "{}", done.stderr);
+    place.good(&["attach", &uri, "--force"]);
+}
+
+#[test]
+fn wrong_use_is_told() {
+    let place = Place::new();
+    for (words, code, said) in [
+        (&["attach", "x.tar"][..], 2, "attached to an image on a registry"),
+        (&["attach", "docker://h.example/x:1", "--arch", "arm64"], 2, "option --arch has no effect"),
+        (&["attach", "docker://h.example/x:1", "--sif-tag", "a b"], 2, "is not an image reference"),
+        (&["attach", "docker://h.example/x:1", "--platform", "arm64"], 2, "is not a platform"),
+        (&["pull", "--attached", "x.sif", "oras://h.example/x:1"], 255, "option --attached has no effect"),
+    ] {
+        let done = run(&mut place.command(words));
+        assert!(done.code == code && done.stderr.contains(said), "{words:?}: {} {}", done.code, done.stderr);
+    }
+    let fake = Fake::start(|_| Answer::json(404, json!({ "errors": [{ "code": "MANIFEST_UNKNOWN" }] })));
+    let done = run(&mut place.command(&["attach", &format!("docker://{}/x:1", fake.host())]));
+    assert_eq!(done.code, 3, "{}", done.stderr);
+}
+
+#[test]
+fn others_find_what_is_attached_oracle() {
+    let Some(oracles) = run::oracles() else { return };
+    let place = Place::new();
+    let Some(registry) = Registry::start(place.place.path(), "", "") else { return };
+    let host = &registry.host;
+    let images = place.host(host);
+    let shell = |script: &str| {
+        let done = run(oracles.run(Path::new(place.place.path())).args(["sh", "-euc", script]));
+        assert_eq!(done.code, 0, "{script}: {}", done.stderr);
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let name = format!("{host}/org/app");
+    let digest = || shell(&format!("crane digest --insecure {name}:1"));
+    let before = digest();
+    place.good(&["attach", &format!("docker://{name}:1"), "--report", "report.json"]);
+    assert_eq!(digest(), before);
+    let report = place.report();
+    for (at, architecture) in ["amd64", "arm64"].iter().enumerate() {
+        let attached = &report["attached"][at];
+        let (manifest, sha256) = (attached["manifest_digest"].as_str().unwrap(), attached["sha256"].as_str().unwrap());
+        let found = shell(&format!(
+            "oras discover --plain-http --format json --artifact-type {SIF} {name}@{} 2>/dev/null",
+            images[at]
+        ));
+        assert!(found.contains(manifest), "{architecture}: {found}");
+        // Apptainer takes no SIF for another machine.
+        let is_here = *architecture == host_architecture();
+        let pull = if is_here {
+            format!("apptainer pull --no-https pinned.sif oras://{name}@{manifest} >&2")
+        } else {
+            String::new()
+        };
+        let sums = shell(&format!(
+            "rm -rf out && mkdir out && cd out
+             {pull}
+             oras pull --plain-http {name}@{manifest} >&2
+             oras pull --plain-http --platform linux/{architecture} -o indexed {name}:1.sif >&2
+             find . -type f -exec sha256sum {{}} + | cut -d ' ' -f 1 | sort | uniq -c"
+        ));
+        let count = if is_here { "3" } else { "2" };
+        assert_eq!(sums.split_whitespace().collect::<Vec<_>>(), [count, sha256], "{architecture}");
+    }
+    let here = host_architecture();
+    let sum = shell(&format!(
+        "apptainer pull --no-https tagged.sif oras://{name}:1.sif >&2; sha256sum tagged.sif | cut -d ' ' -f 1"
+    ));
+    assert_eq!(sum.trim(), sha256(&place.sif(&here)));
+    shell(&format!("skopeo copy -q --insecure-policy --src-tls-verify=false docker://{name}:1 oci:copied"));
+}
