@@ -37,7 +37,8 @@ The kind of SOURCE is detected from its content, not from its name. It is one of
   -                            an archive from standard input, from a pipe of any kind
   docker-daemon:NAME[:TAG]     an image of the local Docker or Podman engine, by name or ID
   docker://HOST/NAME[:TAG]     an image on a registry; short names as Docker has them
-  https://HOST/PATH            an archive on a web server; logins come from ~/.netrc
+  oras://HOST/NAME[:TAG]       a SIF on a registry
+  https://HOST/PATH            an archive or a SIF on a web server; logins come from ~/.netrc
 
 A file that is named like one of the commands below is written ./inspect or docker-archive:inspect.";
 

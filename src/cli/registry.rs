@@ -73,8 +73,12 @@ pub(super) const IDS: [&str; 5] = ["insecure", "mirror", "cache", "retries", "ti
 /// Refuses options for registries where the source is not on one.
 pub(super) fn expect_registry(given: &Given, spec: &Spec) -> Result<()> {
     let is_remote = matches!(spec, Spec::Registry(_) | Spec::Oras(_));
+    // What is hosted as a SIF is one file, and kept by whoever wants to keep it.
+    let is_kept = |id: &str| id != "cache" || matches!(spec, Spec::Registry(_));
     let is_web = |id: &str| matches!(spec, Spec::Web(_)) && ["retries", "timeout"].contains(&id);
-    given.expect("a source that is not on a registry", |id| Ok(is_remote || is_web(id) || !IDS.contains(&id)))
+    given.expect("a source that is not on a registry", |id| {
+        Ok(is_remote && is_kept(id) || is_web(id) || !IDS.contains(&id))
+    })
 }
 
 /// The same of a conversion, whose output may be on one, too. What is pushed comes from no mirror and no cache.

@@ -77,16 +77,26 @@ pub(super) fn open_file(path: &Path, kind: Kind, options: &OpenOptions, monitor:
         std::io::ErrorKind::NotFound => spec::no_such_file(path),
         _ => Error::io(ErrorKind::SourceUnavailable, error),
     })?;
-    let file = Arc::new(file);
-    let input = Arc::new(Input::of_file(&file, options.hash, monitor));
-    let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
+    open_unnamed(&Arc::new(file), kind, &quoted(path), options, monitor)
+}
+
+/// Opens a SIF or a squashfs in a file that came from `place`.
+pub(super) fn open_unnamed(
+    file: &Arc<File>,
+    kind: Kind,
+    place: &str,
+    options: &OpenOptions,
+    monitor: &Monitor,
+) -> Result<Source> {
+    let input = Arc::new(Input::of_file(file, options.hash, monitor));
+    let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::SourceUnavailable)?;
     let opened = || {
         let (region, about) = match kind {
             Kind::Sif => sif::primary(region)?,
             _ => (region, About::default()),
         };
         let about = About { input: Some(Arc::clone(&input)), ..about };
-        source(Volume::of_squashfs(region, monitor)?, about, kind, path, options)
+        source(Volume::of_squashfs(region, monitor)?, about, kind, place, options)
     };
     opened().map_err(|error| input.blame(error))
 }
@@ -94,10 +104,10 @@ pub(super) fn open_file(path: &Path, kind: Kind, options: &OpenOptions, monitor:
 /// Opens a directory.
 pub(super) fn open_directory(path: &Path, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let volume = Volume::of_directory(path, &DirectoryOptions { all_root: options.all_root }, monitor)?;
-    source(volume, About::default(), Kind::Directory, path, options)
+    source(volume, About::default(), Kind::Directory, &quoted(path), options)
 }
 
-fn source(mut volume: Volume, about: About, kind: Kind, path: &Path, options: &OpenOptions) -> Result<Source> {
+fn source(mut volume: Volume, about: About, kind: Kind, place: &str, options: &OpenOptions) -> Result<Source> {
     let mut notes = about.notes;
     let mut execution = serde_json::Map::new();
     if singularity::is_prepared(&volume.tree) || about.oci_config.is_some() {
@@ -118,7 +128,7 @@ fn source(mut volume: Volume, about: About, kind: Kind, path: &Path, options: &O
     found.candidate.layers = 1;
     found.diff_ids_unknown = true;
     found.members = Some(MemberList { listed_in: kind.word().to_string(), names: vec![LAYER.to_string()] });
-    let name = kind.name(&quoted(path));
+    let name = kind.name(place);
     let threads = options.jobs.or(std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let input = about.input;
     let volume = Arc::new(volume);

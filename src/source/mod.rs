@@ -254,9 +254,10 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Spec::Registry(name) => remote::open_registry(name, options, monitor),
         #[cfg(feature = "network")]
         Spec::Web(url) => remote::open_web(url, options, monitor),
-        Spec::Oras(_) => Err(sif_is_no_image()),
+        #[cfg(feature = "network")]
+        Spec::Oras(name) => remote::open_hosted_sif(name, options, monitor),
         #[cfg(not(feature = "network"))]
-        Spec::DockerDaemon(_) | Spec::Registry(_) | Spec::Web(_) => {
+        Spec::DockerDaemon(_) | Spec::Registry(_) | Spec::Web(_) | Spec::Oras(_) => {
             Err(Error::new(ErrorKind::Unsupported, "this library was built without its feature \"network\""))
         }
     };
@@ -269,16 +270,10 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
     Ok(source)
 }
 
-/// What is hosted as a SIF is downloaded, not converted.
-fn sif_is_no_image() -> Error {
-    Error::new(ErrorKind::Unsupported, "this is a SIF, not an image to convert")
-        .hint("download it as it is: sif-convert pull OUTPUT URI")
-}
-
 /// Only what is one file or stream has a SHA-256.
 fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
     let is_one = match spec {
-        Spec::DockerDaemon(_) | Spec::Registry(_) | Spec::Oras(_) => false,
+        Spec::DockerDaemon(_) | Spec::Registry(_) => false,
         spec => !spec.path().is_some_and(Path::is_dir),
     };
     match hash {

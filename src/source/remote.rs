@@ -1,18 +1,19 @@
 //! Sources that are no files: engines and registries.
 
 use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use super::archive::Archive;
 use super::catalogue::{Candidate, Catalogue};
 use super::document::{Documents, Store};
 use super::spec::without_query;
-use super::{InputHash, Kind, OpenOptions, Source, daemon, oci, read_archive, sif_is_no_image};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use super::{InputHash, Kind, OpenOptions, Source, daemon, filesystem, oci, read_archive};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::Layer;
-use crate::io::Monitor;
-use crate::model::{Digest, Quoted, Reference};
-use crate::registry::{Fetching, Registry, WebFile};
+use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Phase};
+use crate::model::{Digest, Platform, Quoted, Reference};
+use crate::registry::{Fetching, HostedSif, Registry, WebFile};
 
 /// Has an engine export one image, as `docker save` does, and reads that archive.
 pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -73,16 +74,63 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
 pub(super) fn open_web(url: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     /// Behind the launch script of a SIF.
     const MAGIC_AT: usize = 32;
+    let place = Quoted(without_query(url).as_bytes()).to_string();
     let mut file = WebFile::open(url, &options.registry, monitor)?;
     let size = file.size();
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(64).read_to_end(&mut start).or_kind(ErrorKind::Network)?;
     if start.get(MAGIC_AT..).is_some_and(|rest| rest.starts_with(b"SIF_MAGIC\0")) {
-        return Err(sif_is_no_image());
+        let expected = Expected { digest: None, size };
+        return open_sif(start.as_slice().chain(file), expected, &place, options, monitor);
     }
-    let place = Quoted(without_query(url).as_bytes()).to_string();
     let archive = Archive::of_reader(start.as_slice().chain(file), size, place.clone(), options, monitor)?;
     read_archive(archive, None, &place)
+}
+
+/// Downloads a SIF that a registry holds.
+pub(super) fn open_hosted_sif(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    let reference: Reference = name.parse()?;
+    let platform = options.platform.clone().unwrap_or_else(Platform::host);
+    let hosted = HostedSif::find(&reference, &platform, &options.registry, monitor)?;
+    let place = Quoted(format!("oras://{reference}").as_bytes()).to_string();
+    let mut source = open_sif(hosted.open()?, hosted.expected(), &place, options, monitor)?;
+    source.warnings.extend(hosted.warnings());
+    Ok(source)
+}
+
+/// A SIF that comes as a stream: its parts are read in any order, so that it goes to a file without a name first.
+fn open_sif(
+    stream: impl Read,
+    expected: Expected,
+    place: &str,
+    options: &OpenOptions,
+    monitor: &Monitor,
+) -> Result<Source> {
+    monitor.begin(Phase::Open, expected.size.unwrap_or(0));
+    let mending =
+        |error: Error, remedy| error.doing(format!("keeping {place} in {:?}", options.tmpdir)).with_remedy(remedy);
+    let file = tempfile::tempfile_in(&options.tmpdir).or_kind(ErrorKind::Output);
+    let file = Arc::new(file.map_err(|error| mending(error, Remedy::OtherTmpdir))?);
+    // One byte too many shows that it is too long.
+    let mut stream = HashingReader::new(stream.take(expected.size.map_or(u64::MAX, |size| size.saturating_add(1))));
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut position = 0;
+    loop {
+        monitor.check()?;
+        let count = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io(ErrorKind::Network, error)),
+        };
+        let written = file.write_all_at(&buffer[..count], position).or_kind(ErrorKind::Output);
+        written.map_err(|error| mending(error, Remedy::RoomInTmpdir))?;
+        position += count as u64;
+        monitor.advance(count as u64);
+    }
+    let (digest, size) = stream.finish();
+    expected.check(digest, size).doing(|| format!("downloading {place}"))?;
+    filesystem::open_unnamed(&file, Kind::Sif, place, options, monitor)
 }
 
 impl Store for Registry {

@@ -51,7 +51,7 @@ const FOREIGN_TRANSPORTS: [&str; 5] = ["containers-storage", "containerd", "dir"
 
 /// How the transports that work are written, for hints.
 pub(super) const SPELLINGS: &str = "write PATH, - (standard input), docker-archive:PATH[:TAG], oci-archive:PATH[:REF], \
-                                    oci:DIR[:REF], docker-daemon:NAME[:TAG], docker://HOST/NAME[:TAG] or https://HOST/PATH";
+                                    oci:DIR[:REF], docker-daemon:NAME[:TAG], docker://HOST/NAME[:TAG], oras://HOST/NAME[:TAG] or https://HOST/PATH";
 
 impl Spec {
     /// Parses a SOURCE word. In `docker-archive:PATH:TAG` the path is the longest part before a colon that exists as a

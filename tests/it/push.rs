@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::depot::Depot;
 use crate::support::docker::DockerImage;
-use crate::support::fake::Fake;
+use crate::support::fake::{Answer, Body, Fake};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, sha256};
 use crate::support::registry::Registry;
@@ -129,6 +129,58 @@ fn what_cannot_be_pushed_is_refused_before_anything_is_sent() {
     let name = format!("docker://{host}/y:1");
     let done = place.convert(&["image.tar", "--to", "oci", "-o", &name, "--expect-sha256", &"0".repeat(64)]);
     assert_eq!((done.code, depot.manifest("y", "1")), (5, None), "{}", done.stderr);
+}
+
+/// From a registry by tag and digest, and from a web server: the same as from the file, over connections that break.
+#[test]
+fn a_hosted_sif_is_a_source() {
+    let place = Place::new(Squeeze::Gzip);
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    place.good(&["here.sif", "--to", "rootfs", "-o", "here.tar"]);
+    let sif = fs::read(place.path("here.sif")).unwrap();
+    let (served, depot) = (sif.clone(), Depot::default());
+    let held = depot.clone();
+    let fake = Fake::start(move |request| {
+        let bytes = match request.path.as_str() {
+            "/x.sif" => served.clone(),
+            path if path.contains("/blobs/") && request.method == "GET" => served.clone(),
+            _ => return held.answer(request),
+        };
+        let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        let start: usize = range.map_or(0, |start| start.parse().unwrap());
+        let shown = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+        let answer = Answer::new(if start > 0 { 206 } else { 200 }, "a/b", &bytes[start..]);
+        let answer = answer.with("ETag", "\"1\"").with("Content-Range", &shown);
+        answer.spoilt(|rest| if rest.len() > 9000 { Body::Cut(rest, 9000) } else { Body::Whole(rest) })
+    });
+    let host = fake.host();
+    let tagged = format!("oras://{host}/org/app:1");
+    place.good(&["image.tar", "--to", "sif", "-o", &tagged, "--report", "report.json"]);
+    let digest = place.report()["output"]["manifest_digest"].as_str().unwrap().to_string();
+    let hex = sha256(&sif);
+    for source in [&tagged, &format!("oras://{host}/org/app@{digest}"), &format!("http://{host}/x.sif")] {
+        let words = [source, "--to", "rootfs", "--force", "-o", "there.tar", "--expect-sha256", &hex];
+        place.good(&[&words[..], &["--report", "report.json", "--retries", "9"]].concat());
+        assert!(fs::read(place.path("there.tar")).unwrap() == fs::read(place.path("here.tar")).unwrap(), "{source}");
+        let source_record = &place.report()["source"];
+        assert_eq!(
+            (&source_record["kind"], &source_record["sha256"]),
+            (&"sif".into(), &hex.clone().into()),
+            "{source}"
+        );
+        let wrong = "0".repeat(64);
+        let done = place.convert(&[source, "--to", "oci", "-o", "none", "--expect-sha256", &wrong]);
+        assert_eq!((done.code, place.path("none").exists()), (5, false), "{}", done.stderr);
+    }
+    place.good(&["inspect", &tagged]);
+    let done = place.convert(&[&tagged, "--to", "rootfs", "--cache", "c"]);
+    assert!(done.code == 2 && done.stderr.contains("option --cache has no effect"), "{}", done.stderr);
+    let done = place.convert(&[&format!("oras://{host}/org/app:2"), "--to", "rootfs"]);
+    assert_eq!(done.code, 3, "{}", done.stderr);
+    place.good(&["image.tar", "--to", "oci", "-o", &format!("docker://{host}/org/app:image")]);
+    let done = place.convert(&[&format!("oras://{host}/org/app:image"), "--to", "rootfs"]);
+    assert!(done.code == 4 && done.stderr.contains("docker://"), "{}", done.stderr);
+    assert!(depot.manifest("org/app", "1").is_some());
 }
 
 #[test]
