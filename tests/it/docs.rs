@@ -173,6 +173,36 @@ fn the_action_calls_the_program_as_it_is() {
     assert_eq!(words.lines().collect::<Vec<_>>(), expected, "{}", done.stderr);
 }
 
+/// The patch is one that git reads, and calls the program as it is.
+#[test]
+fn the_patch_for_the_client_is_whole() {
+    let patch = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/medperf-client.patch");
+    let done = run(Command::new("git").args(["apply", "--numstat", patch]).current_dir("/"));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let files = String::from_utf8(done.stdout).unwrap();
+    let names: Vec<&str> = files.lines().filter_map(|line| line.rsplit('/').next()).collect();
+    assert_eq!(names, ["singularity_runner.py", "singularity_utils.py"]);
+    let text = fs::read_to_string(patch).unwrap();
+    let place = scratch();
+    let layers = [tar_of(&[Entry::new("a", Kind::Dir)])];
+    let archive = place.path().join("archive");
+    fs::write(&archive, docker_archive_of(&config(&layers), &layers, Squeeze::Gzip)).unwrap();
+    let call = |words: &[&str]| {
+        words
+            .iter()
+            .filter(|word| word.starts_with('-'))
+            .for_each(|word| assert!(text.contains(&format!("\"{word}\""))));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sif-convert"));
+        let input = fs::File::open(&archive).unwrap();
+        let done = run(command.current_dir(place.path()).env_clear().args(words).stdin(input));
+        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+    };
+    let source = format!("docker-archive://{}", archive.display());
+    call(&["build", "--if-exists", "update", "x.sif", &source]);
+    call(&["-", "--to", "sif", "--progress", "plain", "--mode", "600", "--force", "-o", "x.sif"]);
+    call(&["inspect", "--json", "archive"]);
+}
+
 #[test]
 fn exit_codes_are_those_of_the_readme() {
     let codes = |page: &str| -> Vec<String> {
