@@ -90,7 +90,12 @@ impl Conversion {
             monitor.tell(Event::Done);
             return Ok(outcome);
         }
-        let open_options = OpenOptions { adopting: prepared.adopts_in().map(Path::to_path_buf), ..self.open.clone() };
+        let is_encrypted = self.target.clone().encryption_mut().is_some_and(|encryption| encryption.is_some());
+        let open_options = OpenOptions {
+            adopting: prepared.adopts_in().map(Path::to_path_buf),
+            private_temporaries: self.open.private_temporaries || is_encrypted,
+            ..self.open.clone()
+        };
         let source = open(&self.source, &open_options, monitor)?;
         let with_source = |change: &dyn Fn(&mut SourceRecord)| {
             let usual = || SourceRecord::of(self.source.to_string().as_ref(), self.source.path());

@@ -69,6 +69,7 @@ mod report;
 
 pub mod browse;
 pub mod folder;
+pub mod gocryptfs;
 pub mod image;
 pub mod io;
 pub mod layers;

@@ -64,6 +64,8 @@ const VARIABLES: &str = "\
 Environment:
   APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
   CONVERT_PROGRESS                                 where --progress is not given
+  APPTAINER_ENCRYPTION_PASSPHRASE, APPTAINER_ENCRYPTION_PEM_PATH, APPTAINER_ENCRYPTION_PEM_DATA
+                                                   (or SINGULARITY_…) the key for build --encrypt
   DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
   DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
   CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker

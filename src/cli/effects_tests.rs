@@ -46,7 +46,9 @@ fn value(id: &str) -> Option<&'static str> {
         "progress" => "json",
         "older_than" | "mksquashfs_procs" | "depth" => "5",
         "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
-        "pem_path" | "section" | "build_arg" | "build_arg_file" => "x",
+        "encrypt_passphrase_file" => "fixtures/encryption/passphrase",
+        "encrypt_pem" | "pem_path" => "fixtures/encryption/public.pem",
+        "section" | "build_arg" | "build_arg_file" => "x",
         "against" => "y.tar",
         "to" | "output" => return None,
         _ => "",
@@ -65,9 +67,9 @@ fn meaning(words: &[String]) -> Result<String> {
     };
     match word {
         Word::Build(build) => {
-            let (convert, note) = build.into_convert(&given)?;
+            let (convert, note) = build.into_convert(&given, &environment)?;
             // A shim adds these to whatever it is called with.
-            let given = given.without(&registry::IDS);
+            let given = given.without(&registry::IDS).without(&["encrypt", "passphrase", "pem_path"]);
             Ok(format!("{} {note:?}", conversion(&convert, &given, &environment)?))
         }
         Word::Inspect(inspect) => {
@@ -203,7 +205,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
     let lines: [(&[&str], &[&str], usize, usize); 16] = [
-        (&["build"], &["x.sif", "docker://h.example/x:1"], 30, 12),
+        (&["build"], &["x.sif", "docker://h.example/x:1"], 34, 9),
         (&["inspect"], &["docker://h.example/x:1"], 10, 0),
         (&["inspect"], &["x.tar"], 5, 5),
         (&["inspect"], &[&sif], 3, 8),

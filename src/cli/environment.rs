@@ -4,6 +4,8 @@ use std::io::{IsTerminal, stderr, stdin};
 use std::num::NonZeroUsize;
 
 use super::settings::Settings;
+use crate::error::Result;
+use crate::gocryptfs::Passphrase;
 
 /// What the process finds around itself, looked at once. Everything else in this room gets it as a value, so that tests
 /// can choose it.
@@ -15,6 +17,8 @@ pub(super) struct Environment {
     pub(super) stderr_is_terminal: bool,
     /// How many threads this machine (or this container) can run at once.
     pub(super) parallelism: NonZeroUsize,
+    /// How a passphrase is asked for, given whether standard input is a terminal.
+    pub(super) ask: fn(bool) -> Result<Passphrase>,
     /// What files say; nothing until it is needed.
     pub(super) settings: Settings,
 }
@@ -55,6 +59,16 @@ const PULL_VARIABLES: [&str; 10] = [
     "SINGULARITY_PULL_NAME",
 ];
 
+/// The variables that Apptainer and SingularityCE take keys from.
+pub(super) const ENCRYPTION_VARIABLES: [&str; 6] = [
+    "APPTAINER_ENCRYPTION_PASSPHRASE",
+    "APPTAINER_ENCRYPTION_PEM_DATA",
+    "APPTAINER_ENCRYPTION_PEM_PATH",
+    "SINGULARITY_ENCRYPTION_PASSPHRASE",
+    "SINGULARITY_ENCRYPTION_PEM_DATA",
+    "SINGULARITY_ENCRYPTION_PEM_PATH",
+];
+
 /// The variables that mean something to a registry client.
 const REGISTRY_VARIABLES: [&str; 24] = [
     "APPTAINER_DOCKER_PASSWORD",
@@ -91,11 +105,13 @@ impl Environment {
                 .into_iter()
                 .chain(REGISTRY_VARIABLES)
                 .chain(PULL_VARIABLES)
+                .chain(ENCRYPTION_VARIABLES)
                 .filter_map(|name| Some((name, std::env::var_os(name)?)))
                 .collect(),
             stdin_is_terminal: stdin().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
             parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            ask: super::prompt::ask,
             settings: Settings::default(),
         }
     }
@@ -130,6 +146,7 @@ impl Environment {
             stdin_is_terminal: false,
             stderr_is_terminal: false,
             parallelism: NonZeroUsize::new(4).unwrap(),
+            ask: |_| Passphrase::new(b"secret".to_vec()),
             settings: Settings::default(),
         }
     }

@@ -7,6 +7,7 @@
 mod args;
 mod changes;
 mod commands;
+mod encryption;
 mod environment;
 mod exit;
 mod fatal;
@@ -18,6 +19,7 @@ mod narrator;
 mod options;
 mod printer;
 mod progress;
+mod prompt;
 mod registry;
 mod report;
 mod report_file;

@@ -20,6 +20,7 @@ mod spool;
 mod stamp;
 pub(crate) mod system;
 mod threads;
+mod veil;
 mod verify;
 
 pub use compress::{Compressor, Members};
@@ -37,6 +38,7 @@ pub use spool::{Reclaimer, Spool, SpoolWriter};
 pub use stamp::Stamp;
 pub(crate) use system::{copy_inside_kernel, file_system_kind};
 pub use threads::affordable;
+pub use veil::Veil;
 pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
 
 use crate::error::{Error, ErrorKind};

@@ -3,6 +3,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::veil::Veil;
+
 /// A stretch of an open file that many threads may read at once. The file is read with `pread`, never mapped: a file that
 /// is truncated under us is an error then, not a SIGBUS.
 #[derive(Debug, Clone)]
@@ -13,6 +15,8 @@ pub struct Region {
     pub offset: u64,
     /// Length in bytes.
     pub len: u64,
+    /// What its bytes are encrypted with, where they are not to be read on a disk.
+    pub veil: Option<Veil>,
 }
 
 impl Region {
@@ -22,13 +26,13 @@ impl Region {
     /// When its size cannot be read.
     pub fn whole(file: Arc<File>) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Region { file, offset: 0, len })
+        Ok(Region { file, offset: 0, len, veil: None })
     }
 
     /// The part `[offset, offset + len)` of this region; `None` where it does not lie inside.
     pub fn slice(&self, offset: u64, len: u64) -> Option<Region> {
         let end = offset.checked_add(len)?;
-        (end <= self.len).then(|| Region { file: Arc::clone(&self.file), offset: self.offset + offset, len })
+        (end <= self.len).then(|| Region { offset: self.offset + offset, len, ..self.clone() })
     }
 
     /// Reads up to `buffer.len()` bytes from `at` on; fewer only at the end of the region.
@@ -39,6 +43,9 @@ impl Region {
         let left = self.len.saturating_sub(at);
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         self.file.read_exact_at(&mut buffer[..want], self.offset + at)?;
+        if let Some(veil) = &self.veil {
+            veil.apply(&mut buffer[..want], self.offset + at);
+        }
         Ok(want)
     }
 

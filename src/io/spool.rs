@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::system;
+use super::veil::Veil;
 
 /// How much a writer takes from the spool at once for files smaller than half of it, in bytes.
 const SLAB_BYTES: u64 = 8 << 20;
@@ -31,12 +32,24 @@ pub struct Spool {
     file: Arc<File>,
     base: u64,
     next: AtomicU64,
+    veil: Option<Veil>,
 }
 
 impl Spool {
     /// A spool that begins at `base` in `file`. Nobody else may write past `base`.
     pub fn new(file: Arc<File>, base: u64) -> Self {
-        Spool { file, base, next: AtomicU64::new(base) }
+        Spool { file, base, next: AtomicU64::new(base), veil: None }
+    }
+
+    /// Keeps what comes into it from the disk: it is encrypted.
+    #[must_use]
+    pub fn veiled(self, veil: Option<Veil>) -> Self {
+        Spool { veil, ..self }
+    }
+
+    /// What its bytes are encrypted with.
+    pub fn veil(&self) -> Option<&Veil> {
+        self.veil.as_ref()
     }
 
     /// The file, for reading back.
@@ -116,7 +129,8 @@ impl SpoolWriter<'_> {
     /// # Errors
     /// As `pwrite`.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let direct = bytes.len() >= DIRECT_BYTES_MIN;
+        // What is to be encrypted is copied anyway.
+        let direct = bytes.len() >= DIRECT_BYTES_MIN && self.spool.veil.is_none();
         if direct || self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.write_buffer()?;
         }
@@ -151,6 +165,9 @@ impl SpoolWriter<'_> {
             return Ok(());
         }
         self.skipped = false;
+        if let Some(veil) = &self.spool.veil {
+            veil.apply(&mut self.buffer, self.buffer_at);
+        }
         self.spool.file.write_all_at(&self.buffer, self.buffer_at)?;
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();

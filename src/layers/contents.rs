@@ -3,14 +3,31 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use crate::io::Spool;
+use crate::io::{Region, Spool, Veil};
 use crate::tree::{Content, Extent, FileData, FileId, Location};
 
 /// The open files that a flattened image's bytes lie in.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    files: Vec<Arc<File>>,
+    files: Vec<Stored>,
     spool: Option<SpoolPlace>,
+}
+
+/// A file, and what its bytes are encrypted with where they are.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    file: Arc<File>,
+    veil: Option<Veil>,
+}
+
+impl Stored {
+    pub(super) fn of_region(region: &Region) -> Self {
+        Stored { file: Arc::clone(&region.file), veil: region.veil.clone() }
+    }
+
+    pub(super) fn of_spool(spool: &Spool) -> Self {
+        Stored { file: Arc::clone(spool.file()), veil: spool.veil().cloned() }
+    }
 }
 
 /// Which of the files holds the spool, and where in it the spool begins. What lies before that was foreseen to belong there.
@@ -35,6 +52,8 @@ pub enum Piece<'a> {
         len: u64,
         /// Whether they lie in the spool, where no other regular file has them.
         spooled: bool,
+        /// What they are encrypted with.
+        veil: Option<&'a Veil>,
     },
     /// This many zeros: a hole.
     Zeros(u64),
@@ -42,15 +61,15 @@ pub enum Piece<'a> {
 
 impl Contents {
     /// File `n` is what [`FileId`] `n` means; the last of them is the spool, where there is one.
-    pub(super) fn new(in_place: Vec<Arc<File>>, spool: Option<&Spool>) -> Self {
+    pub(super) fn new(in_place: Vec<Stored>, spool: Option<&Spool>) -> Self {
         let place = spool.map(|spool| SpoolPlace { file: FileId(in_place.len() as u32), base: spool.base() });
-        let files = in_place.into_iter().chain(spool.map(|spool| Arc::clone(spool.file())));
+        let files = in_place.into_iter().chain(spool.map(Stored::of_spool));
         Contents { files: files.collect(), spool: place }
     }
 
     /// The file that decoded contents were kept in.
     pub fn spool(&self) -> Option<&Arc<File>> {
-        self.spool.map(|spool| &self.files[spool.file.0 as usize])
+        self.spool.map(|spool| &self.files[spool.file.0 as usize].file)
     }
 
     /// Whether a place is in the spool.
@@ -66,10 +85,11 @@ impl Contents {
     /// The pieces of a regular file from its first byte to its last.
     pub fn pieces<'a>(&'a self, data: &'a FileData) -> impl Iterator<Item = Piece<'a>> {
         let stored = |location: Location, len| Piece::Stored {
-            file: &self.files[location.file.0 as usize],
+            file: &self.files[location.file.0 as usize].file,
             offset: location.offset,
             len,
             spooled: self.is_spooled(location),
+            veil: self.files[location.file.0 as usize].veil.as_ref(),
         };
         let (bytes, whole, extents): (&[u8], Option<Location>, &[Extent]) = match &data.content {
             Content::Inline(bytes) => (bytes, None, &[]),
@@ -99,7 +119,12 @@ impl Contents {
         let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= data.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
         let stored = |location: Location, from: u64, into: &mut [u8]| {
-            self.files[location.file.0 as usize].read_exact_at(into, location.offset + from)
+            let Stored { file, veil } = &self.files[location.file.0 as usize];
+            file.read_exact_at(into, location.offset + from)?;
+            if let Some(veil) = veil {
+                veil.apply(into, location.offset + from);
+            }
+            Ok::<(), io::Error>(())
         };
         match &data.content {
             Content::Inline(bytes) => buffer.copy_from_slice(&bytes[offset as usize..end as usize]),

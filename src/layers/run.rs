@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::budget::Budget;
-use super::contents::Contents;
+use super::contents::{Contents, Stored};
 use super::forecast::{Above, Forecaster, Visible};
 use super::layer::{self, Change, Keep};
 use super::merge;
@@ -397,10 +397,10 @@ impl Run<'_, '_> {
     fn contents(&self) -> Contents {
         let spool = self.spool.get();
         let in_place = self.plans.iter().filter_map(|plan| match plan {
-            Plan::InPlace(region) => Some(&region.file),
-            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool.map(Spool::file),
+            Plan::InPlace(region) => Some(Stored::of_region(region)),
+            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool.map(Stored::of_spool),
         });
-        Contents::new(in_place.cloned().collect(), spool)
+        Contents::new(in_place.collect(), spool)
     }
 
     fn wait(&self, checks: &Receiver<Checked>) -> Results<Check> {

@@ -30,18 +30,19 @@ pub(super) enum Foresight<'a> {
     Tar(Option<&'a Root>),
 }
 
-/// Flattens `image`, has `emit` write it, and finishes the output.
+/// Flattens `image`, keeping contents in the clear on no disk where they are `private`, has `emit` write it, and finishes the output.
 pub(super) fn write(
     image: &Image,
     place: Place,
     foresight: Foresight<'_>,
+    private: bool,
     task: &Task,
     monitor: &Monitor,
     emit: impl FnOnce(Flattened, &Place) -> Result<Written>,
 ) -> Result<Outcome> {
     let (written, summary) = thread::scope(|scope| {
         let mover = Mover::new(scope, monitor);
-        let spool = || place.spool(&task.options.tmpdir);
+        let spool = || place.spool(&task.options.tmpdir, private);
         let root = match foresight {
             Foresight::Tar(root) if place.spools_itself() => Some(root),
             _ => None,

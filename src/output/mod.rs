@@ -10,6 +10,7 @@ mod additional_files;
 mod architecture;
 mod dir;
 mod docker_archive;
+mod encrypted;
 mod file_system;
 mod flat;
 #[cfg(feature = "network")]
@@ -28,6 +29,7 @@ mod prepared;
 mod root;
 mod rootfs;
 mod sandbox;
+mod sealed;
 mod sif;
 mod sif_rootfs;
 mod sink;
@@ -39,6 +41,7 @@ pub use additional_files::{AdditionalFiles, PreparedFolder};
 pub use architecture::other_machine;
 pub use dir::Dir;
 pub use docker_archive::DockerArchive;
+pub use encrypted::{Encryption, HIDDEN_IMAGE};
 pub use hosting::{Attachment, Hosting, Transport};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
@@ -92,6 +95,11 @@ trait Format: fmt::Debug {
 
     /// What the programs inside run on, where it records that.
     fn architecture(&mut self) -> Option<&mut Option<String>> {
+        None
+    }
+
+    /// What it is encrypted with, where it can be.
+    fn encryption(&mut self) -> Option<&mut Option<Encryption>> {
         None
     }
 
@@ -211,6 +219,12 @@ impl Target {
     /// What the programs inside run on, where that is recorded and the image does not say.
     pub fn architecture_mut(&mut self) -> Option<&mut Option<String>> {
         self.format_mut().architecture()
+    }
+
+    /// What the output is encrypted with, where it can be; `None` inside is nothing. Then a source should be opened with
+    /// [private temporaries](crate::source::OpenOptions::private_temporaries), as a [`Conversion`](crate::Conversion) does.
+    pub fn encryption_mut(&mut self) -> Option<&mut Option<Encryption>> {
+        self.format_mut().encryption()
     }
 
     /// What goes into a root for Singularity, where the output is one.

@@ -16,7 +16,7 @@ use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{
-    Monitor, Output, Phase, Region, Scratch, ScratchDirectory, Spool, directory_of, file_system_kind, free_bytes,
+    Monitor, Output, Phase, Region, Scratch, ScratchDirectory, Spool, Veil, directory_of, file_system_kind, free_bytes,
     hash_region, is_stream, open_stream,
 };
 use crate::model::Digest;
@@ -144,8 +144,13 @@ impl Place {
 
     /// Room for decoded contents: the far end of the unfinished output, so that there is no second file and they are read
     /// back from where they are written to; a file of a layout's; an unlinked temporary where there is no output file, or it
-    /// cannot hold them.
-    pub(super) fn spool(&self, tmpdir: &Path) -> Result<Spool> {
+    /// cannot hold them. Where it is to be `private`, no disk holds anything in the clear.
+    pub(super) fn spool(&self, tmpdir: &Path, private: bool) -> Result<Spool> {
+        let veil = if private { Some(Veil::new()?) } else { None };
+        self.plain_spool(tmpdir).map(|spool| spool.veiled(veil))
+    }
+
+    fn plain_spool(&self, tmpdir: &Path) -> Result<Spool> {
         match self {
             Place::File(output) if self.spools_itself() => Ok(Spool::new(Arc::clone(output.file()), SPOOL_OFFSET)),
             #[cfg(feature = "network")]

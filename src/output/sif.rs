@@ -1,23 +1,26 @@
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use super::encrypted::{self, EncryptedPartition, Encryption};
 use super::flat::{self, Foresight, Written};
 use super::origin::Origin;
 use super::place::Place;
 use super::prepared::Task;
 use super::root::Made;
+use super::sealed::Sealed;
 use super::verify::sealed_image;
 use super::{Format, Outcome, Root, Transport, WriteOptions, file_system, hash_file, policy, verify_sif};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
 use crate::image::Image;
-use crate::io::{Compression, Levels, Monitor};
+use crate::io::{Compression, Levels, Monitor, Region};
 use crate::layers::Flattened;
-use crate::model::{Digest, OUTPUT_FORMAT};
-use crate::sif::{self, Architecture, LAUNCH_SCRIPT, PartitionSum, Plan};
-use crate::squashfs::{FileStore, Store};
+use crate::model::{Digest, Note, OUTPUT_FORMAT};
+use crate::sif::{self, Architecture, Container, FileSystem, LAUNCH_SCRIPT};
+use crate::squashfs::Options;
 use crate::tree::FileData;
+use crate::volume::EncryptedRoot;
 
 /// A SIF file, runnable by Singularity and Apptainer: definition, JSON objects, and a squashfs that is written at its final
 /// place.
@@ -32,6 +35,8 @@ pub struct Sif {
     pub architecture: Option<String>,
     /// What goes into the root.
     pub root: Root,
+    /// What the root is encrypted with.
+    pub encryption: Option<Encryption>,
 }
 
 impl Sif {
@@ -83,25 +88,64 @@ impl Sif {
             self.block_size.filter(|&bytes| bytes != usual_block).map(|bytes| format!("block-size {bytes}")),
             self.architecture.as_ref().map(|name| format!("architecture {name}")),
             options.source_date_epoch.map(|seconds| format!("source-date-epoch {seconds}")),
+            self.encryption.as_ref().map(|encryption| format!("encrypted with {}", encryption.kind())),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
         Ok((!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string()))
     }
 
+    /// Encrypts the root. Only [`Conversion`](crate::Conversion) keeps what a source puts into temporary files from disks,
+    /// too: see [`OpenOptions`](crate::source::OpenOptions).
+    #[must_use]
+    pub fn encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = Some(encryption);
+        self
+    }
+
+    /// A digest of the choices that decide what is inside, where they are not the usual ones.
+    fn choices(&self) -> Option<String> {
+        let root = self.root.choices();
+        let Some(encryption) = &self.encryption else { return root };
+        let words = format!("{}\nencrypted with {}", root.unwrap_or_default(), encryption.kind());
+        Some(Digest::of(words.as_bytes()).to_string())
+    }
+
+    /// What the file says that it was made from.
+    fn recorded_image(&self, image: &str) -> String {
+        if self.encryption.is_some() { encrypted::hidden_image(image) } else { image.to_string() }
+    }
+
+    /// Refuses a file at `path` that is encrypted with another passphrase.
+    fn expect_passphrase(&self, path: &Path) -> Result<()> {
+        let Some(Encryption::Passphrase(passphrase)) = &self.encryption else { return Ok(()) };
+        let file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
+        let container = Container::open(Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)?)?;
+        let Some(primary) = container.primary() else { return Ok(()) };
+        EncryptedRoot::open(container.data(primary)?)?.check(passphrase).map_err(|error| match error.kind() {
+            ErrorKind::Mismatch => {
+                let message = format!("output {path:?} exists and is encrypted with another passphrase");
+                Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace)
+            }
+            _ => error,
+        })
+    }
+
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
     fn usable(&self, path: &Path, image: &str, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
+        let image = &self.recorded_image(image);
         let refuse = |message| Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace));
-        if whole.image.as_deref() != Some(image) {
+        if whole.image.as_ref() != Some(image) {
             let made = whole.image.unwrap_or_else(|| "something that it does not name".to_string());
             return refuse(format!("output {path:?} exists and was made from {made}, not from image {image}"));
         }
-        if whole.choices != self.root.choices() {
+        if whole.choices != self.choices() {
             return refuse(format!("output {path:?} exists and was made from this image with other options"));
         }
         if whole.format != Some(OUTPUT_FORMAT) {
             return refuse(format!("output {path:?} exists and was made in another output format"));
         }
+        self.expect_passphrase(path)?;
         let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
         let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
         Ok(Outcome { size, sha256, entries: whole.names, notes: whole.notes, ..Outcome::default() })
@@ -129,31 +173,86 @@ impl Sif {
         let (inspect_metadata, left_out) = prepared.inspect_metadata(&flattened.tree, &read)?;
         notes.extend(left_out);
         let documents = [("inspect-metadata.json", inspect_metadata), ("oci-config.json", prepared.oci_config)];
-        // The definition is an object, too.
-        let seal = sif::unsealed(&image.id().to_string(), self.root.choices().as_deref(), documents.len() + 1);
-        let objects = documents.into_iter().chain([(sif::SEAL_NAME, seal)]);
-        let plan = Plan::new(sif::Contents {
+        let documents = documents.map(|(name, bytes)| (name.to_string(), bytes)).into();
+        let definition = prepared.definition.into_bytes();
+        let file = place.expect_file("a SIF")?;
+        let options = file_system::options(self.compression, self.block_size, time, task)?;
+        let contents = sif::Contents {
             architecture,
             time_seconds: time.seconds,
             uuid: [0; 16],
             launch_script: LAUNCH_SCRIPT.to_vec(),
-            definition: prepared.definition.into_bytes(),
-            json: objects.map(|(name, bytes)| (name.to_string(), bytes)).collect::<BTreeMap<_, _>>(),
-        })?;
-        let file = place.expect_file("a SIF")?;
-        plan.write_objects(&mut &**file)?;
-        let sum = Arc::new(Mutex::new(PartitionSum::default()));
-        let inner = FileStore { file: Arc::clone(file), offset: plan.partition_offset() };
-        let store = SummedStore { inner, sum: Arc::clone(&sum) };
-        let options = file_system::options(self.compression, self.block_size, time, task)?;
-        let (padded_bytes, more) = file_system::write(flattened, store, options, monitor)?;
+            definition: Some(definition),
+            file_system: FileSystem::Squashfs,
+            key_message: None,
+            json: documents,
+        };
+        let (bytes, more) = match &self.encryption {
+            None => self.write_plain(image, flattened, contents, options, file, monitor)?,
+            Some(encryption) => self.write_encrypted(encryption, image, flattened, contents, options, file, monitor)?,
+        };
         notes.extend(more);
-        let bytes = plan.finish(&mut &**file, padded_bytes)?;
-        // Decoded contents that lay behind the output are not wanted any more.
-        file.set_len(bytes).or_kind(ErrorKind::Output)?;
-        Origin::of(image).record(file);
-        sif::seal(file, &sum.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(Written { names, bytes, notes })
+    }
+
+    fn write_plain(
+        &self,
+        image: &Image,
+        flattened: Flattened,
+        contents: sif::Contents,
+        options: Options,
+        file: &Arc<File>,
+        monitor: &Monitor,
+    ) -> Result<(u64, Vec<Note>)> {
+        let sealed = self.begin(image, contents, file)?;
+        let (padded_bytes, notes) = file_system::write(flattened, sealed.store(), options, monitor)?;
+        let bytes = sealed.finish(padded_bytes)?;
+        Origin::of(image).record(file);
+        Ok((bytes, notes))
+    }
+
+    /// What a SIF in the clear tells in objects lies in the encrypted partition: configs have secrets, too.
+    #[allow(clippy::too_many_arguments, reason = "one step of one method")]
+    fn write_encrypted(
+        &self,
+        encryption: &Encryption,
+        image: &Image,
+        flattened: Flattened,
+        contents: sif::Contents,
+        options: Options,
+        file: &Arc<File>,
+        monitor: &Monitor,
+    ) -> Result<(u64, Vec<Note>)> {
+        let objects = encrypted::Objects::of(&contents)?.to_json()?;
+        let Options { compression, block_size, mkfs_time, .. } = options;
+        let choices = self.choices().unwrap_or_default();
+        let context = format!(
+            "format {OUTPUT_FORMAT}\nimage {}\nchoices {choices}\n{compression} {block_size} {mkfs_time}",
+            image.id()
+        );
+        let mut begun = encryption.begin(&context)?;
+        let contents = sif::Contents {
+            definition: None,
+            file_system: FileSystem::GocryptfsSquashfs,
+            key_message: begun.message.take(),
+            json: BTreeMap::new(),
+            ..contents
+        };
+        let sealed = self.begin(image, contents, file)?;
+        let partition = EncryptedPartition::new(begun, sealed.store(), mkfs_time)?;
+        let (_, notes) = file_system::write(flattened, partition.clone(), options, monitor)?;
+        let padded_bytes = partition.finish(&objects)?;
+        Ok((sealed.finish(padded_bytes)?, notes))
+    }
+
+    /// Writes what comes before the partition.
+    fn begin<'a>(&self, image: &Image, mut contents: sif::Contents, file: &'a Arc<File>) -> Result<Sealed<'a>> {
+        let others = contents.json.len()
+            + usize::from(contents.definition.is_some())
+            + usize::from(contents.key_message.is_some());
+        let image = self.recorded_image(&image.id().to_string());
+        contents.json.insert(sif::SEAL_NAME.to_string(), sif::unsealed(&image, self.choices().as_deref(), others));
+        Sealed::begin(contents, file)
     }
 }
 
@@ -187,6 +286,10 @@ impl Format for Sif {
         Some(&mut self.architecture)
     }
 
+    fn encryption(&mut self) -> Option<&mut Option<Encryption>> {
+        Some(&mut self.encryption)
+    }
+
     fn root(&mut self) -> Option<&mut Root> {
         Some(&mut self.root)
     }
@@ -211,12 +314,18 @@ impl Format for Sif {
     }
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
-        flat::write(image, place, Foresight::None, task, monitor, |flattened, place| {
+        flat::write(image, place, Foresight::None, self.encryption.is_some(), task, monitor, |flattened, place| {
             self.write_file(image, flattened, place, task, monitor)
         })
     }
 
     fn reuse_unread(&self, path: &Path, expected: Digest, task: &Task, monitor: &Monitor) -> Result<Option<Outcome>> {
+        if self.encryption.is_some() {
+            // It says of no image but the one whose ID is asked for that it was made from it.
+            let image = expected.to_string();
+            let is_it = sealed_image(path) == Some(encrypted::hidden_image(&image));
+            return if is_it { self.usable(path, &image, task, monitor).map(Some) } else { Ok(None) };
+        }
         let Some(image) = sealed_image(path) else { return Ok(None) };
         if image != expected.to_string() && !Origin::read(path).is_some_and(|origin| origin.led_to(&image, expected)) {
             return Ok(None);
@@ -243,18 +352,4 @@ fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
         Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}"))
             .with_remedy(Remedy::Architecture)
     })
-}
-
-/// The partition, whose checksum is computed as it is written.
-struct SummedStore {
-    inner: FileStore,
-    sum: Arc<Mutex<PartitionSum>>,
-}
-
-impl Store for SummedStore {
-    fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.inner.write_at(bytes, position)?;
-        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
-        sum.add(bytes, position).map_err(Error::into_io)
-    }
 }

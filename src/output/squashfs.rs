@@ -73,7 +73,7 @@ impl Format for Squashfs {
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
-        flat::write(image, place, Foresight::None, task, monitor, |mut flattened, place| {
+        flat::write(image, place, Foresight::None, false, task, monitor, |mut flattened, place| {
             let mut all: Vec<_> = policy::drop_unstorable_xattrs(&mut flattened.tree).collect();
             let names = flattened.tree.walk().count() as u64;
             let store = FileStore { file: Arc::clone(place.expect_file("a squashfs")?), offset: 0 };

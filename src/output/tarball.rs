@@ -1,12 +1,14 @@
 //! A merged file system as one canonical tar.
 
+use std::sync::Arc;
+
 use super::flat::Written;
 use super::in_place;
 use super::place::{Place, SPOOL_OFFSET};
 use super::prepared::Task;
 use super::sink::{Sink, put};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::{Codec, Compression, Monitor, Phase, Reclaimer};
+use crate::io::{CHUNK_BYTES, Codec, Compression, Monitor, Phase, Reclaimer, Region, read_error};
 use crate::layers::{Contents, Flattened, Piece};
 use crate::model::Quoted;
 use crate::tar::{Member, MemberKind, Segment, SparseMap, end_of_archive, member_header, padding};
@@ -125,7 +127,11 @@ fn write_contents(
                 sink.write_all(bytes).or_kind(ErrorKind::Output)?;
                 monitor.advance(bytes.len() as u64);
             }
-            Piece::Stored { file, offset, len, spooled } => match &mut reclaimer {
+            Piece::Stored { file, offset, len, veil: Some(veil), .. } => {
+                let region = Region { file: Arc::clone(file), offset, len, veil: Some(veil.clone()) };
+                copy_decrypted(&region, sink, monitor)?;
+            }
+            Piece::Stored { file, offset, len, spooled, veil: None } => match &mut reclaimer {
                 Some(reclaimer) if spooled => {
                     let mut done = 0;
                     while done < len {
@@ -143,6 +149,20 @@ fn write_contents(
                 monitor.advance(len);
             }
         }
+    }
+    Ok(())
+}
+
+/// What is encrypted cannot be copied inside the kernel.
+fn copy_decrypted(region: &Region, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
+    let mut buffer = vec![0; region.len.min(CHUNK_BYTES as u64) as usize];
+    let mut done = 0;
+    while done < region.len {
+        monitor.check()?;
+        let count = region.read_at(&mut buffer, done).map_err(read_error)?;
+        sink.write_all(&buffer[..count]).or_kind(ErrorKind::Output)?;
+        monitor.advance(count as u64);
+        done += count as u64;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
-use crate::sif::{Container, DataType, Finding, Severity, additions, check_seal, read_seal};
+use crate::sif::{Container, DataType, Extra, FileSystem, Finding, Severity, additions, check_seal, read_seal};
 use crate::squashfs;
 
 /// What was found in a file without fault.
@@ -19,12 +19,15 @@ pub struct Whole {
     pub names: u64,
     /// Blocks of data that were decoded.
     pub blocks: u64,
-    /// The config digest of the image it was made from, where it says so.
+    /// The config digest of the image it was made from, where it says so. An encrypted file has a hash of that instead, which
+    /// begins with [`HIDDEN_IMAGE`](super::HIDDEN_IMAGE).
     pub image: Option<String>,
     /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Root::choices`].
     pub choices: Option<String>,
     /// The number of the output format it was made in, where it says so: see [`crate::model::OUTPUT_FORMAT`].
     pub format: Option<u32>,
+    /// What its root file system is.
+    pub file_system: FileSystem,
     /// What is odd about it but harms nothing.
     pub notes: Vec<Note>,
 }
@@ -81,6 +84,13 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
     let container = Container::open(region.clone())?;
     let primary = container.primary();
     let primary = primary.ok_or_else(|| Error::new(ErrorKind::Unsupported, "it has no system partition to verify"))?;
+    let Extra::Partition { file_system, .. } = primary.extra() else {
+        return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
+    };
+    if file_system == FileSystem::GocryptfsSquashfs {
+        let message = "the root file system is encrypted: without the key, what is inside was not looked at";
+        notes.push(Note::new("encrypted", message, 1));
+    }
     let partition = container.data(primary)?;
     let found = squashfs::Image::open(partition).and_then(|image| image.verify(threads, monitor));
     let found = found.doing(|| format!("partition at byte {}", primary.offset))?;
@@ -103,7 +113,7 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         None => (None, None, None),
     };
     let blocks = found.checked_blocks + found.unprotected_blocks;
-    Ok(Whole { names: found.names, blocks, image, choices, format, notes })
+    Ok(Whole { names: found.names, blocks, image, choices, format, file_system, notes })
 }
 
 /// The ID of the image that a SIF of ours says it was made from. Nothing is verified.

@@ -38,7 +38,8 @@ pub(super) struct Fetcher {
 struct Shared {
     client: Arc<Client>,
     cache: Option<Cache>,
-    tmpdir: PathBuf,
+    /// Where blobs may wait; nowhere where nothing is to lie on a disk.
+    tmpdir: Option<PathBuf>,
     plan: Mutex<Plan>,
     changed: Condvar,
     closed: AtomicBool,
@@ -56,7 +57,7 @@ struct Plan {
 }
 
 impl Fetcher {
-    pub(super) fn new(client: Arc<Client>, cache: Option<Cache>, tmpdir: PathBuf) -> Self {
+    pub(super) fn new(client: Arc<Client>, cache: Option<Cache>, tmpdir: Option<PathBuf>) -> Self {
         let (plan, changed, closed) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         Fetcher { shared: Arc::new(Shared { client, cache, tmpdir, plan, changed, closed }) }
     }
@@ -146,7 +147,7 @@ impl Shared {
         let bytes = plan.waiting.iter().filter_map(|blob| blob.size).fold(0, u64::saturating_add);
         self.client.monitor.expect_downloads(bytes);
         // Where no temporary can be made, nothing waits: all is read as it comes.
-        let free = File::open(&self.tmpdir).ok().and_then(free_bytes).unwrap_or(0);
+        let free = self.tmpdir.as_ref().and_then(|it| File::open(it).ok()).and_then(free_bytes).unwrap_or(0);
         plan.room_bytes = WAITING_BYTES_MAX.min(free / WAITING_SHARE);
     }
 
@@ -202,6 +203,9 @@ impl Shared {
             return None;
         }
         let room_bytes = plan.room_bytes;
+        if self.cache.is_none() && self.tmpdir.is_none() {
+            return None;
+        }
         let needs = |blob: &Blob| blob.size.unwrap_or(u64::MAX);
         let at = plan.waiting.iter().position(|blob| needs(blob) <= room_bytes)?;
         let blob = plan.waiting.remove(at)?;
@@ -214,8 +218,9 @@ impl Shared {
 
     fn fetch_to_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
         let hint = |error: Error| error.with_remedy(Remedy::RoomInTmpdir);
-        let doing = || format!("keeping blob {} in {:?}", blob.digest, self.tmpdir);
-        let file = tempfile::tempfile_in(&self.tmpdir).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
+        let Some(tmpdir) = &self.tmpdir else { return Err(Error::new(ErrorKind::Bug, "there is no place to wait")) };
+        let doing = || format!("keeping blob {} in {tmpdir:?}", blob.digest);
+        let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output).map_err(hint).doing(doing)?;
         let file = Arc::new(file);
         transfer.begin(Arc::clone(&file), 0);
         let mut position = 0;

@@ -74,7 +74,7 @@ pub(crate) struct Fetching<'a> {
     /// Whether layers will be read, or documents only.
     pub(crate) want_layers: bool,
     /// Where blobs that come ahead of their time are kept, in unnamed files.
-    pub(crate) tmpdir: &'a Path,
+    pub(crate) tmpdir: Option<&'a Path>,
 }
 
 /// One image name on a registry, with all that it leads to. Keys are digests.
@@ -101,7 +101,7 @@ impl Registry {
         let client = Arc::new(Client::for_pulling(reference, settings.clone(), monitor.clone())?);
         let registry = Registry {
             name: format!("registry image {}", Quoted(reference.to_string().as_bytes())),
-            fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.to_path_buf()),
+            fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.map(Path::to_path_buf)),
             client,
             documents: Mutex::default(),
             blobs: Mutex::default(),

@@ -256,12 +256,20 @@ impl Extra {
         }
     }
 
-    /// The extra area of a squashfs that is the primary system partition.
-    pub(super) fn primary_squashfs(architecture: Architecture) -> [u8; EXTRA_BYTES] {
+    /// The extra area of a primary system partition.
+    pub(super) fn primary(file_system: FileSystem, architecture: Architecture) -> [u8; EXTRA_BYTES] {
         let mut area = [0; EXTRA_BYTES];
-        area[..4].copy_from_slice(&FileSystem::Squashfs.code().to_le_bytes());
+        area[..4].copy_from_slice(&file_system.code().to_le_bytes());
         area[4..8].copy_from_slice(&PartitionKind::PrimarySystem.code().to_le_bytes());
         area[8..11].copy_from_slice(&architecture.code());
+        area
+    }
+
+    /// The extra area of a key under an RSA key.
+    pub(super) fn rsa_message() -> [u8; EXTRA_BYTES] {
+        let mut area = [0; EXTRA_BYTES];
+        area[..4].copy_from_slice(&MessageFormat::Pem.code().to_le_bytes());
+        area[4..8].copy_from_slice(&MessageKind::RsaOaep.code().to_le_bytes());
         area
     }
 }

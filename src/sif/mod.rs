@@ -53,6 +53,8 @@ pub use finding::{Finding, Severity};
 pub use header::{HEADER_BYTES, Header, LAUNCH_SCRIPT};
 pub use kind::{DataType, Extra, FileSystem, Hash, MessageFormat, MessageKind, PartitionKind, SbomFormat};
 pub use reader::{Container, DESCRIPTORS_MAX};
-pub use seal::{PartitionSum, SEAL_NAME, Seal, check as check_seal, read as read_seal, seal, unsealed};
+pub use seal::{
+    ENCRYPTED_START_BYTES, PartitionSum, SEAL_NAME, Seal, check as check_seal, read as read_seal, seal, unsealed,
+};
 pub use verify::verify;
 pub use writer::{Contents, DESCRIPTOR_CAPACITY, Plan};

@@ -1,4 +1,4 @@
-use super::descriptor::{DESCRIPTOR_BYTES, Descriptor};
+use super::descriptor::{DESCRIPTOR_BYTES, Descriptor, Link};
 use super::finding::Finding;
 use super::header::{HEADER_BYTES, Header, at};
 use super::kind::DataType;
@@ -7,6 +7,9 @@ use crate::io::Region;
 
 /// Most descriptor slots that are read: 2.3 MiB of table. Apptainer makes 48, an OCI-SIF eight more than it has blobs.
 pub const DESCRIPTORS_MAX: i64 = 4096;
+
+/// The most that is read of a message that holds a key, in bytes.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// A SIF file that was opened: of any maker, signed or not, with or without a system partition. Header and table have
 /// been read; whether what they say makes sense is for [`super::verify`] to tell.
@@ -87,6 +90,20 @@ impl Container {
     /// The root file system that is run; an OCI-SIF has none.
     pub fn primary(&self) -> Option<&Descriptor> {
         self.descriptors().find(|descriptor| descriptor.is_primary())
+    }
+
+    /// The message that holds the key of an encrypted partition, under an RSA key.
+    ///
+    /// # Errors
+    /// As [`Container::data`]; [`ErrorKind::SourceUnavailable`] when it cannot be read.
+    pub fn key_message(&self, partition: &Descriptor) -> Result<Option<Vec<u8>>> {
+        let is_it =
+            |it: &&Descriptor| it.data_type == DataType::CryptoMessage && it.link() == Link::Object(partition.id);
+        let Some(descriptor) = self.descriptors().find(is_it) else { return Ok(None) };
+        let region = self.data(descriptor)?;
+        let mut bytes = vec![0; region.len.min(MESSAGE_BYTES_MAX) as usize];
+        read(&region, &mut bytes, 0)?;
+        Ok(Some(bytes))
     }
 
     /// The first object of a type with a name.

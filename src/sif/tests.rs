@@ -21,7 +21,9 @@ fn contents() -> Contents {
         time_seconds: TIME,
         uuid: [0; 16],
         launch_script: LAUNCH_SCRIPT.to_vec(),
-        definition: b"bootstrap: docker\nfrom: alpine\n\n".to_vec(),
+        definition: Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec()),
+        file_system: FileSystem::Squashfs,
+        key_message: None,
         json: json.map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())).into(),
     }
 }
@@ -211,7 +213,7 @@ fn the_worked_example() {
     assert!(bytes[32_247..usize::try_from(partition_at).unwrap()].iter().all(|&byte| byte == 0));
     // An end that is aligned already gets no padding.
     let mut exact = contents();
-    exact.definition = vec![b'x'; 36_864 - 32_176 - 39];
+    exact.definition = Some(vec![b'x'; 36_864 - 32_176 - 39]);
     let bytes = write(exact, &partition(1));
     let container = Container::open(region(&bytes)).unwrap();
     let primary = container.primary().unwrap();
@@ -496,7 +498,7 @@ proptest! {
             json.into_iter().map(|(name, it)| (name, serde_json::to_vec(&it).unwrap())).collect();
         let contents = Contents {
             architecture: Architecture::from_goarch(architecture).unwrap(),
-            time_seconds, uuid, definition: definition.into_bytes(), json, ..contents()
+            time_seconds, uuid, definition: Some(definition.into_bytes()), json, ..contents()
         };
         let bytes = write(contents.clone(), &partition(sectors));
         let container = Container::open(region(&bytes)).unwrap();
@@ -508,7 +510,9 @@ proptest! {
             time_seconds: container.header().created_seconds,
             uuid: container.header().uuid,
             launch_script: container.header().launch_script().to_vec(),
-            definition: of(DataType::Definition).map(read).next().unwrap(),
+            definition: of(DataType::Definition).map(read).next(),
+            file_system: FileSystem::Squashfs,
+            key_message: None,
             json: of(DataType::GenericJson).map(|it| (text(it), read(it))).collect(),
         };
         prop_assert_eq!(format!("{back:?}"), format!("{contents:?}"));

@@ -4,7 +4,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use super::architecture::Architecture;
 use super::descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, GROUP_MARK, NAME_BYTES};
 use super::header::{Header, LAUNCH_BYTES};
-use super::kind::{DataType, EXTRA_BYTES, Extra};
+use super::kind::{DataType, EXTRA_BYTES, Extra, FileSystem};
 use super::record::padded;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::model::Quoted;
@@ -31,8 +31,12 @@ pub struct Contents {
     pub uuid: [u8; 16],
     /// The line the kernel sees when the file is run, at most 31 bytes: [`super::LAUNCH_SCRIPT`].
     pub launch_script: Vec<u8>,
-    /// Definition file text.
-    pub definition: Vec<u8>,
+    /// Definition file text; an encrypted container has none.
+    pub definition: Option<Vec<u8>>,
+    /// What the partition is.
+    pub file_system: FileSystem,
+    /// The key of an encrypted partition under an RSA key, as PEM.
+    pub key_message: Option<Vec<u8>>,
     /// JSON objects by name. They are written in the order of their names.
     pub json: BTreeMap<String, Vec<u8>>,
 }
@@ -49,7 +53,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Places everything: definition, JSON by name, partition, all in group 1.
+    /// Places everything: definition, message, JSON by name, partition, all in group 1.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] when the launch script or a name is too long for its field, or there are more objects than
@@ -58,8 +62,11 @@ impl Plan {
         let header = new_header(&contents)?;
         let time = contents.time_seconds;
         let json = contents.json.into_iter().map(|(name, bytes)| (DataType::GenericJson, name, bytes));
-        let before = std::iter::once((DataType::Definition, String::new(), contents.definition)).chain(json);
-        let mut objects = Vec::new();
+        let unnamed = |data_type, bytes: Option<Vec<u8>>| bytes.map(|bytes| (data_type, String::new(), bytes));
+        let definition = unnamed(DataType::Definition, contents.definition);
+        let message = unnamed(DataType::CryptoMessage, contents.key_message);
+        let before = definition.into_iter().chain(message).chain(json);
+        let mut objects: Vec<(Descriptor, Vec<u8>)> = Vec::new();
         let mut end = DATA_OFFSET as u64;
         for (data_type, name, bytes) in before {
             let mut descriptor = new_descriptor(objects.len(), data_type, &name, time)?;
@@ -73,7 +80,11 @@ impl Plan {
             return Err(Error::new(ErrorKind::Usage, message).hint("put fewer JSON objects into the file"));
         }
         let mut partition = new_descriptor(objects.len(), DataType::Partition, "", time)?;
-        partition.extra_area = Extra::primary_squashfs(contents.architecture);
+        partition.extra_area = Extra::primary(contents.file_system, contents.architecture);
+        for (descriptor, _) in objects.iter_mut().filter(|(it, _)| it.data_type == DataType::CryptoMessage) {
+            descriptor.link_field = partition.id;
+            descriptor.extra_area = Extra::rsa_message();
+        }
         place(&mut partition, end, PARTITION_ALIGNMENT, 0)?;
         Ok(Plan { header, objects, partition })
     }

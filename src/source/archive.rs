@@ -171,8 +171,8 @@ fn unpack(mut decoded: impl Read, at_least: Option<u64>, options: &OpenOptions, 
     // A root file system is one layer, in one piece.
     let is_root = recognise::begins_as_root(&start[..count]);
     match options.adopting.as_ref().filter(|_| !is_root) {
-        Some(directory) => keep::members(whole, at_least, &options.tmpdir, directory, monitor),
-        None => Members::of_region(&keep::all(whole, at_least, is_root, &options.tmpdir, monitor)?, monitor),
+        Some(directory) => keep::members(whole, at_least, options, directory, monitor),
+        None => Members::of_region(&keep::all(whole, at_least, is_root, options, monitor)?, monitor),
     }
 }
 

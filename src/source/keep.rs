@@ -7,9 +7,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::OpenOptions;
 use super::members::{Contents, Members};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
-use crate::io::{CHUNK_BYTES, Monitor, Region, free_bytes, read_error, unnamed_file};
+use crate::io::{CHUNK_BYTES, Monitor, Region, Veil, free_bytes, read_error, unnamed_file};
 use crate::model::Quoted;
 use crate::tar::{Entries, EntryKind, Sequential};
 
@@ -28,11 +29,10 @@ pub(super) fn all(
     mut stream: impl Read,
     at_least: Option<u64>,
     one_piece: bool,
-    tmpdir: &Path,
+    options: &OpenOptions,
     monitor: &Monitor,
 ) -> Result<Region> {
-    let mut common = Unlinked::temporary(tmpdir, at_least)?;
-    let file = Arc::clone(&common.file);
+    let mut common = Unlinked::temporary(options, at_least)?;
     let mut keeping = Keeping { stream: &mut stream, common: &mut common };
     let mut entries = Entries::new(Sequential(BufReader::with_capacity(CHUNK_BYTES, &mut keeping)));
     while entries.next_entry()?.is_some() {
@@ -47,7 +47,7 @@ pub(super) fn all(
     }
     // What compressed it has checksums at the end.
     io::copy(&mut stream, &mut io::sink()).or_kind(ErrorKind::InvalidImage)?;
-    Region::whole(file).or_kind(ErrorKind::Other)
+    common.into_region()
 }
 
 /// Keeps what is read of a stream.
@@ -70,30 +70,32 @@ impl<R: Read> Read for Keeping<'_, '_, R> {
 pub(super) fn members(
     mut stream: impl Read,
     at_least: Option<u64>,
-    tmpdir: &Path,
+    options: &OpenOptions,
     adopting: &Path,
     monitor: &Monitor,
 ) -> Result<Members> {
     let mut entries = Entries::new(Sequential(BufReader::with_capacity(CHUNK_BYTES, &mut stream)));
     let mut members = Members::default();
-    let mut common = Unlinked::temporary(tmpdir, None)?;
+    let mut common = Unlinked::temporary(options, None)?;
     let mut own_files = 0;
     while let Some(entry) = entries.next_entry()? {
         monitor.check()?;
         let large = entry.kind == EntryKind::File && entry.stored_bytes >= OWN_BYTES_MIN;
-        let own = if large && own_files < OWN_FILES_MAX { unnamed_file(adopting) } else { None };
+        let may_adopt = large && own_files < OWN_FILES_MAX && common.veil.is_none();
+        let own = if may_adopt { unnamed_file(adopting) } else { None };
         let contents = match own {
             Some(file) => {
                 let at_least = at_least.filter(|_| own_files == 0);
                 own_files += 1;
                 let mut own = Unlinked::new(file, adopting, Remedy::RoomierOutput, at_least)?;
                 entries.for_each_piece(|bytes| own.append(bytes).map_err(Error::into_io))?;
-                Contents::Own(Region::whole(own.file).or_kind(ErrorKind::Other)?)
+                Contents::Own(own.into_region()?)
             }
             None => {
                 let offset = common.bytes;
                 entries.for_each_piece(|bytes| common.append(bytes).map_err(Error::into_io))?;
-                Contents::Region(Region { file: Arc::clone(&common.file), offset, len: entry.stored_bytes })
+                let (file, veil) = (Arc::clone(&common.file), common.veil.clone());
+                Contents::Region(Region { file, offset, len: entry.stored_bytes, veil })
             }
         };
         members.insert(&entry, contents)?;
@@ -110,17 +112,22 @@ struct Unlinked<'a> {
     remedy: Remedy,
     file: Arc<File>,
     bytes: u64,
+    veil: Option<Veil>,
+    /// What is encrypted before it is written.
+    scratch: Vec<u8>,
 }
 
 impl<'a> Unlinked<'a> {
-    fn temporary(tmpdir: &'a Path, at_least: Option<u64>) -> Result<Self> {
+    fn temporary(options: &'a OpenOptions, at_least: Option<u64>) -> Result<Self> {
+        let tmpdir = &options.tmpdir;
         let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
-        Self::new(
-            file.map_err(|error| explained(error, tmpdir, Remedy::RoomThere))?,
-            tmpdir,
-            Remedy::RoomThere,
-            at_least,
-        )
+        let file = file.map_err(|error| explained(error, tmpdir, Remedy::RoomThere))?;
+        let veil = if options.private_temporaries { Some(Veil::new()?) } else { None };
+        Ok(Unlinked { veil, ..Self::new(file, tmpdir, Remedy::RoomThere, at_least)? })
+    }
+
+    fn into_region(self) -> Result<Region> {
+        Ok(Region { veil: self.veil, ..Region::whole(self.file).or_kind(ErrorKind::Other)? })
     }
 
     /// Looks whether there is room for the least that will be needed, where that is known.
@@ -131,11 +138,20 @@ impl<'a> Unlinked<'a> {
             let message = format!("{needed} bytes are needed at least, {free} are free");
             return Err(explained(Error::new(ErrorKind::NoSpace, message), directory, remedy));
         }
-        Ok(Unlinked { directory, remedy, file: Arc::new(file), bytes: 0 })
+        Ok(Unlinked { directory, remedy, file: Arc::new(file), bytes: 0, veil: None, scratch: Vec::new() })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(bytes, self.bytes).or_kind(ErrorKind::Output);
+        let stored = match &self.veil {
+            None => bytes,
+            Some(veil) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(bytes);
+                veil.apply(&mut self.scratch, self.bytes);
+                &self.scratch
+            }
+        };
+        let written = self.file.write_all_at(stored, self.bytes).or_kind(ErrorKind::Output);
         written.map_err(|error| explained(error, self.directory, self.remedy.clone()))?;
         self.bytes += bytes.len() as u64;
         Ok(())

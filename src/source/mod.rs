@@ -58,6 +58,9 @@ pub use spec::Spec;
 pub struct OpenOptions {
     /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
+    /// Whether temporary files hold nothing in the clear: what goes to them is encrypted with a key that is known to this
+    /// process only.
+    pub private_temporaries: bool,
     /// A directory on whose file system the layers of an archive that is unpacked may become a part of the output as they
     /// are, where there is such an output.
     pub adopting: Option<PathBuf>,
@@ -87,6 +90,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             tmpdir: std::env::temp_dir(),
+            private_temporaries: false,
             adopting: None,
             want_layers: true,
             hash: InputHash::default(),

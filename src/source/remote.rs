@@ -54,7 +54,9 @@ fn keep_only(source: &mut Source, id: Digest) -> Result<()> {
 /// Asks a registry for the documents that a name leads to: no more of them than are needed to choose.
 pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let reference: Reference = name.parse()?;
-    let fetching = Fetching { want_layers: options.want_layers, tmpdir: &options.tmpdir };
+    // What is private does not wait in files.
+    let tmpdir = Some(options.tmpdir.as_path()).filter(|_| !options.private_temporaries);
+    let fetching = Fetching { want_layers: options.want_layers, tmpdir };
     let (registry, digest) = Registry::open(&reference, &options.registry, fetching, monitor)?;
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;

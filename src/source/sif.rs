@@ -45,10 +45,10 @@ fn expect_squashfs(file_system: FileSystem) -> Result<()> {
     let (what, hint) = match file_system {
         FileSystem::Squashfs => return Ok(()),
         FileSystem::EncryptedSquashfs => {
-            ("encrypted (LUKS2)", "decrypt it first: apptainer build --passphrase --sandbox DIRECTORY x.sif")
+            ("encrypted (LUKS2)", "decrypt it first, with Apptainer: build a sandbox of it")
         }
         FileSystem::GocryptfsSquashfs => {
-            ("encrypted (gocryptfs)", "decrypt it first: apptainer build --passphrase --sandbox DIRECTORY x.sif")
+            ("encrypted (gocryptfs)", "decrypt it first, with Apptainer: build a sandbox of it")
         }
         FileSystem::Ext3 => ("ext3", "unpack it first: apptainer build --sandbox DIRECTORY x.sif"),
         FileSystem::ImmutableObjects => ("an archive of immutable objects", "build the SIF again"),

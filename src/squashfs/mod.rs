@@ -39,7 +39,7 @@ pub use read::{
     BlockReader, DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Stretch, Stretches,
     Verified,
 };
-pub use write::{Attributes, FileSource, FileStore, Node, NodeId, Options, Store, Summary, Writer};
+pub use write::{Attributes, FileSource, FileStore, Node, NodeId, Options, Store, StreamWriter, Summary, Writer};
 
 #[cfg(test)]
 mod tests;

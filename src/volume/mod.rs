@@ -13,6 +13,7 @@
 //! This room knows neither images nor what Singularity keeps inside of a root.
 
 mod directory;
+mod encrypted;
 mod members;
 mod owners;
 mod squashfs;
@@ -24,12 +25,13 @@ mod tests;
 use std::path::Path;
 
 pub use directory::DirectoryOptions;
+pub use encrypted::{EncryptedRoot, UnlockedRoot};
 pub use stream::TarStream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{ContentSum, Monitor, Region};
+use crate::io::{ContentSum, Monitor};
 use crate::model::{Digest, Note, Quoted};
-use crate::squashfs::BlockReader;
+use crate::squashfs::{BlockReader, Input};
 use crate::tree::{Content, FileId, InodeId, Kind, Tree};
 
 /// How many names a file system may have: as many as an image.
@@ -71,13 +73,14 @@ enum Reader {
 }
 
 impl Volume {
-    /// Looks at the squashfs in `region`.
+    /// Looks at the squashfs in `input`: a [`Region`](crate::io::Region), or an encrypted one that was
+    /// [unlocked](EncryptedRoot::unlock).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] naming the offset where it is damaged; [`ErrorKind::Unsupported`] for other versions and
     /// compressions of squashfs, and for names that no tar and no Linux can hold.
-    pub fn of_squashfs(region: Region, monitor: &Monitor) -> Result<Volume> {
-        squashfs::open(region, monitor)
+    pub fn of_squashfs(input: impl Input + Send + 'static, monitor: &Monitor) -> Result<Volume> {
+        squashfs::open(Box::new(input), monitor)
     }
 
     /// Looks at the directory at `path`.

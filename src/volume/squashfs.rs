@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use super::{Backing, ENTRIES_MAX, Volume, last_part, owners};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::io::{Monitor, Region};
+use crate::io::Monitor;
 use crate::model::{EntryPath, Metadata, Note, Quoted, Timestamp};
-use crate::squashfs::{Entry, FileInode, Image, Inode, InodeKind, Stretch};
+use crate::squashfs::{Entry, FileInode, Image, Inode, InodeKind, Input, Stretch};
 use crate::tree::{Content, Directory, FileData, FileId, InodeId, Kind, Location, Tree};
+
+/// Whatever holds the image.
+pub(super) type AnyInput = Box<dyn Input + Send>;
 
 /// The image and the inodes of its files, by number.
 pub(super) struct Files {
-    pub(super) image: Image<Region>,
+    pub(super) image: Image<AnyInput>,
     files: Vec<FileInode>,
 }
 
@@ -23,8 +26,8 @@ impl Files {
     }
 }
 
-pub(super) fn open(region: Region, monitor: &Monitor) -> Result<Volume> {
-    let image = Image::open(region)?;
+pub(super) fn open(input: AnyInput, monitor: &Monitor) -> Result<Volume> {
+    let image = Image::open(input)?;
     let mut build = Build {
         tree: Tree::default(),
         files: Vec::new(),
@@ -55,7 +58,7 @@ struct Build {
 }
 
 impl Build {
-    fn add(&mut self, image: &Image<Region>, entry: &Entry) -> Result<()> {
+    fn add(&mut self, image: &Image<AnyInput>, entry: &Entry) -> Result<()> {
         let path = &entry.path;
         EntryPath::parse(path).map_err(|error| Error::new(ErrorKind::Unsupported, error))?;
         self.names += 1;
@@ -110,7 +113,7 @@ impl Build {
     }
 }
 
-fn metadata(image: &Image<Region>, inode: &Inode) -> Result<Metadata> {
+fn metadata(image: &Image<AnyInput>, inode: &Inode) -> Result<Metadata> {
     let xattrs = image.xattrs(inode)?;
     let mut metadata = Metadata {
         mode: inode.mode,

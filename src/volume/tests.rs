@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::io::Region;
 use crate::model::{Mode, Timestamp};
 use crate::squashfs::{Attributes, FileStore, Node, NodeId, Options, Writer};
 use crate::tar::{Entries, Sequential};

@@ -259,6 +259,18 @@ fn help_is_for_newcomers() {
           --reference <NAME>
               Record this name in the definition and labels [default: the image ID]
 
+    Encryption (sif):
+          --encrypt-passphrase-file <FILE>
+              Encrypt the SIF with the passphrase in this file
+
+              For apptainer run --passphrase. The same image, options and passphrase give the same
+              bytes.
+
+          --encrypt-pem <FILE>
+              Encrypt the SIF for the owner of this public RSA key in PEM
+
+              For apptainer run --pem-path. No two outputs are the same.
+
     The image (oci, oci-archive and docker-archive):
           --flatten
               Make one layer of all
@@ -318,6 +330,8 @@ fn help_is_for_newcomers() {
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
       CONVERT_PROGRESS                                 where --progress is not given
+      APPTAINER_ENCRYPTION_PASSPHRASE, APPTAINER_ENCRYPTION_PEM_PATH, APPTAINER_ENCRYPTION_PEM_DATA
+                                                       (or SINGULARITY_…) the key for build --encrypt
       DOCKER_HOST, DOCKER_CONTEXT, DOCKER_CONFIG,      where the engine of docker-daemon: is, as for
       DOCKER_TLS_VERIFY, DOCKER_CERT_PATH              the docker command
       CONTAINER_HOST, XDG_RUNTIME_DIR                  where Podman is, when there is no Docker
@@ -440,6 +454,10 @@ fn short_help_fits_a_screen() {
           --label <KEY=VALUE>      Add a label (to an image, too); may be repeated
           --arch <ARCH>            What the programs inside run on, whatever the image says of it (sif)
           --reference <NAME>       Record this name in the definition and labels [default: the image ID]
+
+    Encryption (sif):
+          --encrypt-passphrase-file <FILE>  Encrypt the SIF with the passphrase in this file
+          --encrypt-pem <FILE>              Encrypt the SIF for the owner of this public RSA key in PEM
 
     The image (oci, oci-archive and docker-archive):
           --flatten           Make one layer of all

@@ -73,6 +73,7 @@ fn prepare(place: &Path) {
     }
     put_program(&bin, "cargo", CARGO);
     put_program(&bin, "singularity", SINGULARITY);
+    put_program(&bin, "apptainer", SINGULARITY);
 }
 
 #[test]

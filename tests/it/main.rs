@@ -13,6 +13,7 @@ mod determinism;
 mod dir_target;
 mod docs;
 mod documents;
+mod encryption;
 mod engines;
 mod fixtures;
 mod flatten;

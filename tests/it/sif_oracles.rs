@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::support::run::skip;
 use sif_convert::io::Region;
 use sif_convert::sif::{
-    Architecture, Container, Contents, DataType, Descriptor, LAUNCH_SCRIPT, Plan, Severity, verify,
+    Architecture, Container, Contents, DataType, Descriptor, FileSystem, LAUNCH_SCRIPT, Plan, Severity, verify,
 };
 
 /// Makes `real.sif` by Apptainer from a root that holds a shell, and `root.squashfs` by mksquashfs from the same files.
@@ -118,7 +118,9 @@ fn contents_of(container: &Container) -> Contents {
         time_seconds: container.header().created_seconds,
         uuid: container.header().uuid,
         launch_script: container.header().launch_script().to_vec(),
-        definition: of(DataType::Definition).map(|it| data(container, it)).next().unwrap(),
+        definition: of(DataType::Definition).map(|it| data(container, it)).next(),
+        file_system: FileSystem::Squashfs,
+        key_message: None,
         json: of(DataType::GenericJson).map(|it| (name(it), data(container, it))).collect(),
     }
 }
@@ -187,7 +189,9 @@ fn apptainer_takes_a_container_of_ours() {
         time_seconds: 1_700_000_000,
         uuid: [0; 16],
         launch_script: LAUNCH_SCRIPT.to_vec(),
-        definition: b"bootstrap: docker\nfrom: alpine\n\n".to_vec(),
+        definition: Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec()),
+        file_system: FileSystem::Squashfs,
+        key_message: None,
         json: BTreeMap::from([
             ("inspect-metadata.json".into(), metadata.into()),
             ("oci-config.json".into(), br#"{"Cmd":["/bin/sh"]}"#.to_vec()),

@@ -4,20 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
     ("tar", &["model", "io"]),
     ("image", &["model", "io"]),
     ("registry", &["image", "model", "io"]),
-    ("source", &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity"]),
+    ("gocryptfs", &[]),
+    ("source", &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity", "gocryptfs"]),
     ("tree", &["model"]),
     ("layers", &["tree", "image", "tar", "io", "model"]),
     ("squashfs", &["model", "io"]),
     ("sif", &["model", "io"]),
     ("singularity", &["tree", "model"]),
-    ("volume", &["model", "io", "tar", "tree", "squashfs", "folder"]),
+    ("volume", &["model", "io", "tar", "tree", "squashfs", "folder", "gocryptfs"]),
     (
         "output",
         &[
@@ -33,6 +34,8 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "singularity",
             "folder",
             "registry",
+            "volume",
+            "gocryptfs",
         ],
     ),
     ("browse", &["model", "io", "image", "source", "tree", "layers", "volume"]),
@@ -59,6 +62,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
             "folder",
             "against",
             "browse",
+            "gocryptfs",
             "output",
             "report",
             "conversion",

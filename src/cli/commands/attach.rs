@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::convert::Convert;
 use crate::attach::{Attach, AttachObserver, Attached};
+use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::options::{Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions};
 use crate::cli::printer::{self, Bytes, Voice};
@@ -118,6 +119,7 @@ impl AttachSifs {
             },
             checks: Checks { report: self.report, ..Checks::default() },
             root: self.root,
+            encryption: EncryptionOptions::default(),
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
             feedback: self.feedback,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::convert::{self, Convert};
+use crate::cli::encryption::{self, EncryptionOptions};
 use crate::cli::environment::Environment;
 use crate::cli::handover;
 use crate::cli::options::{
@@ -18,6 +19,7 @@ use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
+use crate::output::Encryption;
 
 /// Options as `singularity build` takes them. What has no meaning here is taken with a note; what would change the result
 /// and is not done here is refused.
@@ -78,6 +80,19 @@ pub(in crate::cli) struct Build {
     /// The image's name as recorded inside
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
+    /// Encrypt the root file system; the key comes from the options below, or from APPTAINER_ENCRYPTION_PEM_PATH,
+    /// APPTAINER_ENCRYPTION_PEM_DATA or APPTAINER_ENCRYPTION_PASSPHRASE (or SINGULARITY_…)
+    #[arg(long, short = 'e')]
+    encrypt: bool,
+    /// Ask for the passphrase to encrypt with: on the terminal, else one line of standard input
+    #[arg(long, conflicts_with_all = ["pem_path", "encrypt_pem", "encrypt_passphrase_file"])]
+    passphrase: bool,
+    /// Encrypt for the owner of this public RSA key in PEM, as --encrypt-pem
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["encrypt_pem", "encrypt_passphrase_file"])]
+    pem_path: Option<PathBuf>,
+    #[command(flatten)]
+    encryption: EncryptionOptions,
     #[command(flatten)]
     checks: Checks,
     #[command(flatten)]
@@ -135,12 +150,6 @@ struct Refused {
     sandbox: bool,
     #[arg(long, short = 'u', hide = true)]
     update: bool,
-    #[arg(long, short = 'e', hide = true)]
-    encrypt: bool,
-    #[arg(long, hide = true)]
-    passphrase: bool,
-    #[arg(long, hide = true)]
-    pem_path: Option<String>,
     #[arg(long, short = 'r', hide = true)]
     remote: bool,
     #[arg(long, hide = true)]
@@ -158,15 +167,11 @@ struct Refused {
 }
 
 const DEFINITION: &str = "a definition file is built by singularity or apptainer itself";
-const ENCRYPTION: &str = "encrypt the finished file, or build with singularity or apptainer";
 
 /// The IDs of [`Refused`], and what to do instead.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 9] = [
     ("sandbox", "build a SIF, then: apptainer build --sandbox DIR OUTPUT"),
     ("update", DEFINITION),
-    ("encrypt", ENCRYPTION),
-    ("passphrase", ENCRYPTION),
-    ("pem_path", ENCRYPTION),
     ("remote", "leave it out: nothing is built elsewhere"),
     ("oci", "an OCI-SIF is made by SingularityCE itself"),
     ("data", "a data container is made by apptainer itself"),
@@ -192,6 +197,9 @@ const MEANINGLESS: [&str; 12] = [
     "mksquashfs_procs",
 ];
 
+/// Options that are taken care of here.
+const OWN: [&str; 3] = ["encrypt", "passphrase", "pem_path"];
+
 fn option(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
@@ -204,19 +212,23 @@ impl Build {
         if handover::is_foreign(&self.source) {
             return session::misuse(handover::run_real_program(words, environment), words, Voice::default());
         }
-        match self.into_convert(&given) {
+        match self.into_convert(&given, environment) {
             Ok((mut arguments, note)) => {
                 if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) {
                     arguments.feedback.progress.get_or_insert(ProgressMode::Plain);
                 }
-                convert::run(&arguments, &given.without(&registry::IDS), note, words, environment, quit)
+                convert::run(&arguments, &given.without(&registry::IDS).without(&OWN), note, words, environment, quit)
             }
             Err(error) => session::misuse(error, words, Voice::default()),
         }
     }
 
     /// The conversion that is meant, and what is to be said about options without effect.
-    pub(in crate::cli) fn into_convert(self, given: &Given) -> Result<(Convert, Option<Note>)> {
+    pub(in crate::cli) fn into_convert(
+        mut self,
+        given: &Given,
+        environment: &Environment,
+    ) -> Result<(Convert, Option<Note>)> {
         if let Some((id, hint)) = REFUSED.iter().find(|(id, _)| given.has(id)) {
             let message = format!("option {} is not supported", option(id));
             return Err(Error::new(ErrorKind::Usage, message).hint(hint));
@@ -226,6 +238,7 @@ impl Build {
             let message = format!("without effect here: {}", without_effect.join(", "));
             Note::new("options-without-effect", message, without_effect.len() as u64)
         });
+        let without_key = self.settle_encryption(environment)?;
         let convert = Convert {
             source: Some(self.source),
             to: Some("sif".to_string()),
@@ -257,10 +270,38 @@ impl Build {
                 arch: self.arch,
                 ..RootOptions::default()
             },
+            encryption: self.encryption,
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
             feedback: self.feedback,
         };
-        Ok((convert, note))
+        Ok((convert, note.or(without_key)))
+    }
+
+    /// Finds the key, as `apptainer build` does.
+    fn settle_encryption(&mut self, environment: &Environment) -> Result<Option<Note>> {
+        let options = &mut self.encryption;
+        if let Some(path) = self.pem_path.take() {
+            options.encrypt_pem = Some(path);
+        }
+        if self.passphrase {
+            options.given = Some(Encryption::Passphrase((environment.ask)(environment.stdin_is_terminal)?));
+        }
+        let has_key =
+            options.encrypt_pem.is_some() || options.encrypt_passphrase_file.is_some() || options.given.is_some();
+        if has_key {
+            return Ok(None);
+        }
+        if self.encrypt {
+            options.given = encryption::of_environment(environment)?;
+            return match options.given {
+                Some(_) => Ok(None),
+                None => Err(Error::new(ErrorKind::Usage, "option --encrypt is not supported without a key")
+                    .hint("add --passphrase, --pem-path FILE or --encrypt-passphrase-file FILE")),
+            };
+        }
+        let is_set = encryption::VARIABLES.iter().any(|name| environment.variable(name).is_some());
+        let message = "the environment has a key, but the output is not encrypted: there is no --encrypt";
+        Ok(is_set.then(|| Note::new("not-encrypted", message, 1)))
     }
 }

@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 
 use super::additional_files;
 use crate::cli::changes;
+use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::options::{
     Attributes, Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere,
@@ -60,6 +61,8 @@ pub(in crate::cli) struct Convert {
     pub(in crate::cli) checks: Checks,
     #[command(flatten)]
     pub(in crate::cli) root: RootOptions,
+    #[command(flatten)]
+    pub(in crate::cli) encryption: EncryptionOptions,
     #[command(flatten)]
     pub(in crate::cli) image: ImageOptions,
     #[command(flatten)]
@@ -119,6 +122,9 @@ impl Convert {
         let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
         let name = target.name();
         given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
+        if let Some(encryption) = target.encryption_mut() {
+            *encryption = arguments.encryption.encryption()?;
+        }
         let destination = match arguments.output.as_deref() {
             Some(output) => given_destination(output)?,
             None => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
@@ -180,6 +186,8 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
             let labels = root.label.iter().map(|text| label(text)).collect::<Result<_>>()?;
             set(target.root_mut().map(|it| &mut it.labels), labels) || target.image_mut().is_some()
         }
+        // What they name is read once only: it may be a pipe.
+        id if EncryptionOptions::IDS.contains(&id) => target.encryption_mut().is_some(),
         "flatten" => set(target.image_mut().map(|it| &mut it.flatten), image.flatten),
         "tag" => {
             let tags = image.tag.iter().map(|text| target.image_name(text).doing(|| "option --tag"));

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::convert::{self, Convert};
 use crate::attach::{self, Pulled};
+use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::exit;
 use crate::cli::fatal;
@@ -260,6 +261,7 @@ impl Pull {
             },
             checks: self.checks,
             root: RootOptions { workdir: self.workdir.then(String::new), ..RootOptions::default() },
+            encryption: EncryptionOptions::default(),
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
             feedback: Feedback { is_fatal: true, ..self.feedback },

@@ -117,7 +117,8 @@ fn sif(name: &str, path: &Path, environment: &Environment, voice: Voice, monitor
     let whole = output::verify_sif(path, environment.parallelism, monitor)?;
     whole.notes.iter().for_each(|note| voice.warning(note));
     let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
-    let image = whole.image.map_or_else(String::new, |image| format!(", made from image {image}"));
+    let told = whole.image.filter(|image| !image.starts_with(output::HIDDEN_IMAGE));
+    let image = told.map_or_else(String::new, |image| format!(", made from image {image}"));
     Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"))
 }
 

@@ -235,7 +235,7 @@ fn stored_bytes(image: &Image) -> Result<u64> {
 
 /// One layer of all, as the plain `rootfs` is written.
 fn flattened(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, monitor: &Monitor) -> Result<Layers> {
-    let spool = || place.spool(&task.options.tmpdir);
+    let spool = || place.spool(&task.options.tmpdir, false);
     let jobs = task.options.jobs;
     let verify_first = jobs.get() == 1 || place.is_stream();
     let memory_bytes_max = task.options.memory_bytes_max;

@@ -93,7 +93,8 @@ impl Stage<'_> {
 
     fn distinct(&self, wanted: &[usize]) -> Result<Vec<(usize, Blob)>> {
         let there = |at: usize| -> Result<Option<(Region, Codec)>> {
-            let region = self.image.blobs.region(&self.image.layers[at].blob)?;
+            // What is encrypted cannot be copied as it lies there.
+            let region = self.image.blobs.region(&self.image.layers[at].blob)?.filter(|it| it.veil.is_none());
             region.map(|region| Ok((region.clone(), sniff(&region)?))).transpose()
         };
         let named = |at| there(at).doing(|| self.doing(at));

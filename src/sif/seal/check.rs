@@ -3,7 +3,7 @@ use std::io::Read as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::head::{self, Head};
-use super::{Place, START_BYTES, Seal, read, shown};
+use super::{Place, Seal, read, shown};
 use crate::error::{ErrorKind, IoResultExt as _, Result};
 use crate::io::{CHUNK_BYTES, Monitor, Region};
 use crate::sif::descriptor::Descriptor;
@@ -43,7 +43,7 @@ fn compare(container: &Container, seal: &Seal, place: Place, monitor: &Monitor) 
     }
     let partition = head.partition()?;
     let offset = partition.offset - container.file().offset;
-    if seal.checksums.partition != shown(hash_partition(&partition, monitor)?) {
+    if seal.checksums.partition != shown(hash_partition(&partition, head.start_bytes(), monitor)?) {
         findings.push(Finding::error(offset, "partition-checksum", "the partition is not what was written"));
     }
     let is_edited = !findings.is_empty()
@@ -100,8 +100,8 @@ fn look_for_a_lost_one(container: &Container) -> Result<Option<Vec<Finding>>> {
 }
 
 /// What a [`super::PartitionSum`] of the same bytes is.
-fn hash_partition(partition: &Region, monitor: &Monitor) -> Result<u128> {
-    let start = START_BYTES.min(partition.len);
+fn hash_partition(partition: &Region, start: u64, monitor: &Monitor) -> Result<u128> {
+    let start = start.min(partition.len);
     let rest = Region { offset: partition.offset + start, len: partition.len - start, ..partition.clone() };
     let mut reader = rest.reader().chain(partition.reader().take(start));
     let mut hash = Xxh3::new();

@@ -1,6 +1,6 @@
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::{Place, SEAL_NAME, Seal, blank};
+use super::{Place, SEAL_NAME, Seal, blank, start_bytes};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::Region;
 use crate::sif::descriptor::{DESCRIPTOR_BYTES, Descriptor};
@@ -55,6 +55,14 @@ impl<'a> Head<'a> {
         self.container.data(self.partition)
     }
 
+    /// How many bytes at the partition's start are hashed last.
+    pub(super) fn start_bytes(&self) -> u64 {
+        match self.partition.extra() {
+            Extra::Partition { file_system, .. } => start_bytes(file_system),
+            _ => 0,
+        }
+    }
+
     /// Where the partition ends.
     pub(super) fn end(&self) -> u64 {
         self.partition.extent().map_or(u64::MAX, |(_, end)| end)
@@ -85,13 +93,13 @@ impl<'a> Head<'a> {
     /// `setprim` makes another partition the one that is run: it changes the kind of this one, its time, and what the
     /// header says of the architecture.
     fn undo_setprim(&self, head: &mut [u8]) {
-        let Extra::Partition { architecture, .. } = self.partition.extra() else { return };
+        let Extra::Partition { file_system, architecture, .. } = self.partition.extra() else { return };
         if self.partition.is_primary() || self.container.primary().is_none() {
             return;
         }
         let before = Descriptor {
             modified_seconds: self.partition.created_seconds,
-            extra_area: Extra::primary_squashfs(architecture),
+            extra_area: Extra::primary(file_system, architecture),
             ..self.partition.clone()
         };
         put(head, slot_range(self.slot).start, &before.to_bytes());

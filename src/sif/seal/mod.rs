@@ -19,7 +19,7 @@ use serde::Deserialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use self::head::Head;
-use super::kind::DataType;
+use super::kind::{DataType, FileSystem};
 use super::reader::Container;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::Region;
@@ -34,6 +34,8 @@ pub const SEAL_NAME: &str = "sif-convert.json";
 const SEAL_BYTES_MAX: u64 = 64 << 10;
 /// What of a partition is hashed last, in bytes: as much as a squashfs writes last.
 const START_BYTES: u64 = 96;
+/// The same of an encrypted one: it holds the start of the squashfs inside, too.
+pub const ENCRYPTED_START_BYTES: u64 = 8192;
 /// What stands before a checksum's digits.
 const SUM_PREFIX: &str = "xxh3:";
 /// Hexadecimal digits of a checksum.
@@ -81,7 +83,8 @@ impl Seal {
         let Seal { checksums: Checksums { head, objects, partition }, image, format, options } = self;
         let mut text = format!(r#"{{"checksums":{{"head":"{head}","#);
         if let Some(objects) = objects {
-            let _ = write!(text, r#""objects":["{}"],"#, objects.join(r#"",""#));
+            let objects: Vec<String> = objects.iter().map(|sum| format!(r#""{sum}""#)).collect();
+            let _ = write!(text, r#""objects":[{}],"#, objects.join(","));
         }
         let _ = write!(text, r#""partition":"{partition}"}},"format":{format},"image":"{image}","#);
         if let Some(options) = options {
@@ -114,25 +117,32 @@ pub fn unsealed(image: &str, options: Option<&str>, others: usize) -> Vec<u8> {
 }
 
 /// The checksum of a partition that is being written: of its bytes in the order in which an image of a file system is
-/// written, from byte `START_BYTES` on and the start at the very end. So the file need not be read once more.
+/// written: the start, whose length depends on the kind of file system, at the very end. So the file need not be read once
+/// more.
 pub struct PartitionSum {
     hash: Xxh3,
+    start: u64,
     next: u64,
 }
 
-impl Default for PartitionSum {
-    fn default() -> Self {
-        PartitionSum { hash: Xxh3::new(), next: START_BYTES }
-    }
+/// How many bytes at the start of a partition are hashed last.
+fn start_bytes(file_system: FileSystem) -> u64 {
+    if file_system == FileSystem::GocryptfsSquashfs { ENCRYPTED_START_BYTES } else { START_BYTES }
 }
 
 impl PartitionSum {
+    /// Of a partition of this kind.
+    pub fn new(file_system: FileSystem) -> Self {
+        let start = start_bytes(file_system);
+        PartitionSum { hash: Xxh3::new(), start, next: start }
+    }
+
     /// Takes in `bytes`, which have been written at `position` in the partition.
     ///
     /// # Errors
     /// [`ErrorKind::Bug`] when they were written in another order.
     pub fn add(&mut self, bytes: &[u8], position: u64) -> Result<()> {
-        let starts = position == 0 && bytes.len() as u64 == START_BYTES && self.next != u64::MAX;
+        let starts = position == 0 && bytes.len() as u64 == self.start && self.next != u64::MAX;
         if position != self.next && !starts {
             return Err(Error::new(ErrorKind::Bug, format!("a partition was written out of order, at {position}")));
         }

@@ -50,6 +50,16 @@ impl Input for Region {
     }
 }
 
+impl<I: Input + ?Sized> Input for Box<I> {
+    fn length(&self) -> u64 {
+        (**self).length()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        (**self).read_at(buffer, position)
+    }
+}
+
 impl Input for Vec<u8> {
     fn length(&self) -> u64 {
         self.len() as u64

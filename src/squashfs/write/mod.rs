@@ -8,12 +8,14 @@ mod metadata;
 mod output;
 mod pool;
 mod source;
+mod stream;
 mod tables;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 pub use source::{FileSource, FileStore, Store};
+pub use stream::StreamWriter;
 
 use self::duplicates::Duplicates;
 use self::pool::{Job, Pool};

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::error::{ErrorKind, IoResultExt, Result};
-use crate::squashfs::format::SUPERBLOCK_BYTES;
+use crate::squashfs::format::{DATA_STORED, SUPERBLOCK_BYTES};
 
 /// Where one file's blocks are.
 #[derive(Debug, Default, Clone)]
@@ -14,6 +14,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// Of a file whose `size` bytes are stored as they are, in one piece from `start` on.
+    pub(super) fn stored(start: u64, size: u64, block_size: u32) -> Self {
+        let whole = std::iter::repeat_n(block_size | DATA_STORED, (size / u64::from(block_size)) as usize);
+        let rest = (size % u64::from(block_size)) as u32;
+        Layout { start, words: whole.chain((rest > 0).then_some(rest | DATA_STORED)).collect() }
+    }
+
     /// The block list of the inode.
     pub(super) fn words(&self) -> impl Iterator<Item = u32> + '_ {
         let mut words = self.words.iter();
@@ -79,6 +86,11 @@ impl<S: Store> Output<S> {
     /// An image without blocks; the superblock's place is left free.
     pub(super) fn new(store: S) -> Self {
         Output { store, position: SUPERBLOCK_BYTES, layouts: Vec::new(), fragments: Vec::new() }
+    }
+
+    /// Gives the store back.
+    pub(super) fn into_store(self) -> S {
+        self.store
     }
 
     /// Where the next byte goes.

@@ -1,0 +1,125 @@
+//! Keys and passphrases: from files, from Apptainer's environment, from a terminal. Never from the command line, which
+//! everybody on the machine can read.
+
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use zeroize::Zeroizing;
+
+use super::environment::Environment;
+use super::values::usage;
+use crate::error::{ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::gocryptfs::{Passphrase, PublicKey};
+use crate::io::open_now;
+use crate::model::Quoted;
+use crate::output::Encryption;
+
+/// What a file with a key or a passphrase may have, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// The variables that [`of_environment`] looks at.
+pub(super) use super::environment::ENCRYPTION_VARIABLES as VARIABLES;
+
+/// What is encrypted, and with what.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Encryption (sif)")]
+pub(super) struct EncryptionOptions {
+    /// Encrypt the SIF with the passphrase in this file
+    ///
+    /// For apptainer run --passphrase. The same image, options and passphrase give the same bytes.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, verbatim_doc_comment)]
+    pub(super) encrypt_passphrase_file: Option<PathBuf>,
+    /// Encrypt the SIF for the owner of this public RSA key in PEM
+    ///
+    /// For apptainer run --pem-path. No two outputs are the same.
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, verbatim_doc_comment)]
+    #[arg(conflicts_with = "encrypt_passphrase_file")]
+    pub(super) encrypt_pem: Option<PathBuf>,
+    /// A passphrase that was asked for or stood in the environment.
+    #[arg(skip)]
+    pub(super) given: Option<Encryption>,
+}
+
+impl EncryptionOptions {
+    /// The IDs of all options here.
+    pub(super) const IDS: [&str; 2] = ["encrypt_passphrase_file", "encrypt_pem"];
+
+    /// Reads what is named.
+    pub(super) fn encryption(&self) -> Result<Option<Encryption>> {
+        Ok(match (&self.encrypt_passphrase_file, &self.encrypt_pem) {
+            (Some(path), _) => {
+                Some(Encryption::Passphrase(passphrase(path).doing(|| "option --encrypt-passphrase-file")?))
+            }
+            (_, Some(path)) => Some(Encryption::PublicKey(public_key(path).doing(|| "option --encrypt-pem")?)),
+            (None, None) => self.given.clone(),
+        })
+    }
+}
+
+/// The passphrase in a file.
+pub(super) fn passphrase(path: &Path) -> Result<Passphrase> {
+    let mut bytes = read(path)?;
+    Passphrase::new(std::mem::take(&mut *bytes)).at_file(path)
+}
+
+/// The public key in a file.
+pub(super) fn public_key(path: &Path) -> Result<PublicKey> {
+    public_key_of(&text(read(path)?)?).at_file(path)
+}
+
+fn public_key_of(text: &str) -> Result<PublicKey> {
+    PublicKey::parse(text)
+}
+
+fn text(bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>> {
+    let text = std::str::from_utf8(&bytes).map(str::to_string);
+    text.map(Zeroizing::new).map_err(|_| usage("the key is not text", "give it in PEM"))
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let quoted = || format!("reading {}", Quoted(path.as_os_str().as_bytes()));
+    // Room for all of it: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX as usize + 1));
+    let file = open_now(path).or_kind(ErrorKind::SourceUnavailable).doing(quoted)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable).doing(quoted)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        let message = format!("{} is too long for a key or a passphrase", Quoted(path.as_os_str().as_bytes()));
+        return Err(usage(message, "name the file that holds nothing else"));
+    }
+    Ok(bytes)
+}
+
+/// Names the file.
+trait AtFile<T> {
+    fn at_file(self, path: &Path) -> Result<T>;
+}
+
+impl<T> AtFile<T> for Result<T> {
+    fn at_file(self, path: &Path) -> Result<T> {
+        self.doing(|| format!("reading {}", Quoted(path.as_os_str().as_bytes())))
+    }
+}
+
+/// What Apptainer's and Singularity's variables say to encrypt with, in Apptainer's order: a PEM file, a PEM, a passphrase.
+pub(super) fn of_environment(environment: &Environment) -> Result<Option<Encryption>> {
+    let set = |name: &str| {
+        let variables = ["APPTAINER", "SINGULARITY"].map(|program| format!("{program}_ENCRYPTION_{name}"));
+        let found = variables.iter().find_map(|name| Some((name.clone(), environment.variable(name)?)));
+        found.filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.to_os_string()))
+    };
+    if let Some((name, path)) = set("PEM_PATH") {
+        let key = public_key(Path::new(&path)).doing(|| format!("environment {name}"))?;
+        return Ok(Some(Encryption::PublicKey(key)));
+    }
+    if let Some((name, pem)) = set("PEM_DATA") {
+        let pem = pem.into_string().map_err(|_| usage(format!("environment {name} is not text"), "set it to PEM"))?;
+        return Ok(Some(Encryption::PublicKey(public_key_of(&pem).doing(|| format!("environment {name}"))?)));
+    }
+    if let Some((name, passphrase)) = set("PASSPHRASE") {
+        let passphrase = Passphrase::new(passphrase.as_bytes().to_vec()).doing(|| format!("environment {name}"))?;
+        return Ok(Some(Encryption::Passphrase(passphrase)));
+    }
+    Ok(None)
+}
