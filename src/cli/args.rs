@@ -19,9 +19,9 @@ use super::commands::pull::Pull;
 use super::commands::shim::Shim;
 use super::commands::verify::Verify;
 use super::exit::TABLE;
-use super::imagemagick;
 use super::options::Given;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use super::{imagemagick, mistakes};
+use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 
 const LONG_ABOUT: &str = "\
 Converts Docker and OCI images for Singularity and Apptainer, and into each other: in one pass, without root, \
@@ -180,6 +180,8 @@ pub(super) fn command() -> clap::Command {
 /// Parses `arguments`, the program's name included; which options were given is told apart from their values.
 pub(super) fn parse(arguments: &[OsString]) -> Result<(Parsed, Given)> {
     let command = CommandLine::command();
+    let asked = asked_for_help(arguments, &command);
+    let arguments = asked.as_deref().unwrap_or(arguments);
     let parsed = command.clone().try_get_matches_from(arguments).and_then(|matches| {
         let given = match matches.subcommand() {
             Some((name, inner)) => {
@@ -196,24 +198,20 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<(Parsed, Given)> {
             ClapKind::DisplayHelp | ClapKind::DisplayVersion => {
                 Ok((Parsed::Text(error.render().to_string()), Given::default()))
             }
-            _ => Err(imagemagick::call(arguments).unwrap_or_else(|| misuse(&error))),
+            _ => Err(imagemagick::call(arguments).unwrap_or_else(|| mistakes::of(&error, arguments, &command))),
         },
     }
 }
 
-/// clap's complaint in our form: its first paragraph is the message, its tips are the hint.
-fn misuse(error: &clap::Error) -> Error {
-    let text = error.render().to_string();
-    let mut paragraphs = text.split("\n\n");
-    let message = paragraphs.next().unwrap_or_default();
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    // "to pass '--x' as a value, use '-- --x'" is true and never what was meant.
-    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
-    let tips: Vec<&str> = tips.filter(|tip| !tip.starts_with("to pass ")).collect();
-    let usage = "write \"sif-convert SOURCE --to sif\"; \"sif-convert --help\" explains all options";
-    let hint = if tips.is_empty() { usage.to_string() } else { tips.join("; ") };
-    Error::new(ErrorKind::Usage, message).hint(hint)
+/// "help" and "help COMMAND" in the words that clap takes: it is no command of its own, for a file may have its name.
+fn asked_for_help(arguments: &[OsString], command: &clap::Command) -> Option<Vec<OsString>> {
+    match arguments {
+        [program, help] if help == "help" => Some(vec![program.clone(), "--help".into()]),
+        [program, help, name] if help == "help" && command.find_subcommand(name).is_some() => {
+            Some(vec![program.clone(), name.clone(), "--help".into()])
+        }
+        _ => None,
+    }
 }
 
 /// The completion script for `shell`.
@@ -268,11 +266,9 @@ mod tests {
     #[test]
     fn wrong_use_is_said_in_our_words() {
         let error = |line: &str| parse(&words(line)).unwrap_err();
-        assert_eq!(error("x.tar").to_string(), "the following required arguments were not provided: --to <FORMAT>");
-        assert!(error("x --to tar").to_string().contains(
-            "[possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci, oci-archive, docker-archive, additional-files]"
-        ));
-        assert!(error("x --to rootfs --forse").remedy().unwrap().contains("'--force'"));
+        assert!(error("x.tar").remedy().unwrap().ends_with("sif-convert x.tar --to sif"));
+        assert!(error("x --to tar").remedy().unwrap().contains("--to rootfs"));
+        assert!(error("x --to rootfs --forse").remedy().unwrap().contains("--force"));
         assert_eq!(error("x --to rootfs --force --if-exists fail").kind(), ErrorKind::Usage);
         assert_eq!(error("").kind(), ErrorKind::Usage);
         assert_eq!(error("inspect x --to rootfs").kind(), ErrorKind::Usage);

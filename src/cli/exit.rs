@@ -33,7 +33,7 @@ const fn class(code: u8, name: &'static str, remedy: &'static str) -> Class {
 
 fn class_of(kind: ErrorKind) -> Class {
     match kind {
-        ErrorKind::Other => class(1, "other", "run it again with -v to see more"),
+        ErrorKind::Other => class(1, "other", "run it again with -v, which shows every phase and request"),
         ErrorKind::Usage => class(2, "usage", "\"sif-convert --help\" explains all options"),
         ErrorKind::SourceUnavailable => {
             class(3, "source-unavailable", "check that the source exists and that you may read it")

@@ -1,5 +1,6 @@
 //! The words for what mends an error where that is an option of the program: the library knows of none.
 
+use super::shell_word::shell_word;
 use crate::error::{Error, Remedy};
 
 /// What to do about `error`: one action that works when typed. `None` where nothing is known.
@@ -17,7 +18,10 @@ fn words(remedy: &Remedy) -> String {
         Remedy::ConvertAgain => "the file is damaged: convert it again, with --force, or fetch it again",
         Remedy::OutputFile => "name a file with -o, or remove the directory",
         Remedy::SeekableOutput => "name a file with -o: its header is written last",
-        Remedy::WritableOutput => "choose a directory that you may write to with -o",
+        Remedy::WritableOutput => "name a file in a directory that you may write to, with -o",
+        Remedy::CreateDirectory(directory) => {
+            return format!("create the directory: mkdir -p {}", shell_word(directory.as_os_str()));
+        }
         Remedy::RoomierOutput => "free some space there or name another directory with -o",
         Remedy::RoomForOutput => "free some space, or write to another file system with -o",
         Remedy::OutputDirectory => "name it with -o, or convert --to oci-archive, which is the same in one tar",
@@ -35,6 +39,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::ExpectedDigest => "fetch the image again, or correct --expect-digest",
         Remedy::DigestInstead => "use --expect-digest, which checks the image itself",
         Remedy::Image => "choose with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH",
+        Remedy::OnlyImage => "leave out what chooses an image or a platform: there is only one",
         Remedy::OneImage => "choose one with --image NAME, ID, DIGEST or NUMBER, or with --platform OS/ARCH",
         Remedy::OtherImage => "choose another image of the index with --image DIGEST, or push it in layers of tar",
         Remedy::Architecture => "say what the image runs on with --arch, for example --arch amd64",

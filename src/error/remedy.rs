@@ -23,6 +23,8 @@ pub enum Remedy {
     SeekableOutput,
     /// Choose an output in a directory that may be written to.
     WritableOutput,
+    /// Create this directory, or choose an output in another one.
+    CreateDirectory(std::path::PathBuf),
     /// Choose an output on a file system with more room.
     RoomierOutput,
     /// As [`Remedy::RoomierOutput`], where it is known what is full.
@@ -57,6 +59,8 @@ pub enum Remedy {
     DigestInstead,
     /// Choose an image or a platform that there is.
     Image,
+    /// Take the only image that there is.
+    OnlyImage,
     /// Choose one of several images.
     OneImage,
     /// Choose another image of an index.
@@ -107,6 +111,7 @@ impl fmt::Display for Remedy {
             Remedy::ExpectedDigest => "fetch the image again, or correct the digest that is expected of it",
             Remedy::DigestInstead => "expect a digest, which checks the image itself",
             Remedy::Image => "select an image by name, ID, digest or number, or by platform",
+            Remedy::OnlyImage => "select no image and no platform: there is only one",
             Remedy::OneImage => "select one image by name, ID, digest or number, or by platform",
             Remedy::OtherImage => "select another image of the index by its digest, or push it in layers of tar",
             Remedy::Architecture => "say which architecture the image is for, for example amd64",
@@ -116,6 +121,9 @@ impl fmt::Display for Remedy {
             Remedy::OciMediaTypes => "write it with the media types of the OCI",
             Remedy::Memory => "if you trust it, allow more memory",
             Remedy::Timeout => "try again, or wait longer for the server",
+            Remedy::CreateDirectory(directory) => {
+                return write!(f, "create the directory {directory:?}, or choose an output in another one");
+            }
             Remedy::Insecure(host) => {
                 return write!(f, "if it is meant to speak plain HTTP, allow that for {host}");
             }

@@ -30,7 +30,7 @@ pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
 pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
-pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file};
+pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file, writable};
 pub use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
 pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};

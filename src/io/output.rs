@@ -22,6 +22,12 @@ pub struct Output {
     replace: bool,
 }
 
+/// What to do where nothing can be created at `path`.
+pub fn writable(path: &Path) -> Remedy {
+    let directory = directory_of(path);
+    if directory.exists() { Remedy::WritableOutput } else { Remedy::CreateDirectory(directory.to_path_buf()) }
+}
+
 impl Output {
     /// Begins an output at `path` with the permission bits `mode`.
     ///
@@ -42,7 +48,7 @@ impl Output {
         let scratch = Scratch::beside(path, mode)
             .or_kind(ErrorKind::Output)
             .doing(doing)
-            .map_err(|error| error.with_remedy(Remedy::WritableOutput).at(path))?;
+            .map_err(|error| error.with_remedy(writable(path)).at(path))?;
         sweep(path, scratch.file());
         Ok(Output { path: path.to_path_buf(), scratch, replace })
     }

@@ -2,7 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use crate::io::Compression;
+use crate::model::{Note, Quoted};
 use crate::source::Spec;
 
 /// What image files are called by those who save them; the longest that fits is taken off.
@@ -16,6 +19,40 @@ pub(super) fn of_output(source: &Spec, suffix: &str) -> Option<OsString> {
     let mut name = stem(source)?;
     name.push(suffix);
     Some(name)
+}
+
+/// A note where the name of an output says that it is something else than the `format` that is written, or compressed
+/// otherwise.
+pub(super) fn misleading(path: &Path, format: &str, compression: Compression) -> Option<Note> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    let named = match extension.as_str() {
+        "tar" => "a tar",
+        "gz" | "tgz" => "a gzip file",
+        "zst" | "zstd" | "tzst" => "a zstd file",
+        "xz" | "txz" => "an xz file",
+        "bz2" | "tbz" | "tbz2" => "a bzip2 file",
+        "lz4" => "an lz4 file",
+        "zip" => "a zip file",
+        "sif" => "a SIF",
+        "sqsh" | "sqfs" | "squashfs" => "a squashfs image",
+        "oci" => "an OCI layout",
+        _ => return None,
+    };
+    let written = match (format, compression.suffix()) {
+        ("sif", _) => "a SIF",
+        ("squashfs", _) => "a squashfs image",
+        ("oci", _) => "an OCI layout",
+        // What is compressed in it is layers.
+        ("oci-archive", _) | (_, "") => "a tar",
+        (_, ".gz") => "a gzip file",
+        _ => "a zstd file",
+    };
+    let is_any_tar = named == "a tar" && written.ends_with(" file");
+    (named != written && !is_any_tar).then(|| {
+        let path = Quoted(path.as_os_str().as_bytes());
+        let written = if written == "a tar" { "a tar that is not compressed" } else { written };
+        Note::new("misleading-name", format!("{path} is named like {named}, and is {written}"), 1)
+    })
 }
 
 fn stem(source: &Spec) -> Option<OsString> {
@@ -63,13 +100,35 @@ fn stem_of_reference(reference: &str) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    use crate::io::Compression;
     use crate::output::{DockerArchive, Oci, OciArchive, Rootfs, Sif, SifRootfs, Target};
 
     fn name(source: &str, target: impl Into<Target>) -> Option<String> {
         let spec = Spec::parse(OsStr::new(source)).unwrap();
         target.into().default_name(&spec).map(|name| name.into_string().unwrap())
+    }
+
+    #[test]
+    fn names_that_mislead_are_noted() {
+        let misleads =
+            |name: &str, format: &str, compression| misleading(Path::new(name), format, compression).is_some();
+        for (name, format) in [
+            ("x.tar.xz", "rootfs"),
+            ("x.sif", "sif-rootfs"),
+            ("x.tar", "sif"),
+            ("x.gz", "oci-archive"),
+            ("x.zip", "oci"),
+        ] {
+            assert!(misleads(name, format, Compression::NONE), "{name} {format}");
+        }
+        assert!(
+            misleads("x.zst", "rootfs", Compression::GZIP) && misleads("x.tgz", "docker-archive", Compression::ZSTD)
+        );
+        for (name, format) in
+            [("x.tar", "rootfs"), ("x.sif", "sif"), ("x", "sif"), ("x.img", "sif"), ("x.oci", "oci"), ("a.b", "rootfs")]
+        {
+            assert!(!misleads(name, format, Compression::NONE), "{name} {format}");
+        }
+        assert!(!misleads("x.tar", "rootfs", Compression::GZIP) && !misleads("x.tgz", "rootfs", Compression::GZIP));
     }
 
     #[test]

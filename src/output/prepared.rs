@@ -4,7 +4,7 @@ use std::path::Path;
 use super::hosting::Hosting;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
-use super::{Format, Target, added_objects};
+use super::{Format, Target, added_objects, name};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, affordable};
@@ -175,6 +175,7 @@ impl Prepared {
         let (jobs, fewer) = affordable(task.options.jobs)?;
         task.options.jobs = jobs;
         let mut notes: Vec<Note> = fewer.into_iter().collect();
+        notes.extend(misleading_name(&target, &task));
         if let Some(existing) = task.reusable() {
             match format.reuse(existing, image, &task, monitor) {
                 Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),
@@ -213,6 +214,13 @@ fn reused(mut outcome: Outcome) -> Outcome {
     let message = "the output was there already, whole, and is used as it is";
     outcome.notes.push(Note::new(REUSED, message, 1));
     outcome
+}
+
+/// A note where the output's name says something else than what it will be.
+fn misleading_name(target: &Target, task: &Task) -> Option<Note> {
+    let Destination::Path(path) = &task.destination else { return None };
+    let asked = target.clone().compression_mut().and_then(|compression| *compression);
+    name::misleading(path, target.name(), asked.unwrap_or_else(|| task.compression_by_name()))
 }
 
 /// Whether `error` is `inner` with what was being done.

@@ -24,7 +24,7 @@ impl Archive {
     /// Opens the archive at `path`; `name` is what messages call it.
     pub(super) fn open(path: &Path, name: String, options: &OpenOptions, monitor: &Monitor) -> Result<Archive> {
         let file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => spec::no_such_file(path),
+            io::ErrorKind::NotFound => spec::no_such_path(path),
             _ => Error::io(ErrorKind::SourceUnavailable, error),
         })?;
         Archive::of_opened(file, name, options, monitor)

@@ -74,7 +74,7 @@ pub(super) fn is_root(path: &Path) -> bool {
 /// Opens a SIF or a squashfs.
 pub(super) fn open_file(path: &Path, kind: Kind, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let file = File::open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => spec::no_such_file(path),
+        std::io::ErrorKind::NotFound => spec::no_such_path(path),
         _ => Error::io(ErrorKind::SourceUnavailable, error),
     })?;
     open_unnamed(&Arc::new(file), kind, &quoted(path), options, monitor)

@@ -243,6 +243,7 @@ impl Source {
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     refuse_hash(spec, options.hash)?;
     let opened = match spec {
+        Spec::Path(path) if !path.exists() && !path.is_symlink() => Err(spec::no_such_file(path)),
         Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
         Spec::Path(path) => match filesystem::recognise(path)? {
             Some(kind) => filesystem::open_file(path, kind, options, monitor),
@@ -369,7 +370,7 @@ fn other_kind(asked: Kind) -> Error {
 
 fn open_layout(path: &Path) -> Result<Source> {
     if !path.exists() {
-        return Err(Error::new(ErrorKind::SourceUnavailable, "no such directory").hint("check the path"));
+        return Err(spec::no_such_path(path));
     }
     if !path.is_dir() {
         let hint = "for an OCI layout packed in one file write oci-archive:PATH, or just PATH";

@@ -14,8 +14,13 @@ const SAVE: &str = "make an image archive with: docker save -o image.tar NAME";
 /// Refuses what is no tar, and says what it seems to be. `start` is the first [`LOOK_BYTES`] of it, or all there is.
 pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
     let Some(block) = start.first_chunk::<512>() else {
-        let what = if start.is_empty() { "the file is empty" } else { "the file is too short for an image archive" };
-        return Err(Error::new(ErrorKind::InvalidImage, what).hint("save or fetch the image again"));
+        if start.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidImage, "the file is empty").hint("save or fetch the image again"));
+        }
+        return Err(text_document(start).unwrap_or_else(|| {
+            let message = format!("the file has {} bytes only: too short for an image archive", start.len());
+            Error::new(ErrorKind::InvalidImage, message).hint("save or fetch the image again")
+        }));
     };
     if is_header(block) {
         return Ok(());
@@ -64,13 +69,51 @@ fn seems(start: &[u8]) -> Error {
         return Error::new(ErrorKind::Unsupported, format!("this seems to be {what_kind}, not an image archive"))
             .hint(remedy(what, start));
     }
-    let text = start.iter().take(512).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
-    let what = match start.trim_ascii_start().first() {
-        Some(b'{' | b'[') if text => "this seems to be a JSON document, not an image archive",
-        _ if text => "this seems to be a text file, not an image archive",
-        _ => "this is no tar archive, compressed or not",
+    text_document(start).unwrap_or_else(|| {
+        Error::new(ErrorKind::InvalidImage, "this is not a tar archive, compressed or not").hint(SAVE)
+    })
+}
+
+/// Says what a text seems to be; `None` where `start` is no text.
+fn text_document(start: &[u8]) -> Option<Error> {
+    let start = start.get(..512).unwrap_or(start);
+    let is_text = start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    // A page may hold any UTF-8, and a part of a character at the end of what is seen.
+    let lower = start.trim_ascii_start().strip_prefix(b"\xef\xbb\xbf").unwrap_or(start.trim_ascii_start());
+    let lower = lower.to_ascii_lowercase();
+    let begins = |words: &[&str]| words.iter().any(|word| lower.starts_with(word.as_bytes()));
+    // The first line that says something.
+    let line = start.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let line = line.into_iter().find(|line| !line.is_empty() && line[0] != b'#').unwrap_or_default();
+    let error = |kind, what: &str, hint: &str| {
+        Some(Error::new(kind, format!("this seems to be {what}, not an image archive")).hint(hint))
     };
-    Error::new(ErrorKind::InvalidImage, what).hint(SAVE)
+    if begins(&["<!doctype", "<html", "<?xml", "<head", "<body"]) {
+        let hint = "fetch the image again: the server sent a page instead, perhaps an error or a login";
+        return error(ErrorKind::InvalidImage, "a web page", hint);
+    }
+    if begins(&["version https://git-lfs"]) {
+        return error(ErrorKind::InvalidImage, "a Git LFS pointer", "fetch what it points to: git lfs pull");
+    }
+    if !is_text {
+        return None;
+    }
+    if line.to_ascii_lowercase().starts_with(b"bootstrap:") {
+        let hint = "build it with Apptainer: apptainer build image.sif FILE";
+        return error(ErrorKind::Unsupported, "a Singularity definition file", hint);
+    }
+    if line.starts_with(b"FROM ") || line.starts_with(b"ARG ") {
+        let hint = "build it first: docker build -t app .; the image is then docker-daemon:app";
+        return error(ErrorKind::Unsupported, "a Dockerfile", hint);
+    }
+    if begins(&["{", "["]) {
+        let is_message = [&b"\"error"[..], b"\"message\"", b"\"detail\""]
+            .iter()
+            .any(|key| lower.windows(key.len()).any(|it| it == *key));
+        let hint = if is_message { "read it: it may be a server's error; then fetch the image again" } else { SAVE };
+        return error(ErrorKind::InvalidImage, "a JSON document", hint);
+    }
+    error(ErrorKind::InvalidImage, "a text file", SAVE)
 }
 
 /// Names in the root of nearly every file system that programs run in.
@@ -125,7 +168,7 @@ pub(super) fn archive_without_image(members: &Members) -> Error {
                 "the image lies in its folder {directory}: pack it with tar -C {directory} -cf image.tar ."
             ))
         }
-        None => error.hint(SAVE),
+        None => error.hint("save the image with: docker save -o image.tar NAME; or pack the root of a file system, with its bin, etc and usr"),
     }
 }
 
@@ -139,7 +182,9 @@ pub(super) fn directory_without_layout(path: &Path) -> Error {
         let hint = "pack it again: tar -C DIRECTORY -cf image.tar .";
         (ErrorKind::Unsupported, "this seems to be an unpacked docker-archive", hint)
     } else {
-        (ErrorKind::InvalidImage, "the directory is no OCI layout: it has no index.json", SAVE)
+        let what = "the directory is neither an OCI layout nor the root of a file system: it has no index.json, bin, etc or usr";
+        let hint = "name the directory that holds index.json, or the one that holds bin, etc and usr";
+        (ErrorKind::InvalidImage, what, hint)
     };
     Error::new(kind, what).hint(hint)
 }

@@ -293,8 +293,13 @@ impl Source {
 
     fn nothing_fits(&self, why: &str) -> Error {
         let all: Vec<usize> = (0..self.found.len()).collect();
-        let message = format!("{} in {}, which has {}", why, self.store.name(), self.list(&all));
-        Error::new(ErrorKind::SourceUnavailable, message).with_remedy(Remedy::Image)
+        let (held, remedy) = match &self.found[..] {
+            [] => ("no image".to_string(), Remedy::Image),
+            [only] => (format!("one image, {}", shown(&only.candidate)), Remedy::OnlyImage),
+            several => (format!("{} images: {}", several.len(), self.list(&all)), Remedy::Image),
+        };
+        let message = format!("{why} in {}, which holds {held}", self.store.name());
+        Error::new(ErrorKind::SourceUnavailable, message).with_remedy(remedy)
     }
 
     fn several_fit(&self, choice: &[usize]) -> Error {

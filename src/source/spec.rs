@@ -165,19 +165,45 @@ fn text(word: &OsStr, rest: &[u8]) -> Result<String> {
 
 /// Why a bare word that is no file is an error, and what it may have meant.
 pub(super) fn no_such_file(path: &Path) -> Error {
-    let word = path.as_os_str().as_bytes();
-    let error =
-        Error::new(ErrorKind::SourceUnavailable, format!("{}: no such file or directory", Quoted(word))).at(path);
-    let Some(word) = path.to_str() else { return error.hint("check the path") };
+    let error = Error::new(ErrorKind::SourceUnavailable, "no such file or directory").at(path);
+    let Some(word) = path.to_str() else { return error.hint(whereabouts(path)) };
     match word.split_once(':') {
+        Some((transport @ ("library" | "shub"), _)) => error.hint(format!(
+            "{transport}:// is for Apptainer itself: apptainer pull image.sif {word}; the SIF can be converted"
+        )),
         Some((transport, _)) if FOREIGN_TRANSPORTS.contains(&transport) => {
             error.hint(format!("there is no transport {transport:?} here: {SPELLINGS}"))
         }
+        Some((transport @ ("docker" | "oras"), rest)) => {
+            error.hint(format!("if it is on a registry, write {transport}://{}", rest.trim_start_matches('/')))
+        }
+        _ if is_file_name(path) => error.hint(whereabouts(path)),
         _ if word.parse::<crate::model::Reference>().is_ok() => error.hint(format!(
             "if it is an image name, write docker-daemon:{word} (local Docker or Podman) or docker://{word} (registry)"
         )),
-        _ => error.hint("check the path"),
+        _ => error.hint(whereabouts(path)),
     }
+}
+
+/// Why a path of which it is known that it is a path is an error.
+pub(super) fn no_such_path(path: &Path) -> Error {
+    Error::new(ErrorKind::SourceUnavailable, "no such file or directory").at(path).hint(whereabouts(path))
+}
+
+/// Whether a name is that of a file rather than of an image.
+fn is_file_name(path: &Path) -> bool {
+    const SUFFIXES: [&str; 13] =
+        ["tar", "gz", "tgz", "zst", "xz", "bz2", "sif", "simg", "sqsh", "sqfs", "squashfs", "oci", "def"];
+    path.extension().and_then(OsStr::to_str).is_some_and(|suffix| SUFFIXES.contains(&suffix))
+}
+
+/// Where to look for a file that is not there.
+fn whereabouts(path: &Path) -> String {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if directory.is_dir() {
+        return format!("check the name: ls {}", directory.display());
+    }
+    format!("there is no directory {}: check the path", Quoted(directory.as_os_str().as_bytes()))
 }
 
 #[cfg(test)]
@@ -249,7 +275,10 @@ mod tests {
         let remedy = |word: &str| no_such_file(Path::new(word)).remedy().unwrap().to_string();
         let hint = remedy("debian:12");
         assert!(hint.contains("docker-daemon:debian:12") && hint.contains("docker://debian:12"), "{hint}");
-        assert!(remedy("library://x").contains("no transport"));
-        assert_eq!(remedy("/no/such"), "check the path");
+        assert!(remedy("dir:x").contains("no transport"));
+        assert!(remedy("library://x").contains("apptainer pull image.sif library://x"));
+        assert_eq!(remedy("/no/such"), "there is no directory \"/no\": check the path");
+        assert_eq!(remedy("x.tar"), "check the name: ls .");
+        assert_eq!(remedy("docker:ubuntu"), "if it is on a registry, write docker://ubuntu");
     }
 }

@@ -562,59 +562,6 @@ fn completions_and_manual_are_generated() {
 }
 
 #[test]
-fn wrong_use_says_what_is_right() {
-    let place = Place::new();
-    assert_snapshot!(place.transcript(""), @r#"
-    exit 2
-    -- stderr
-    error: the following required arguments were not provided: --to <FORMAT> <SOURCE>
-    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
-    "#);
-    assert_snapshot!(place.transcript("x.tar"), @r#"
-    exit 2
-    -- stderr
-    error: the following required arguments were not provided: --to <FORMAT>
-    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
-    "#);
-    assert_snapshot!(place.transcript("x.tar --to tar"), @r#"
-    exit 2
-    -- stderr
-    error: invalid value 'tar' for '--to <FORMAT>' [possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci, oci-archive, docker-archive, additional-files]
-    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
-    "#);
-    assert_snapshot!(place.transcript("x.tar --to rootfs --forse"), @r"
-    exit 2
-    -- stderr
-    error: unexpected argument '--forse' found
-    hint: a similar argument exists: '--force'
-    ");
-    assert_snapshot!(place.transcript("x.tar --to rootfs --bad"), @r#"
-    exit 2
-    -- stderr
-    error: unexpected argument '--bad' found
-    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
-    "#);
-    assert_snapshot!(place.transcript("x.tar --to rootfs --workdir"), @r"
-    exit 2
-    -- stderr
-    error: option --workdir has no effect on rootfs
-    hint: leave --workdir out, or convert --to sif
-    ");
-    assert_snapshot!(place.transcript("- --to rootfs"), @r#"
-    exit 2
-    -- stderr
-    error: standard input gives the output no name
-    hint: name the output with -o FILE, or "-o -" for standard output
-    "#);
-    assert_snapshot!(place.transcript("x.tar --to rootfs -q -v"), @r#"
-    exit 2
-    -- stderr
-    error: the argument '--quiet' cannot be used with '--verbose'
-    hint: write "sif-convert SOURCE --to sif"; "sif-convert --help" explains all options
-    "#);
-}
-
-#[test]
 fn wrong_environment_is_wrong_use() {
     let place = Place::new();
     let mut command = place.command("x.tar --to rootfs");

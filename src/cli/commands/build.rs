@@ -9,7 +9,6 @@ use clap::Args;
 use super::convert::{self, Convert};
 use crate::cli::encryption::{self, EncryptionOptions};
 use crate::cli::environment::Environment;
-use crate::cli::handover;
 use crate::cli::options::{
     Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
 };
@@ -17,6 +16,7 @@ use crate::cli::printer::Voice;
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::session;
 use crate::cli::signals::Quit;
+use crate::cli::{handover, mistakes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
 use crate::output::Encryption;
@@ -209,6 +209,9 @@ impl Build {
     ///
     /// Who calls `singularity build` reads lines, through a terminal or not: bars are for those who ask for them.
     pub(in crate::cli) fn run(self, given: Given, words: &[OsString], environment: &Environment, quit: Quit) -> u8 {
+        if let Some(error) = mistakes::swapped(&self.output, &self.source, "sif-convert build") {
+            return session::misuse(error, words, Voice::default());
+        }
         if handover::is_foreign(&self.source) {
             return session::misuse(handover::run_real_program(words, environment), words, Voice::default());
         }

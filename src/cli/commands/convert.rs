@@ -265,7 +265,7 @@ pub(in crate::cli) fn given_destination(output: &OsStr) -> Result<Destination> {
 }
 
 fn no_default_name(spec: &Spec) -> Error {
-    usage(format!("{spec} gives the output no name"), "name the output with -o FILE, or \"-o -\" for standard output")
+    usage(format!("{spec} gives the output no name"), "name the output with -o FILE")
 }
 
 /// An output must not be the input, and two outputs must not be one. A layout may get one image more made of its own, but

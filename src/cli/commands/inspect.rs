@@ -1,12 +1,11 @@
 //! `convert inspect`: what a source holds, from its documents alone. Layers are located, never read.
 
+mod sif;
+mod words;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,21 +13,20 @@ use serde::Serialize;
 use crate::attach::{self, Referrer};
 use crate::cli::environment::Environment;
 use crate::cli::options::{Choice, Feedback, Given};
-use crate::cli::printer::{self, Bytes};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::cli::subject::Subject;
-use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Layer};
-use crate::io::{Codec, Monitor, Region};
-use crate::model::{Config, Digest, Note, Quoted, Reference, Timestamp, hides};
+use crate::io::{Codec, Monitor};
+use crate::model::{Config, Digest, Note, Reference, Timestamp};
 use crate::output;
 use crate::registry::Settings;
 use crate::report::SourceRecord;
-use crate::sif::{Container, read_seal};
 use crate::singularity::forecast;
 use crate::source::{self as sources, Candidate, InputHash, Selection, Source, Spec};
+use sif::SifView;
 
 /// `convert inspect SOURCE`.
 #[derive(Debug, Args)]
@@ -53,6 +51,8 @@ struct Inspection {
     schema_version: u32,
     source: SourceRecord,
     images: Vec<ImageView>,
+    /// What a SIF holds; absent where the source is none.
+    sif: Option<SifView>,
 }
 
 /// One image.
@@ -115,6 +115,8 @@ struct LayerView {
     /// Told by the first bytes; `null` where they are not at hand.
     compression: Option<String>,
     media_type: Option<String>,
+    /// The command that made it, as the config's history has it; `null` where that does not tell.
+    created_by: Option<String>,
 }
 
 impl Inspect {
@@ -134,7 +136,7 @@ pub(in crate::cli) fn run(arguments: &Inspect, given: &Given, environment: &Envi
 fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: &Monitor) -> Result<String> {
     let (spec, options, selection) = match arguments.resolve(given, environment)? {
         Subject::Source(source) => *source,
-        Subject::Sif(path) => return sif(arguments, &path, monitor)?.page(arguments.json),
+        Subject::Sif(path) => return sif::inspection(arguments, &path, environment, monitor)?.page(arguments.json),
     };
     let source = sources::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
@@ -151,30 +153,7 @@ fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: 
             images.iter_mut().for_each(|image| image.image_hash.docker_archive = Some(sha256.hex()));
         }
     }
-    Inspection { schema_version: 1, source: record, images }.page(arguments.json)
-}
-
-/// A SIF is no source of a conversion, but what came of one: it is told by what it says of itself.
-fn sif(arguments: &Inspect, path: &Path, monitor: &Monitor) -> Result<Inspection> {
-    let doing = || format!("reading {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let file = Arc::new(file);
-    let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let container = Container::open(region).doing(doing)?;
-    let seal = read_seal(&container).doing(doing)?;
-    let mut source = SourceRecord::of(&arguments.source, Some(path));
-    source.kind = Some("sif".to_string());
-    let mut image = ImageView {
-        id: seal.map(|(seal, _)| seal.image),
-        platform: container.header().architecture.goarch().map(|name| format!("linux/{name}")),
-        ..ImageView::default()
-    };
-    if arguments.json {
-        let sha256 = output::hash_file(path, monitor).doing(doing)?;
-        source.sha256 = Some(sha256.hex());
-        image.image_hash.singularity_file = Some(sha256.hex());
-    }
-    Ok(Inspection { schema_version: 1, source, images: vec![image] })
+    Inspection { schema_version: 1, source: record, images, sif: None }.page(arguments.json)
 }
 
 /// All images that the source lists. One that cannot be opened hides none of the others. Of those on a registry, the one
@@ -228,7 +207,7 @@ impl ImageView {
             platform: Some(image.platform().to_string()),
             created: image.config.created().map(Timestamp::to_rfc3339),
             config: Some(ConfigView::of(&image.config)),
-            layers: image.layers.iter().map(|layer| LayerView::of(image, layer)).collect(),
+            layers: LayerView::all(image),
             image_hash: ImageHash {
                 docker_image: text(&image.index_digest.or(image.manifest_digest)),
                 ..ImageHash::default()
@@ -269,7 +248,17 @@ impl ConfigView {
 }
 
 impl LayerView {
-    fn of(image: &Image, layer: &Layer) -> Self {
+    /// All layers of an image, the lowest first.
+    fn all(image: &Image) -> Vec<Self> {
+        let made: Vec<&str> =
+            image.config.history().iter().filter(|it| !it.empty_layer).map(|it| it.created_by.as_str()).collect();
+        // A history of another length does not say which layer is whose.
+        let made_by = |at: usize| if made.len() == image.layers.len() { made.get(at).copied() } else { None };
+        let layers = image.layers.iter().enumerate();
+        layers.map(|(at, layer)| LayerView::of(image, layer, made_by(at).filter(|text| !text.is_empty()))).collect()
+    }
+
+    fn of(image: &Image, layer: &Layer, created_by: Option<&str>) -> Self {
         let region = image.blobs.region(&layer.blob).ok().flatten();
         let compression = region.as_ref().and_then(|region| {
             let mut start = Vec::with_capacity(Codec::SNIFF_BYTES);
@@ -283,6 +272,7 @@ impl LayerView {
             size: layer.blob.size.or(region.map(|region| region.len)),
             compression,
             media_type: layer.blob.media_type.clone(),
+            created_by: created_by.map(str::to_string),
         }
     }
 }
@@ -304,121 +294,10 @@ fn sentence(note: &Note) -> String {
     if examples.is_empty() { note.message.clone() } else { format!("{}: {examples}", note.message) }
 }
 
-impl Inspection {
-    fn page(&self, json: bool) -> Result<String> {
-        if !json {
-            return Ok(self.words());
-        }
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
-        Ok(printer::safe_json(&json) + "\n")
-    }
-
-    /// The page for people. Whatever came out of the image is quoted.
-    fn words(&self) -> String {
-        let mut page = String::new();
-        let size = self.source.size.map(|size| format!(", {}", Bytes(size))).unwrap_or_default();
-        let kind = self.source.kind.as_deref().unwrap_or("unknown");
-        field(&mut page, 0, "source", &format!("{} ({kind}{size})", quoted(&self.source.spelling)));
-        field(&mut page, 0, "images", &self.images.len().to_string());
-        for image in &self.images {
-            page.push('\n');
-            image.words(&mut page);
-        }
-        page
-    }
-}
-
-impl ImageView {
-    fn words(&self, page: &mut String) {
-        let index = self.index.map(|index| format!(" @{index}")).unwrap_or_default();
-        let _ = writeln!(page, "image{index}");
-        let names: Vec<String> = self.names.iter().chain(&self.tags).map(|name| quoted(name)).collect();
-        let lines = [
-            ("names", names.join(", ")),
-            ("id", self.id.clone().unwrap_or_default()),
-            ("manifest", self.manifest_digest.clone().unwrap_or_default()),
-            ("index", self.index_digest.clone().unwrap_or_default()),
-            ("platform", self.platform.as_deref().map(plain).unwrap_or_default()),
-            ("created", self.created.clone().unwrap_or_default()),
-        ];
-        lines.iter().for_each(|(name, value)| field(page, 2, name, value));
-        if let Some(config) = &self.config {
-            config.words(page);
-        }
-        if !self.layers.is_empty() {
-            field(page, 2, "layers", &self.layers.len().to_string());
-        }
-        for (number, layer) in self.layers.iter().enumerate() {
-            layer.words(page, number + 1);
-        }
-        for referrer in &self.attached {
-            let what = match &referrer.sif {
-                Some(sif) => {
-                    let format = sif.format.as_deref().map(|it| format!(", format {}", plain(it))).unwrap_or_default();
-                    format!("SIF, {}{format}", Bytes(sif.size))
-                }
-                None => referrer.artifact_type.as_deref().map(plain).unwrap_or_default(),
-            };
-            field(page, 2, "attached", &format!("{} ({what})", referrer.manifest_digest));
-        }
-        self.warnings.iter().for_each(|warning| field(page, 2, "warning", &plain(warning)));
-        self.problem.iter().for_each(|problem| field(page, 2, "problem", &plain(problem)));
-    }
-}
-
-impl ConfigView {
-    fn words(&self, page: &mut String) {
-        let list = |words: &[String]| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
-        field(page, 2, "entrypoint", &list(&self.entrypoint));
-        field(page, 2, "cmd", &list(&self.cmd));
-        field(page, 2, "workdir", &optional(&self.working_dir));
-        field(page, 2, "user", &optional(&self.user));
-        self.env.iter().for_each(|word| field(page, 2, "env", &quoted(word)));
-        self.labels
-            .iter()
-            .for_each(|(key, value)| field(page, 2, "label", &format!("{}={}", quoted(key), quoted(value))));
-    }
-}
-
-impl LayerView {
-    fn words(&self, page: &mut String, number: usize) {
-        let size = self.size.map_or_else(|| "size unknown".to_string(), |size| Bytes(size).to_string());
-        let compression = match self.compression.as_deref() {
-            None => "",
-            Some("none") => ", not compressed",
-            Some(codec) => &format!(", {codec}"),
-        };
-        field(page, 4, &number.to_string(), &format!("{}, {size}{compression}", quoted(&self.key)));
-        field(page, 6, "digest", self.digest.as_deref().unwrap_or_default());
-        field(page, 6, "diff_id", self.diff_id.as_deref().unwrap_or_default());
-    }
-}
-
-/// One line, unless there is nothing to say.
-fn field(page: &mut String, indent: usize, name: &str, value: &str) {
-    if !value.is_empty() {
-        let width = 15 - indent;
-        let _ = writeln!(page, "{:indent$}{name:<width$}{value}", "");
-    }
-}
-
-fn quoted(text: &str) -> String {
-    Quoted(text.as_bytes()).to_string()
-}
-
-fn optional(text: &str) -> String {
-    if text.is_empty() { String::new() } else { quoted(text) }
-}
-
-/// Text that quotes its own names, made safe for a terminal.
-fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if hides(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::sync::Arc;
 
     use super::*;
     use crate::image::{BlobRef, Blobs};
@@ -437,7 +316,8 @@ mod tests {
 
     fn inspection() -> Inspection {
         let config = br#"{"created":"2026-01-02T03:04:05Z","architecture":"amd64","os":"linux",
-            "config":{"Env":["A=\u001b[2J"],"Cmd":["sh","-c"],"WorkingDir":"/w","Labels":{"k":"v"}}}"#;
+            "config":{"Env":["A=\u001b[2J"],"Cmd":["sh","-c"],"WorkingDir":"/w","Labels":{"k":"v"}},
+            "history":[{"created_by":"/bin/sh -c #(nop) ADD file:\u001b[2J in /"},{"created_by":"ENV A=1","empty_layer":true}]}"#;
         let blob = BlobRef { key: "a/layer.tar".into(), digest: None, size: Some(2048), media_type: None };
         let image = Image {
             blobs: Arc::new(Nothing),
@@ -455,14 +335,14 @@ mod tests {
         let other = ImageView::unreadable(&absent, &Error::new(ErrorKind::InvalidImage, "its config is missing"));
         let source = SourceRecord::of(OsStr::new("x.tar"), None);
         let first = ImageView { index: Some(0), ..ImageView::of(&image) };
-        Inspection { schema_version: 1, source, images: vec![first, ImageView { index: Some(1), ..other }] }
+        Inspection { schema_version: 1, source, images: vec![first, ImageView { index: Some(1), ..other }], sif: None }
     }
 
     #[test]
     fn words_are_readable_and_harmless() {
         let inspection = inspection();
         let id = inspection.images[0].id.clone().unwrap();
-        let diff_id = Digest::of(b"x");
+        let diff_id = &Digest::of(b"x").hex()[..12];
         let expected = format!(
             r#"source         "x.tar" (unknown)
 images         2
@@ -476,9 +356,11 @@ image @0
   workdir      "/w"
   env          "A=\u{{1b}}[2J"
   label        "k"="v"
-  layers       1
-    1          "a/layer.tar", 2.0 KiB
-      diff_id  {diff_id}
+  layers       1, 2.0 KiB stored
+
+     #        SIZE  STORED  DIFF_ID       MADE BY
+     1     2.0 KiB  ?       {diff_id}  ADD file:\u{{1b}}[2J in /
+
   warning      odd
   warning      WORKDIR is "/w", but Singularity does not start there: convert with --workdir, or run with --pwd
 

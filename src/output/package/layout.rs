@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::LAYOUT_FILE;
 use super::documents::{FULL_NAME, Package, REF_NAME};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
-use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, lock_directory, sync_directory};
+use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, lock_directory, sync_directory, writable};
 use crate::model::Digest;
 use crate::output::options::IfExists;
 use crate::output::prepared::Task;
@@ -60,7 +60,7 @@ impl Layout {
     /// A file for a blob, on the file system of the output.
     pub(in crate::output) fn scratch(&self) -> Result<Scratch> {
         let made = Scratch::create(self.directory(), self.mode);
-        made.map_err(|error| error.with_remedy(Remedy::WritableOutput))
+        made.map_err(|error| error.with_remedy(writable(&self.path)))
     }
 
     /// A directory on its file system.
