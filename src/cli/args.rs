@@ -20,7 +20,8 @@ use super::commands::shim::Shim;
 use super::commands::verify::Verify;
 use super::exit::TABLE;
 use super::options::Given;
-use super::{imagemagick, mistakes};
+use super::values::usage;
+use super::{completions, imagemagick, manual, mistakes};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 
 const LONG_ABOUT: &str = "\
@@ -58,7 +59,14 @@ Examples:
   sif-convert inspect ubuntu.tar                       shows what an image holds
   sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
   sif-convert diff app.tar app.sif                     compares files and config
-  sif-convert verify app.sif                           tells whether it is whole";
+  sif-convert verify app.sif                           checks that it is intact";
+
+const FIRST_EXAMPLES: &str = "\
+Examples:
+  sif-convert docker://ubuntu:24.04 --to sif           writes ubuntu_24.04.sif
+  sif-convert app.tar --to sif -o app.sif              app.tar is from docker save
+  sif-convert inspect app.sif                          shows what it holds
+\"sif-convert --help\" has all options, sources and more examples.";
 
 const VARIABLES: &str = "\
 Environment:
@@ -88,7 +96,7 @@ Environment:
     version,
     about = "Converts Docker and OCI images for Singularity and Apptainer",
     long_about = LONG_ABOUT,
-    after_help = format!("{EXAMPLES}\n\nMore with --help: sources, exit codes, environment."),
+    after_help = FIRST_EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{VARIABLES}\n\n{}", exit_codes()),
     max_term_width = 100,
     args_conflicts_with_subcommands = true,
@@ -113,7 +121,7 @@ pub(super) enum Word {
     Pull(Box<Pull>),
     /// Attach SIFs to a hosted image: one place for Docker and for Singularity
     Attach(Box<AttachSifs>),
-    /// Write programs "singularity" and "apptainer" that hand pulls and builds to this one
+    /// Write "singularity" and "apptainer" programs that call this one for pull and build
     Shim(Shim),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
     Inspect(Inspect),
@@ -123,9 +131,9 @@ pub(super) enum Word {
     Cat(Cat),
     /// Compare two sources: files, owners, contents, config; exit code 1 where they differ
     Diff(Diff),
-    /// Tell whether a SIF, an archive or a layout is whole
+    /// Check that a SIF, archive or layout is intact
     Verify(Verify),
-    /// Look after a directory of downloads (--cache)
+    /// Manage the download cache
     Cache(Cache),
     /// Show the settings that are in effect, and where each comes from
     Config,
@@ -134,10 +142,18 @@ pub(super) enum Word {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Print the candidates for the last word, for the completion scripts
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+        words: Vec<OsString>,
+    },
+    /// Print a manual page: "sif-convert man | man -l -"
     Man {
+        /// A command; its page instead of the program's
+        command: Option<String>,
         /// Write the pages of all commands into this directory instead
-        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, conflicts_with = "command")]
         directory: Option<PathBuf>,
     },
 }
@@ -166,23 +182,41 @@ impl Parsed {
         !matches!(
             self,
             Parsed::Text(_)
-                | Parsed::Word(Word::Cache(_) | Word::Shim(_) | Word::Completions { .. } | Word::Man { .. })
+                | Parsed::Word(
+                    Word::Cache(_)
+                        | Word::Shim(_)
+                        | Word::Completions { .. }
+                        | Word::Complete { .. }
+                        | Word::Man { .. }
+                )
         )
     }
 }
 
+/// Options that `-h` shows: those of most conversions. `--help` shows all.
+const IN_SHORT_HELP: [&str; 5] = ["to", "output", "force", "quiet", "verbose"];
+
 /// The whole command line, as clap has it.
-#[cfg(test)]
 pub(super) fn command() -> clap::Command {
     CommandLine::command()
 }
 
+/// The same with what one screen has room for: `-h` is for a look, `--help` for reading.
+fn in_short(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| {
+        let is_shown = IN_SHORT_HELP.contains(&argument.get_id().as_str());
+        argument.hide_short_help(!is_shown).help_heading(None::<&'static str>)
+    })
+}
+
 /// Parses `arguments`, the program's name included; which options were given is told apart from their values.
 pub(super) fn parse(arguments: &[OsString]) -> Result<(Parsed, Given)> {
-    let command = CommandLine::command();
+    let command = command();
     let asked = asked_for_help(arguments, &command);
     let arguments = asked.as_deref().unwrap_or(arguments);
-    let parsed = command.clone().try_get_matches_from(arguments).and_then(|matches| {
+    let is_short = arguments.get(1).is_some_and(|word| word == "-h");
+    let parser = if is_short { in_short(command.clone()) } else { command.clone() };
+    let parsed = parser.try_get_matches_from(arguments).and_then(|matches| {
         let given = match matches.subcommand() {
             Some((name, inner)) => {
                 command.find_subcommand(name).map_or_else(Given::default, |command| Given::of(command, inner))
@@ -215,22 +249,37 @@ fn asked_for_help(arguments: &[OsString], command: &clap::Command) -> Option<Vec
 }
 
 /// The completion script for `shell`.
-pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+pub(super) fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
+    if let Some(script) = completions::script(shell) {
+        return script.as_bytes().to_vec();
+    }
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut CommandLine::command(), "sif-convert", &mut script);
     script
 }
 
-/// The manual page, in roff; with a `directory`, nothing, and the pages of all commands there.
-pub(super) fn man(directory: Option<&Path>) -> Result<Vec<u8>> {
-    let mut page = Vec::new();
-    match directory {
-        None => clap_mangen::Man::new(CommandLine::command()).render(&mut page).or_kind(ErrorKind::Other)?,
-        Some(directory) => clap_mangen::generate_to(CommandLine::command(), directory)
-            .or_kind(ErrorKind::Output)
-            .doing(|| format!("writing manual pages into {directory:?}"))?,
+/// What the last of `words` may become.
+pub(super) fn completed(words: &[OsString]) -> String {
+    completions::page(&CommandLine::command(), words)
+}
+
+/// The manual page of `name`, or of the program, in roff; with a `directory`, nothing, and the pages of all commands there.
+pub(super) fn man(name: Option<&str>, directory: Option<&Path>) -> Result<Vec<u8>> {
+    let mut command = CommandLine::command();
+    command.build();
+    let pages = manual::pages(&command)?;
+    if let Some(directory) = directory {
+        for (name, page) in pages {
+            let writing = || format!("writing manual pages into {directory:?}");
+            std::fs::write(directory.join(name), page).or_kind(ErrorKind::Output).doing(writing)?;
+        }
+        return Ok(Vec::new());
     }
-    Ok(page)
+    let wanted = name.map_or("sif-convert.1".to_string(), |name| format!("sif-convert-{name}.1"));
+    let page = pages.into_iter().find(|(name, _)| *name == *wanted).map(|(_, page)| page.into_bytes());
+    page.ok_or_else(|| {
+        usage(format!("there is no command {:?}", name.unwrap_or_default()), "\"sif-convert -h\" lists the commands")
+    })
 }
 
 #[cfg(test)]

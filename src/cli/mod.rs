@@ -7,6 +7,7 @@
 mod args;
 mod changes;
 mod commands;
+mod completions;
 mod encryption;
 mod environment;
 mod exit;
@@ -14,7 +15,9 @@ mod fatal;
 mod handover;
 mod hints;
 mod imagemagick;
+
 mod looking;
+mod manual;
 mod mistakes;
 mod narrator;
 mod options;
@@ -95,8 +98,15 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
         Parsed::Word(Word::Config) => session::printed(|| printer::data(config::page(&environment).as_bytes())),
-        Parsed::Word(Word::Completions { shell }) => session::printed(|| printer::data(&args::completions(shell))),
-        Parsed::Word(Word::Man { directory }) => session::printed(|| printer::data(&args::man(directory.as_deref())?)),
+        Parsed::Word(Word::Completions { shell }) => {
+            session::printed(|| printer::data(&args::completion_script(shell)))
+        }
+        Parsed::Word(Word::Complete { words }) => {
+            session::printed(|| printer::data(args::completed(&words).as_bytes()))
+        }
+        Parsed::Word(Word::Man { command, directory }) => {
+            session::printed(|| printer::data(&args::man(command.as_deref(), directory.as_deref())?))
+        }
         Parsed::Convert(convert) => convert::run(&convert, &given, None, &arguments, &environment, quit),
     };
     i32::from(code)

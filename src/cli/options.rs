@@ -77,7 +77,7 @@ pub(super) struct Choice {
     /// Which image, where the source holds several
     #[arg(long, value_name = "TAG|ID|DIGEST|INDEX")]
     pub(super) image: Option<String>,
-    /// Which platform, where the image has several [default: linux on this machine's architecture]
+    /// Which platform, where the image has several [default: linux on this CPU]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(super) platform: Option<String>,
     /// Where an unnamed temporary file goes when one is needed [default: see Environment, then /tmp]
@@ -94,8 +94,8 @@ impl Choice {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// none, gzip or zstd, with a level if you like; of oci and oci-archive, the layers that are not
-    /// compressed yet [default: gzip for sif, none for layers, else by the output's name]
+    /// none, gzip[:LEVEL] or zstd[:LEVEL]; for oci and oci-archive, applies to layers not yet compressed
+    /// [default: gzip for sif, none for layers, else by the output's name]
     #[arg(long, value_name = "KIND[:LEVEL]")]
     pub(super) compression: Option<String>,
     /// Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
@@ -128,10 +128,10 @@ pub(super) struct OutputOptions {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Checks and records")]
 pub(super) struct Checks {
-    /// Refuse an image whose manifest, index or config (image ID) has another digest
+    /// Fail unless the manifest, index or config (image ID) has this digest
     #[arg(long, value_name = "DIGEST")]
     pub(super) expect_digest: Option<String>,
-    /// Refuse an input, a file or standard input, with another SHA-256
+    /// Fail unless the input file or stream has this SHA-256
     #[arg(long, value_name = "HEX")]
     pub(super) expect_sha256: Option<String>,
     /// Write a JSON report, on success and on failure; "-" is standard output
@@ -221,7 +221,7 @@ pub(super) struct Feedback {
     /// json: one object a line.
     #[arg(long, value_name = "HOW", verbatim_doc_comment)]
     pub(super) progress: Option<ProgressMode>,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long, short, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Also say how long each phase took, and what registries were asked

@@ -30,10 +30,10 @@ pub(super) struct RegistryOptions {
     /// Keep downloads in this directory, and take them from there; many may share it [default: none]
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(super) cache: Option<PathBuf>,
-    /// How often a request that failed for a passing reason is repeated [default: 5]
+    /// Retries after a transient failure [default: 5]
     #[arg(long, value_name = "N")]
     pub(super) retries: Option<u32>,
-    /// How long a server may be silent [default: 60]
+    /// Give up when a server sends nothing for this long [default: 60]
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<String>,
     /// `--no-https` of `singularity build`.

@@ -108,16 +108,16 @@ fn help_is_for_newcomers() {
       build        Write a SIF, with the options and the order of "singularity build"
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
-      shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
+      shim         Write "singularity" and "apptainer" programs that call this one for pull and build
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it
       cat          Print files of a source, without unpacking it
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
-      verify       Tell whether a SIF, an archive or a layout is whole
-      cache        Look after a directory of downloads (--cache)
+      verify       Check that a SIF, archive or layout is intact
+      cache        Manage the download cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
-      man          Print the manual page
+      man          Print a manual page: "sif-convert man | man -l -"
 
     Arguments:
       <SOURCE>
@@ -141,7 +141,7 @@ fn help_is_for_newcomers() {
               docker-archive, additional-files]
 
       -o, --output <FILE>
-              Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
+              Where to write it; "-" is standard output [default: here, named after SOURCE]
 
               docker://HOST/NAME[:TAG] pushes an image (oci, docker-archive),
               oras://HOST/NAME:TAG a sif.
@@ -157,8 +157,7 @@ fn help_is_for_newcomers() {
               Which image, where the source holds several
 
           --platform <OS/ARCH[/VARIANT]>
-              Which platform, where the image has several [default: linux on this machine's
-              architecture]
+              Which platform, where the image has several [default: linux on this CPU]
 
           --tmpdir <DIR>
               Where an unnamed temporary file goes when one is needed [default: see Environment, then
@@ -176,15 +175,15 @@ fn help_is_for_newcomers() {
               none]
 
           --retries <N>
-              How often a request that failed for a passing reason is repeated [default: 5]
+              Retries after a transient failure [default: 5]
 
           --timeout <SECONDS>
-              How long a server may be silent [default: 60]
+              Give up when a server sends nothing for this long [default: 60]
 
     Output:
           --compression <KIND[:LEVEL]>
-              none, gzip or zstd, with a level if you like; of oci and oci-archive, the layers that are
-              not compressed yet [default: gzip for sif, none for layers, else by the output's name]
+              none, gzip[:LEVEL] or zstd[:LEVEL]; for oci and oci-archive, applies to layers not yet
+              compressed [default: gzip for sif, none for layers, else by the output's name]
 
           --block-size <BYTES>
               Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
@@ -214,10 +213,10 @@ fn help_is_for_newcomers() {
 
     Checks and records:
           --expect-digest <DIGEST>
-              Refuse an image whose manifest, index or config (image ID) has another digest
+              Fail unless the manifest, index or config (image ID) has this digest
 
           --expect-sha256 <HEX>
-              Refuse an input, a file or standard input, with another SHA-256
+              Fail unless the input file or stream has this SHA-256
 
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
@@ -305,7 +304,7 @@ fn help_is_for_newcomers() {
               [possible values: auto, bar, plain, json, none]
 
       -q, --quiet
-              Say nothing but errors
+              Print errors only
 
       -v, --verbose
               Also say how long each phase took, and what registries were asked
@@ -325,7 +324,7 @@ fn help_is_for_newcomers() {
       sif-convert inspect ubuntu.tar                       shows what an image holds
       sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
       sif-convert diff app.tar app.sif                     compares files and config
-      sif-convert verify app.sif                           tells whether it is whole
+      sif-convert verify app.sif                           checks that it is intact
 
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
@@ -375,126 +374,32 @@ fn short_help_fits_a_screen() {
       build        Write a SIF, with the options and the order of "singularity build"
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
-      shim         Write programs "singularity" and "apptainer" that hand pulls and builds to this one
+      shim         Write "singularity" and "apptainer" programs that call this one for pull and build
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it
       cat          Print files of a source, without unpacking it
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
-      verify       Tell whether a SIF, an archive or a layout is whole
-      cache        Look after a directory of downloads (--cache)
+      verify       Check that a SIF, archive or layout is intact
+      cache        Manage the download cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
-      man          Print the manual page
-
-    Arguments:
-      <SOURCE>  Where the image comes from: a file, a directory, "-", or TRANSPORT:…
+      man          Print a manual page: "sif-convert man | man -l -"
 
     Options:
       -t, --to <FORMAT>    What to write [possible values: sif, sif-rootfs, rootfs, squashfs, dir, oci,
                            oci-archive, docker-archive, additional-files]
-      -o, --output <FILE>  Where to write it; "-" is standard output [default: named after SOURCE, in
-                           this directory]
+      -o, --output <FILE>  Where to write it; "-" is standard output [default: here, named after SOURCE]
+      -f, --force          Replace an output that exists, at once and whole
+      -q, --quiet          Print errors only
+      -v, --verbose        Also say how long each phase took, and what registries were asked
       -h, --help           Print help (see more with '--help')
       -V, --version        Print version
 
-    Which image:
-          --image <TAG|ID|DIGEST|INDEX>   Which image, where the source holds several
-          --platform <OS/ARCH[/VARIANT]>  Which platform, where the image has several [default: linux on
-                                          this machine's architecture]
-          --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
-                                          [default: see Environment, then /tmp]
-
-    Registries:
-          --insecure <HOST[:PORT]>  Speak plain HTTP to this registry; may be repeated
-          --mirror <HOST=MIRROR>    Ask MIRROR first for images of HOST, and HOST where it fails; may be
-                                    repeated
-          --cache <DIR>             Keep downloads in this directory, and take them from there; many may
-                                    share it [default: none]
-          --retries <N>             How often a request that failed for a passing reason is repeated
-                                    [default: 5]
-          --timeout <SECONDS>       How long a server may be silent [default: 60]
-
-    Output:
-          --compression <KIND[:LEVEL]>  none, gzip or zstd, with a level if you like; of oci and
-                                        oci-archive, the layers that are not compressed yet [default:
-                                        gzip for sif, none for layers, else by the output's name]
-          --block-size <BYTES>          Bytes in a block of a sif, a power of two from 4096 to 1048576
-                                        [default: 131072]
-      -f, --force                       Replace an output that exists, at once and whole
-          --if-exists <WHAT>            What to do when the output exists [default: fail] [possible
-                                        values: fail, replace, reuse, update]
-          --mode <OCTAL>                Permissions of the output, octal [default: 666, for a sif 777,
-                                        less the umask]
-      -j, --jobs <N>                    How many threads may work at once [default: as many as this
-                                        machine runs]
-          --max-memory <SIZE>           Refuse an image whose list of files takes more memory than this
-                                        [default: 2G]
-
-    Checks and records:
-          --expect-digest <DIGEST>  Refuse an image whose manifest, index or config (image ID) has
-                                    another digest
-          --expect-sha256 <HEX>     Refuse an input, a file or standard input, with another SHA-256
-          --report <FILE>           Write a JSON report, on success and on failure; "-" is standard
-                                    output
-
-    Inside the root (sif, sif-rootfs and dir):
-          --xattrs <WHICH>         Which extended attributes are kept [default: none] [possible values:
-                                   none, capabilities, all]
-          --all-root               Give everything to root (0:0); from a directory, for any format
-          --fix-perms              Let the owner read and write all files and enter all directories
-          --keep-devices           Keep device nodes, which only root can unpack
-          --workdir[=<DIR>]        Change to WORKDIR in the runscript, as Docker does; with =DIR, set
-                                   WORKDIR (of an image, too)
-          --mkdir <PATH>           Create a directory where the image has none, to bind to; may be
-                                   repeated
-          --mkfile <PATH>          Create an empty file where the image has none, to bind to; may be
-                                   repeated
-          --medperf-config <FILE>  Create what a MedPerf container_config.yaml binds to: mount_path and
-                                   type of every volume
-          --label <KEY=VALUE>      Add a label (to an image, too); may be repeated
-          --arch <ARCH>            What the programs inside run on, whatever the image says of it (sif)
-          --reference <NAME>       Record this name in the definition and labels [default: the image ID]
-
-    Encryption (sif):
-          --encrypt-passphrase-file <FILE>  Encrypt the SIF with the passphrase in this file
-          --encrypt-pem <FILE>              Encrypt the SIF for the owner of this public RSA key in PEM
-
-    The image (oci, oci-archive and docker-archive):
-          --flatten           Make one layer of all
-          --tag <NAME[:TAG]>  What the image is called in the output; may be repeated [default: as in
-                              the source]
-
-    How it runs (all formats but rootfs):
-          --entrypoint <WORDS>   Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
-          --cmd <WORDS>          Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none
-          --env <NAME=VALUE>     Set an environment variable; may be repeated
-          --user <USER[:GROUP]>  Set USER
-          --keep-singularity     Keep what Singularity added to the root of a SIF, squashfs or directory
-
-    Messages (all on standard error):
-          --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
-                            json, none]
-      -q, --quiet           Say nothing but errors
-      -v, --verbose         Also say how long each phase took, and what registries were asked
-
     Examples:
-      docker save ubuntu:24.04 -o ubuntu.tar
-      sif-convert ubuntu.tar --to sif                      writes ubuntu.sif, to be run
-      sif-convert ubuntu.tar --to sif-rootfs               writes ubuntu.sif-rootfs.tar
-      sif-convert ubuntu.tar --to rootfs -o - | tar -t     lists the image's files
-      sif-convert two.tar --image app:1.0 --to sif-rootfs --compression zstd
-      sif-convert ubuntu.tar --to oci --flatten            writes ubuntu.oci, an image of one layer
-      sif-convert docker-daemon:ubuntu:24.04 --to sif      asks the local Docker or Podman engine
-      gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
-      sif-convert build app.sif docker-archive:app.tar     as singularity build is called
-      sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
-      sif-convert weights --to additional-files            packs a folder, prints its SHA-256
-      sif-convert inspect ubuntu.tar                       shows what an image holds
-      sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
-      sif-convert diff app.tar app.sif                     compares files and config
-      sif-convert verify app.sif                           tells whether it is whole
-
-    More with --help: sources, exit codes, environment.
+      sif-convert docker://ubuntu:24.04 --to sif           writes ubuntu_24.04.sif
+      sif-convert app.tar --to sif -o app.sif              app.tar is from docker save
+      sif-convert inspect app.sif                          shows what it holds
+    "sif-convert --help" has all options, sources and more examples.
     "#);
 }
 
@@ -517,7 +422,7 @@ fn inspect_has_help() {
     Which image:
           --image <TAG|ID|DIGEST|INDEX>   Which image, where the source holds several
           --platform <OS/ARCH[/VARIANT]>  Which platform, where the image has several [default: linux on
-                                          this machine's architecture]
+                                          this CPU]
           --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
                                           [default: see Environment, then /tmp]
 
@@ -527,14 +432,13 @@ fn inspect_has_help() {
                                     repeated
           --cache <DIR>             Keep downloads in this directory, and take them from there; many may
                                     share it [default: none]
-          --retries <N>             How often a request that failed for a passing reason is repeated
-                                    [default: 5]
-          --timeout <SECONDS>       How long a server may be silent [default: 60]
+          --retries <N>             Retries after a transient failure [default: 5]
+          --timeout <SECONDS>       Give up when a server sends nothing for this long [default: 60]
 
     Messages (all on standard error):
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
                             json, none]
-      -q, --quiet           Say nothing but errors
+      -q, --quiet           Print errors only
       -v, --verbose         Also say how long each phase took, and what registries were asked
     "#);
 }
@@ -549,7 +453,7 @@ fn version() {
 fn completions_and_manual_are_generated() {
     let place = Place::new();
     for (line, sign) in [
-        ("completions bash", "complete -F _sif__convert"),
+        ("completions bash", "complete -F _sif_convert sif-convert"),
         ("completions zsh", "#compdef sif-convert"),
         ("completions fish", "complete -c sif-convert"),
         ("man", ".TH sif-convert 1"),

@@ -44,6 +44,7 @@ mod registry_push;
 mod registry_secrets;
 mod scripts;
 mod settings;
+mod shells;
 mod shim;
 mod sif;
 mod sif_apptainer;

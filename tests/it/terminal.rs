@@ -9,13 +9,13 @@ use crate::support::fake::{Body, Fake, Repository};
 use crate::support::{layer, pack, run};
 
 /// A terminal of some width in a directory of its own.
-struct Terminal {
+pub struct Terminal {
     scratch: tempfile::TempDir,
 }
 
 impl Terminal {
     /// A terminal whose shell knows the program as `sif-convert`; `None` where there is no tmux.
-    fn open(columns: usize) -> Option<Terminal> {
+    pub fn open(columns: usize) -> Option<Terminal> {
         if !Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success()) {
             run::skip("there is no tmux");
             return None;
@@ -29,11 +29,11 @@ impl Terminal {
         Some(terminal)
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.scratch.path()
     }
 
-    fn tmux(&self, arguments: &[&str]) -> String {
+    pub fn tmux(&self, arguments: &[&str]) -> String {
         // The name of a socket is short, and a scratch directory's is not.
         let socket = format!("/tmp/{}.tmux", self.path().file_name().unwrap().to_str().unwrap());
         let mut command = Command::new("tmux");
@@ -45,7 +45,7 @@ impl Terminal {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    fn enter(&self, line: &str) {
+    pub fn enter(&self, line: &str) {
         self.tmux(&["send-keys", line, "Enter"]);
     }
 
@@ -58,7 +58,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p", "-e"])
     }
 
-    fn wait(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
+    pub fn wait(&self, what: &str, is_there: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             let screen = self.screen();

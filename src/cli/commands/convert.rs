@@ -44,7 +44,7 @@ pub(in crate::cli) struct Convert {
     /// What to write
     #[arg(long, short = 't', value_name = "FORMAT", required = true, value_parser = formats(), long_help = about_formats())]
     pub(in crate::cli) to: Option<String>,
-    /// Where to write it; "-" is standard output [default: named after SOURCE, in this directory]
+    /// Where to write it; "-" is standard output [default: here, named after SOURCE]
     ///
     /// docker://HOST/NAME[:TAG] pushes an image (oci, docker-archive),
     /// oras://HOST/NAME:TAG a sif.
