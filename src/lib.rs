@@ -84,6 +84,7 @@ pub mod source;
 pub mod squashfs;
 pub mod tar;
 pub mod tree;
+pub mod trust;
 pub mod volume;
 
 #[cfg(feature = "program")]

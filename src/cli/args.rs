@@ -17,6 +17,7 @@ use super::commands::inspect::Inspect;
 use super::commands::ls::Ls;
 use super::commands::pull::Pull;
 use super::commands::shim::Shim;
+use super::commands::sign::Sign;
 use super::commands::verify::Verify;
 use super::exit::TABLE;
 use super::options::Given;
@@ -59,7 +60,8 @@ Examples:
   sif-convert inspect ubuntu.tar                       shows what an image holds
   sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
   sif-convert diff app.tar app.sif                     compares files and config
-  sif-convert verify app.sif                           checks that it is intact";
+  sif-convert verify app.sif                           checks that it is intact
+  sif-convert sign app.sif --key key.pem               signs it, for apptainer verify --key";
 
 const FIRST_EXAMPLES: &str = "\
 Examples:
@@ -133,6 +135,8 @@ pub(super) enum Word {
     Diff(Diff),
     /// Check that a SIF, archive or layout is intact
     Verify(Verify),
+    /// Sign a SIF, as "apptainer sign --key" does
+    Sign(Box<Sign>),
     /// Manage the download cache
     Cache(Cache),
     /// Show the settings that are in effect, and where each comes from

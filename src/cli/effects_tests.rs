@@ -33,6 +33,10 @@ fn value(id: &str) -> Option<&'static str> {
         "expect_digest" | "expect_sha256" => "ABababababababababababababababababababababababababababababababab",
         "report" => "r.json",
         "xattrs" => "all",
+        "sign_key" => "fixtures/keys/ed25519.pem",
+        "sign_passphrase_file" | "sign_detached" => "x",
+        "key" => "fixtures/keys/p256.pub",
+        "signature" => "fixtures/keys/hello.sig.json",
         "mkdir" | "mkfile" => "/made",
         "medperf_config" => "fixtures/container_config.yaml",
         "label" => "k=v",
@@ -87,7 +91,8 @@ fn meaning(words: &[String]) -> Result<String> {
             Ok(format!("{looks:?} {} {} {}", diff.json, diff.times, feedback(&diff.feedback)?))
         }
         Word::Verify(verify) => {
-            Ok(format!("{:?} {}", verify.resolve(&given, &environment)?, feedback(&verify.feedback)?))
+            let said = feedback(&verify.feedback)?;
+            Ok(format!("{:?} {:?} {said}", verify.resolve(&given, &environment)?, verify.keys()?))
         }
         Word::Attach(attach) => {
             let (report, said) = (attach.report.clone(), feedback(&attach.feedback)?);

@@ -15,7 +15,7 @@ mod fatal;
 mod handover;
 mod hints;
 mod imagemagick;
-
+mod keys;
 mod looking;
 mod manual;
 mod mistakes;
@@ -32,6 +32,7 @@ mod session;
 mod settings;
 mod shell_word;
 mod signals;
+mod signatures;
 mod subject;
 mod values;
 
@@ -41,7 +42,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{attach, cache, cat, config, convert, diff, inspect, ls, pull, shim, verify};
+use commands::{attach, cache, cat, config, convert, diff, inspect, ls, pull, shim, sign, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -95,6 +96,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Ls(arguments)) => ls::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cat(arguments)) => cat::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Diff(arguments)) => diff::run(&arguments, &given, &environment, quit),
+        Parsed::Word(Word::Sign(arguments)) => sign::run(&arguments, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
         Parsed::Word(Word::Config) => session::printed(|| printer::data(config::page(&environment).as_bytes())),

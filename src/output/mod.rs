@@ -32,6 +32,7 @@ mod sandbox;
 mod sealed;
 mod sif;
 mod sif_rootfs;
+mod signature;
 mod sink;
 mod squashfs;
 mod tarball;
@@ -51,6 +52,10 @@ pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
 pub use sif::Sif;
 pub use sif_rootfs::SifRootfs;
+pub use signature::{
+    CarriedSignature, SIGNATURE_BYTES_MAX, SignatureForm, Signer, Signing, Verified, sign_sif, signers,
+    verify_signatures,
+};
 pub use squashfs::Squashfs;
 pub use verify::{Whole, added_objects, hash_file, is_sif, verify_layers, verify_sif};
 
@@ -105,6 +110,11 @@ trait Format: fmt::Debug {
 
     /// What goes into a root for Singularity, where it is one.
     fn root(&mut self) -> Option<&mut Root> {
+        None
+    }
+
+    /// Who signs it, where it can be signed.
+    fn signing(&mut self) -> Option<&mut Signing> {
         None
     }
 
@@ -230,6 +240,11 @@ impl Target {
     /// What goes into a root for Singularity, where the output is one.
     pub fn root_mut(&mut self) -> Option<&mut Root> {
         self.format_mut().root()
+    }
+
+    /// Who signs the output, where it can be signed.
+    pub fn signing_mut(&mut self) -> Option<&mut Signing> {
+        self.format_mut().signing()
     }
 
     /// What becomes of an image that stays one, where it does.

@@ -11,7 +11,7 @@ use super::prepared::Task;
 use super::root::Made;
 use super::sealed::Sealed;
 use super::verify::sealed_image;
-use super::{Format, Outcome, Root, Transport, WriteOptions, file_system, hash_file, policy, verify_sif};
+use super::{Format, Outcome, Root, Signing, Transport, WriteOptions, file_system, hash_file, policy, verify_sif};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, Region};
@@ -20,6 +20,7 @@ use crate::model::{Digest, Note, OUTPUT_FORMAT};
 use crate::sif::{self, Architecture, Container, FileSystem, LAUNCH_SCRIPT};
 use crate::squashfs::Options;
 use crate::tree::FileData;
+use crate::trust::PrivateKey;
 use crate::volume::EncryptedRoot;
 
 /// A SIF file, runnable by Singularity and Apptainer: definition, JSON objects, and a squashfs that is written at its final
@@ -37,6 +38,8 @@ pub struct Sif {
     pub root: Root,
     /// What the root is encrypted with.
     pub encryption: Option<Encryption>,
+    /// Who signs it.
+    pub signing: Signing,
 }
 
 impl Sif {
@@ -89,6 +92,7 @@ impl Sif {
             self.architecture.as_ref().map(|name| format!("architecture {name}")),
             options.source_date_epoch.map(|seconds| format!("source-date-epoch {seconds}")),
             self.encryption.as_ref().map(|encryption| format!("encrypted with {}", encryption.kind())),
+            self.signing.choices(),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
         Ok((!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string()))
@@ -130,6 +134,13 @@ impl Sif {
         })
     }
 
+    /// Has it signed with `key`.
+    #[must_use]
+    pub fn sign_with(mut self, key: PrivateKey) -> Self {
+        self.signing.key = Some(key);
+        self
+    }
+
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
     fn usable(&self, path: &Path, image: &str, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
@@ -146,6 +157,10 @@ impl Sif {
             return refuse(format!("output {path:?} exists and was made in another output format"));
         }
         self.expect_passphrase(path)?;
+        self.signing.is_done(path, monitor).map_err(|error| {
+            let message = format!("output {path:?} exists and is not signed as it would be: {error}");
+            Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace)
+        })?;
         let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
         let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
         Ok(Outcome { size, sha256, entries: whole.names, notes: whole.notes, ..Outcome::default() })
@@ -192,6 +207,7 @@ impl Sif {
             Some(encryption) => self.write_encrypted(encryption, image, flattened, contents, options, file, monitor)?,
         };
         notes.extend(more);
+        let bytes = if self.signing.is_empty() { bytes } else { self.signing.apply(file, time.seconds, monitor)? };
         Ok(Written { names, bytes, notes })
     }
 
@@ -271,7 +287,7 @@ impl Format for Sif {
 
     /// Its first line starts it.
     fn mode(&self) -> u32 {
-        0o777
+        if self.signing.detached { 0o666 } else { 0o777 }
     }
 
     fn compression(&mut self) -> Option<&mut Option<Compression>> {
@@ -294,8 +310,12 @@ impl Format for Sif {
         Some(&mut self.root)
     }
 
+    fn signing(&mut self) -> Option<&mut Signing> {
+        Some(&mut self.signing)
+    }
+
     fn is_reusable(&self) -> bool {
-        true
+        !self.signing.detached
     }
 
     fn transport(&self) -> Option<Transport> {

@@ -105,7 +105,7 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
     notes.extend(added(&container));
     let signed = container.descriptors().filter(|descriptor| descriptor.data_type == DataType::Signature).count();
     if signed > 0 {
-        let message = "signatures were not verified (apptainer verify does that)";
+        let message = "signatures were not verified: that needs the key of who signed";
         notes.push(Note::new("signatures-not-verified", message, signed as u64));
     }
     let (image, choices, format) = match read_seal(&container)? {
@@ -123,7 +123,9 @@ pub(super) fn sealed_image(path: &Path) -> Option<String> {
 }
 
 fn added(container: &Container) -> Option<Note> {
-    let added = additions(container);
+    // Signatures have a note of their own.
+    let mut added = additions(container);
+    added.retain(|it| it.data_type != DataType::Signature);
     let message = "objects were added after the file was written: they are left alone and not verified";
     let mut note = Note::new("objects-added", message, added.len() as u64);
     added.iter().for_each(|it| note.example(format!("{} {it}", it.id)));

@@ -32,6 +32,7 @@
 //! expects to find inside.
 
 mod additions;
+mod append;
 mod architecture;
 mod descriptor;
 mod finding;
@@ -40,6 +41,7 @@ mod kind;
 mod reader;
 mod record;
 mod seal;
+mod statement;
 mod verify;
 mod writer;
 
@@ -47,6 +49,7 @@ mod writer;
 mod tests;
 
 pub use additions::additions;
+pub use append::{NewObject, append};
 pub use architecture::{Architecture, goarch_of_elf};
 pub use descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, Link};
 pub use finding::{Finding, Severity};
@@ -56,5 +59,6 @@ pub use reader::{Container, DESCRIPTORS_MAX};
 pub use seal::{
     ENCRYPTED_START_BYTES, PartitionSum, SEAL_NAME, Seal, check as check_seal, read as read_seal, seal, unsealed,
 };
+pub use statement::{Statement, groups};
 pub use verify::verify;
 pub use writer::{Contents, DESCRIPTOR_CAPACITY, Plan};

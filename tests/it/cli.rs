@@ -114,6 +114,7 @@ fn help_is_for_newcomers() {
       cat          Print files of a source, without unpacking it
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
+      sign         Sign a SIF, as "apptainer sign --key" does
       cache        Manage the download cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
@@ -293,6 +294,21 @@ fn help_is_for_newcomers() {
           --keep-singularity
               Keep what Singularity added to the root of a SIF, squashfs or directory
 
+    Signatures (sif):
+          --sign-key <KEY.pem>
+              Sign with this private key: PEM of Ed25519, ECDSA (P-256, P-384) or RSA, encrypted or not;
+              cosign's too
+
+          --sign-passphrase-file <FILE>
+              Where the passphrase of that key is: the first line of a file; /dev/fd/N is descriptor N
+              [default: ask]
+
+          --sign-detached <FILE>
+              Write the signature of the SIF alone into this file, for others who convert the same image
+
+          --signature <FILE>
+              Add a signature that was made elsewhere, if it is of the very SIF that is written
+
     Messages (all on standard error):
           --progress <HOW>
               How progress is shown [default: auto]
@@ -325,6 +341,7 @@ fn help_is_for_newcomers() {
       sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
       sif-convert diff app.tar app.sif                     compares files and config
       sif-convert verify app.sif                           checks that it is intact
+      sif-convert sign app.sif --key key.pem               signs it, for apptainer verify --key
 
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
@@ -380,6 +397,7 @@ fn short_help_fits_a_screen() {
       cat          Print files of a source, without unpacking it
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
+      sign         Sign a SIF, as "apptainer sign --key" does
       cache        Manage the download cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell

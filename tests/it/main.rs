@@ -52,6 +52,7 @@ mod sif_edits;
 mod sif_images;
 mod sif_inside;
 mod sif_oracles;
+mod signatures;
 mod sources;
 mod sparse;
 mod squashfs_oracles;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -18,6 +18,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("squashfs", &["model", "io"]),
     ("sif", &["model", "io"]),
     ("singularity", &["tree", "model"]),
+    ("trust", &["model"]),
     ("volume", &["model", "io", "tar", "tree", "squashfs", "folder", "gocryptfs"]),
     (
         "output",
@@ -36,6 +37,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "registry",
             "volume",
             "gocryptfs",
+            "trust",
         ],
     ),
     ("browse", &["model", "io", "image", "source", "tree", "layers", "volume"]),
@@ -69,6 +71,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "download",
             "attach",
             "medperf",
+            "trust",
         ],
     ),
 ];

@@ -9,7 +9,9 @@ use super::convert::Convert;
 use crate::attach::{Attach, AttachObserver, Attached};
 use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
-use crate::cli::options::{Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions};
+use crate::cli::options::{
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignatureOptions,
+};
 use crate::cli::printer::{self, Bytes, Voice};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::report::{Done, Recorder};
@@ -122,6 +124,7 @@ impl AttachSifs {
             encryption: EncryptionOptions::default(),
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
+            signatures: SignatureOptions::default(),
             feedback: self.feedback,
         };
         let conversion = convert.resolve(given, environment)?;

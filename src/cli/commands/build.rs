@@ -10,7 +10,8 @@ use super::convert::{self, Convert};
 use crate::cli::encryption::{self, EncryptionOptions};
 use crate::cli::environment::Environment;
 use crate::cli::options::{
-    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions, WhenThere,
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions,
+    SignatureOptions, WhenThere,
 };
 use crate::cli::printer::Voice;
 use crate::cli::registry::{self, RegistryOptions};
@@ -276,6 +277,7 @@ impl Build {
             encryption: self.encryption,
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
+            signatures: SignatureOptions::default(),
             feedback: self.feedback,
         };
         Ok((convert, note.or(without_key)))

@@ -13,14 +13,15 @@ use crate::cli::changes;
 use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::options::{
-    Attributes, Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere,
-    open_options, selection, source, tmpdir,
+    Attributes, Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions,
+    SignatureOptions, WhenThere, open_options, selection, source, tmpdir,
 };
 use crate::cli::printer::{self, Bytes, Voice, counted};
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
+use crate::cli::signatures;
 use crate::cli::values::{
     bind_targets, entry_paths, expected, jobs, label, memory_bytes_max, mode, parsed, source_date_epoch, usage,
 };
@@ -67,6 +68,8 @@ pub(in crate::cli) struct Convert {
     pub(in crate::cli) image: ImageOptions,
     #[command(flatten)]
     pub(in crate::cli) config: ConfigOptions,
+    #[command(flatten)]
+    pub(in crate::cli) signatures: SignatureOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -125,9 +128,15 @@ impl Convert {
         if let Some(encryption) = target.encryption_mut() {
             *encryption = arguments.encryption.encryption()?;
         }
-        let destination = match arguments.output.as_deref() {
-            Some(output) => given_destination(output)?,
-            None => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
+        signatures::refuse_idle(&arguments.signatures)?;
+        if let Some(signing) = target.signing_mut() {
+            *signing = signatures::signing(&arguments.signatures)?;
+        }
+        let destination = match (arguments.output.as_deref(), arguments.signatures.sign_detached.as_deref()) {
+            (Some(_), Some(_)) => return Err(signatures::two_outputs()),
+            (Some(output), None) => given_destination(output)?,
+            (None, Some(detached)) => Destination::Path(detached.to_path_buf()),
+            (None, None) => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
         };
         registry::expect_registries(given, &spec, &destination)?;
         refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
@@ -188,6 +197,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         }
         // What they name is read once only: it may be a pipe.
         id if EncryptionOptions::IDS.contains(&id) => target.encryption_mut().is_some(),
+        "sign_key" | "sign_passphrase_file" | "sign_detached" | "signature" => target.signing_mut().is_some(),
         "flatten" => set(target.image_mut().map(|it| &mut it.flatten), image.flatten),
         "tag" => {
             let tags = image.tag.iter().map(|text| target.image_name(text).doing(|| "option --tag"));

@@ -12,4 +12,5 @@ pub(super) mod inspect;
 pub(super) mod ls;
 pub(super) mod pull;
 pub(super) mod shim;
+pub(super) mod sign;
 pub(super) mod verify;

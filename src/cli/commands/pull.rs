@@ -15,7 +15,8 @@ use crate::cli::exit;
 use crate::cli::fatal;
 use crate::cli::handover;
 use crate::cli::options::{
-    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, WhenThere, selection,
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignatureOptions,
+    WhenThere, selection,
 };
 use crate::cli::printer::{self, Bytes, Voice};
 use crate::cli::registry::{self, RegistryOptions};
@@ -264,6 +265,7 @@ impl Pull {
             encryption: EncryptionOptions::default(),
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
+            signatures: SignatureOptions::default(),
             feedback: Feedback { is_fatal: true, ..self.feedback },
         }
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use super::diff;
 use crate::against::{self, AgainstOptions};
 use crate::cli::environment::Environment;
+use crate::cli::keys;
 use crate::cli::looking::{Limits, Look};
 use crate::cli::options::{Choice, Feedback, Given, source};
 use crate::cli::printer::{self, Grouped, Voice};
@@ -20,9 +21,10 @@ use crate::cli::values::usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
-use crate::model::Quoted;
+use crate::model::{Note, Quoted};
 use crate::output;
 use crate::source::{self as sources, OpenOptions, Selection, Spec};
+use crate::trust::PublicKey;
 
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
@@ -34,6 +36,9 @@ pub(in crate::cli) struct Verify {
     /// Check that the SIF is what this image gives: byte for byte, or with the differences listed
     #[arg(long, value_name = "SOURCE", value_hint = clap::ValueHint::AnyPath)]
     pub(in crate::cli) against: Option<OsString>,
+    /// Require all of a SIF to be signed by this public key, in PEM; may be repeated: by any of them
+    #[arg(long, value_name = "PUB.pem", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) key: Vec<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
@@ -63,12 +68,21 @@ impl Verify {
         }
         let options = (&self.choice, &RegistryOptions::default());
         let hash = OpenOptions::default().hash;
-        Subject::resolve(&self.file, options, (true, hash), given, environment).map(Verified::Alone)
+        let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
+        if let Subject::Source(_) = subject {
+            given.expect("an image", |id| Ok(id != "key"))?;
+        }
+        Ok(Verified::Alone(subject))
     }
 
     fn no_sif(&self) -> Error {
         let file = Quoted(self.file.as_encoded_bytes());
         usage(format!("option --against has no effect on {file}, which is not a SIF"), "give a SIF first")
+    }
+
+    /// Whose signatures count.
+    pub(in crate::cli) fn keys(&self) -> Result<Vec<PublicKey>> {
+        keys::public_keys(&self.key)
     }
 }
 
@@ -93,8 +107,16 @@ fn page(
     };
     let (spec, options, selection) = match arguments.resolve(given, environment)? {
         Verified::Alone(Subject::Source(source)) => *source,
-        Verified::Alone(Subject::Sif(path)) => return sif(&name, &path, environment, voice, monitor),
-        Verified::Against(path, look) => return compared(&name, &path, &look, environment, voice, monitor),
+        Verified::Alone(Subject::Sif(path)) => {
+            return sif((&name, &path), &arguments.keys()?, environment, voice, monitor);
+        }
+        Verified::Against(path, look) => {
+            let keys = arguments.keys()?;
+            if !keys.is_empty() {
+                output::verify_signatures(&path, &keys, monitor)?;
+            }
+            return compared(&name, &path, &look, environment, voice, monitor);
+        }
     };
     let source = sources::open(&spec, &options, monitor)?;
     let images = source.images();
@@ -112,14 +134,27 @@ fn page(
     Ok(page)
 }
 
-/// A SIF says whole of itself whether it is.
-fn sif(name: &str, path: &Path, environment: &Environment, voice: Voice, monitor: &Monitor) -> Result<String> {
+/// A SIF says of itself whether it is intact, and keys say whose it is.
+fn sif(
+    (name, path): (&str, &Path),
+    keys: &[PublicKey],
+    environment: &Environment,
+    voice: Voice,
+    monitor: &Monitor,
+) -> Result<String> {
+    // Whose it is comes first: what strangers made is not looked into.
+    let signed = if keys.is_empty() { Vec::new() } else { output::verify_signatures(path, keys, monitor)? };
     let whole = output::verify_sif(path, environment.parallelism, monitor)?;
-    whole.notes.iter().for_each(|note| voice.warning(note));
+    let is_news = |note: &&Note| signed.is_empty() || note.code != "signatures-not-verified";
+    whole.notes.iter().filter(is_news).for_each(|note| voice.warning(note));
     let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
     let told = whole.image.filter(|image| !image.starts_with(output::HIDDEN_IMAGE));
     let image = told.map_or_else(String::new, |image| format!(", made from image {image}"));
-    Ok(format!("{name} is whole: {names} names, {blocks} blocks{image}\n"))
+    let mut page = format!("{name} is whole: {names} names, {blocks} blocks{image}\n");
+    for output::Verified { object, group, key } in &signed {
+        let _ = writeln!(page, "{name}: object group {group} is signed by {key}, signature {object}");
+    }
+    Ok(page)
 }
 
 /// A SIF and the image that it should be of. Differences that nothing explains are an error, after all of them were printed.

@@ -40,7 +40,8 @@ impl Sif {
         self.0[Sif::slot(id) + 4] != 0
     }
 
-    fn used(&self) -> impl Iterator<Item = usize> {
+    /// The numbers of all objects.
+    pub fn used(&self) -> impl Iterator<Item = usize> {
         (1..=48).filter(|&id| self.is_used(id))
     }
 

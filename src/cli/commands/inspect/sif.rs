@@ -14,9 +14,9 @@ use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Region};
 use crate::model::{Quoted, Timestamp};
-use crate::output;
+use crate::output::{self, SignatureForm, Signer};
 use crate::report::SourceRecord;
-use crate::sif::{Container, Descriptor, Extra, Link, read_seal};
+use crate::sif::{Container, Descriptor, Link, read_seal};
 use crate::source::{self as sources, Selection, Spec};
 
 /// What a SIF holds.
@@ -54,18 +54,25 @@ pub(super) struct SignatureView {
     over: String,
     /// The fingerprint of the key that it claims, in hexadecimal digits; absent where it names none.
     fingerprint: Option<String>,
+    /// How it is written: `dsse`, `pgp` or `unknown`.
+    form: &'static str,
+    /// The IDs of the keys that it claims, as ssh-keygen shows them.
+    key_ids: Vec<String>,
 }
 
 impl fmt::Display for SignatureView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "object {} over {}", self.object, self.over)?;
-        self.fingerprint.as_ref().map_or(Ok(()), |fingerprint| write!(f, " by {fingerprint}"))?;
+        let ids: Vec<&str> = self.fingerprint.iter().chain(&self.key_ids).map(String::as_str).collect();
+        if !ids.is_empty() {
+            write!(f, " by {}", ids.join(", "))?;
+        }
         f.write_str(", not checked")
     }
 }
 
 impl SifView {
-    fn of(container: &Container) -> Result<Self> {
+    fn of(container: &Container, path: &Path) -> Result<Self> {
         let seal = read_seal(container)?.map(|(seal, _)| seal);
         let launch = container.header().launch_script();
         let launch = launch.strip_prefix(b"#!").unwrap_or(launch);
@@ -74,7 +81,7 @@ impl SifView {
             output_format: seal.as_ref().map(|seal| seal.format),
             options: seal.and_then(|seal| seal.options),
             objects: container.descriptors().map(ObjectView::of).collect(),
-            signatures: container.descriptors().filter_map(SignatureView::of).collect(),
+            signatures: output::signers(path)?.into_iter().map(SignatureView::of).collect(),
         })
     }
 }
@@ -94,15 +101,20 @@ impl ObjectView {
 }
 
 impl SignatureView {
-    fn of(descriptor: &Descriptor) -> Option<Self> {
-        let Extra::Signature { entity, .. } = descriptor.extra() else { return None };
-        let over = match descriptor.link() {
+    fn of(signer: Signer) -> Self {
+        let over = match signer.link {
             Link::None => "nothing".to_string(),
             Link::Object(id) => format!("object {id}"),
             Link::Group(group) => format!("group {group}"),
         };
-        let fingerprint = (!entity.is_empty()).then(|| entity.iter().map(|byte| format!("{byte:02X}")).collect());
-        Some(SignatureView { object: descriptor.id, over, fingerprint })
+        let form = match signer.form {
+            SignatureForm::Dsse => "dsse",
+            SignatureForm::Pgp => "pgp",
+            SignatureForm::Unknown => "unknown",
+        };
+        let ids = signer.key_ids.into_iter().map(|id| Quoted(id.as_bytes()).to_string().trim_matches('"').to_string());
+        let (pgp, others): (Vec<String>, Vec<String>) = ids.partition(|_| signer.form == SignatureForm::Pgp);
+        SignatureView { object: signer.object, over, form, fingerprint: pgp.into_iter().next(), key_ids: others }
     }
 }
 
@@ -118,7 +130,7 @@ pub(super) fn inspection(
     let size = file.metadata().or_kind(ErrorKind::SourceUnavailable).doing(doing)?.len();
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let container = Container::open(region).doing(doing)?;
-    let view = SifView::of(&container).doing(doing)?;
+    let view = SifView::of(&container, path).doing(doing)?;
     let mut source = SourceRecord::of(&arguments.source, Some(path));
     (source.kind, source.size) = (Some("sif".to_string()), Some(size));
     let mut image = ImageView {

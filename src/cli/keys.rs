@@ -1,0 +1,112 @@
+//! Keys and passphrases: from files, descriptors and the terminal. Never from arguments or the environment, where others
+//! see them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use super::values::usage;
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::model::Quoted;
+use crate::trust::{PrivateKey, PublicKey, Zeroizing};
+
+/// Most bytes of a file with keys; RSA keys of 4096 bits take 3.3 KB.
+const KEY_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a passphrase.
+const PASSPHRASE_BYTES_MAX: usize = 4096;
+
+/// Reads a private key. Where it is encrypted, its passphrase comes from `passphrase_file`, else from the terminal.
+pub(super) fn private_key(path: &Path, passphrase_file: Option<&Path>) -> Result<PrivateKey> {
+    let name = Quoted(path.as_os_str().as_bytes()).to_string();
+    let doing = || format!("private key {name}");
+    let text = small_file(path, KEY_BYTES_MAX).doing(doing)?;
+    let ask = || match passphrase_file {
+        Some(file) => passphrase_of(file),
+        None => prompt(&format!("passphrase of {name}: ")),
+    };
+    PrivateKey::from_pem(&text, &ask).doing(doing)
+}
+
+/// Reads public keys, one a file.
+pub(super) fn public_keys(paths: &[impl AsRef<OsStr>]) -> Result<Vec<PublicKey>> {
+    let read = |path: &Path| PublicKey::from_pem(&small_file(path, KEY_BYTES_MAX)?);
+    let named = |path: &Path| format!("public key {}", Quoted(path.as_os_str().as_bytes()));
+    paths.iter().map(|path| Path::new(path.as_ref())).map(|path| read(path).doing(|| named(path))).collect()
+}
+
+/// The first line of a file; `/dev/fd/N` is the descriptor N.
+pub(super) fn passphrase_of(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let doing = || format!("passphrase in {}", Quoted(path.as_os_str().as_bytes()));
+    let mut text = small_file(path, PASSPHRASE_BYTES_MAX).doing(doing)?;
+    let end = text.iter().position(|&byte| byte == b'\n').unwrap_or(text.len());
+    let end = if text[..end].ends_with(b"\r") { end - 1 } else { end };
+    text.truncate(end);
+    if text.is_empty() {
+        return Err(usage("it is empty", "put the passphrase into the first line of the file")).doing(doing);
+    }
+    Ok(text)
+}
+
+/// A file in memory that is wiped when it is not needed any more.
+pub(super) fn small_file(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
+    // A buffer that grew would leave what it held behind.
+    let mut bytes = Zeroizing::new(vec![0; bytes_max + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(ErrorKind::SourceUnavailable, error)),
+        }
+    }
+    if length > bytes_max {
+        return Err(usage(format!("it has more than {bytes_max} bytes"), "name the right file"));
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Asks on the terminal, where what is typed is not shown.
+fn prompt(words: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty");
+    let mut terminal = terminal.map_err(|_| {
+        let message = "the key is encrypted, and there is no terminal to ask for its passphrase";
+        usage(message, "put the passphrase into a file, or a descriptor N, and name the file, or /dev/fd/N")
+    })?;
+    let usual = tcgetattr(&terminal).map_err(std::io::Error::from).or_kind(ErrorKind::Other)?;
+    let mut silent = usual.clone();
+    // Without signals, too: one that ended us would leave a terminal that shows nothing.
+    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(std::io::Error::from).or_kind(ErrorKind::Other)?;
+    let line = terminal.write_all(words.as_bytes()).or_kind(ErrorKind::Other).and_then(|()| line_of(&mut terminal));
+    let _ = tcsetattr(&terminal, OptionalActions::Flush, &usual);
+    let _ = terminal.write_all(b"\n");
+    line
+}
+
+fn line_of(terminal: &mut File) -> Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX));
+    let mut byte = [0];
+    loop {
+        let count = terminal.read(&mut byte).or_kind(ErrorKind::Other)?;
+        match byte[0] {
+            _ if count == 0 => return Ok(line),
+            b'\r' | b'\n' | 0x04 => return Ok(line),
+            0x03 => return Err(Error::new(ErrorKind::Interrupted, "stopped while asking for a passphrase")),
+            0x08 | 0x7f => {
+                // A whole character.
+                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            // Control-U starts over.
+            0x15 => line.clear(),
+            other if line.len() < PASSPHRASE_BYTES_MAX => line.push(other),
+            _ => return Err(usage("the passphrase is too long", "give one of at most 4096 bytes")),
+        }
+    }
+}
