@@ -68,6 +68,7 @@ mod error;
 mod report;
 
 pub mod browse;
+pub mod derived;
 pub mod folder;
 pub mod gocryptfs;
 pub mod image;
@@ -99,7 +100,7 @@ pub use image::Image;
 pub use io::Monitor;
 pub use output::{
     AdditionalFiles, Destination, Dir, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
-    SifRootfs, Target, WriteOptions,
+    SifRootfs, Target, WorkCache, WriteOptions,
 };
 pub use report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord};
 pub use source::{OpenOptions, Selection, Source, Spec, open};

@@ -137,7 +137,7 @@ pub(super) enum Word {
     Verify(Verify),
     /// Sign a SIF, as "apptainer sign --key" does
     Sign(Box<Sign>),
-    /// Manage the download cache
+    /// Manage the cache
     Cache(Cache),
     /// Show the settings that are in effect, and where each comes from
     Config,
@@ -186,13 +186,7 @@ impl Parsed {
         !matches!(
             self,
             Parsed::Text(_)
-                | Parsed::Word(
-                    Word::Cache(_)
-                        | Word::Shim(_)
-                        | Word::Completions { .. }
-                        | Word::Complete { .. }
-                        | Word::Man { .. }
-                )
+                | Parsed::Word(Word::Shim(_) | Word::Completions { .. } | Word::Complete { .. } | Word::Man { .. })
         )
     }
 }

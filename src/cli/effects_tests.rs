@@ -30,6 +30,7 @@ fn value(id: &str) -> Option<&'static str> {
         "mode" => "640",
         "jobs" => "3",
         "max_memory" => "3G",
+        "max_size" => "3GB",
         "expect_digest" | "expect_sha256" => "ABababababababababababababababababababababababababababababababab",
         "report" => "r.json",
         "xattrs" => "all",
@@ -223,7 +224,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
         (&["verify"], &["docker://h.example/x:1"], 5, 0),
         (&["verify"], &["x.tar"], 5, 0),
         (&["verify"], &[&sif], 2, 3),
-        (&["cache", "prune"], &["x"], 1, 0),
+        (&["cache", "prune"], &["x"], 2, 0),
         (&["attach"], &["docker://h.example/x:1"], 20, 2),
         (&["config"], &[], 0, 0),
     ];

@@ -47,7 +47,7 @@ impl Look {
         environment: &Environment,
     ) -> Result<Self> {
         let spec = source(word, environment)?;
-        registry::expect_registry(given, &spec)?;
+        registry::expect_registry(given, &spec, false)?;
         Look::of(spec, (choice, registry, limits), raw, environment)
     }
 
@@ -63,7 +63,8 @@ impl Look {
         if specs.0 == Spec::Stdin && specs.1 == Spec::Stdin {
             return Err(usage("both sources are standard input", "name a file as one of them"));
         }
-        registry::expect_registry(given, &specs.0).or_else(|_| registry::expect_registry(given, &specs.1))?;
+        registry::expect_registry(given, &specs.0, false)
+            .or_else(|_| registry::expect_registry(given, &specs.1, false))?;
         Ok((Look::of(specs.0, options, raw, environment)?, Look::of(specs.1, options, raw, environment)?))
     }
 

@@ -98,7 +98,9 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Diff(arguments)) => diff::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Sign(arguments)) => sign::run(&arguments, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
-        Parsed::Word(Word::Cache(cache)) => session::printed(|| printer::data(cache::page(&cache)?.as_bytes())),
+        Parsed::Word(Word::Cache(cache)) => {
+            session::printed(|| printer::data(cache::page(&cache, &environment)?.as_bytes()))
+        }
         Parsed::Word(Word::Config) => session::printed(|| printer::data(config::page(&environment).as_bytes())),
         Parsed::Word(Word::Completions { shell }) => {
             session::printed(|| printer::data(&args::completion_script(shell)))

@@ -9,9 +9,10 @@ use clap::Args;
 
 use super::environment::Environment;
 use super::options::Given;
+use crate::derived::Accounts;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
-use crate::output::Destination;
+use crate::output::{Destination, WorkCache};
 use crate::registry::{
     Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host, remember_userinfo,
 };
@@ -27,7 +28,7 @@ pub(super) struct RegistryOptions {
     /// Ask MIRROR first for images of HOST, and HOST where it fails; may be repeated
     #[arg(long, value_name = "HOST=MIRROR")]
     pub(super) mirror: Vec<String>,
-    /// Keep downloads in this directory, and take them from there; many may share it [default: none]
+    /// Keep downloads and compressed layers in this directory, for later conversions; many may share it [default: none]
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(super) cache: Option<PathBuf>,
     /// Retries after a transient failure [default: 5]
@@ -63,29 +64,52 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         lenient: Vec::new(),
         retries: options.retries.unwrap_or(Settings::RETRIES),
         timeout: timeout(options.timeout.as_deref())?,
-        cache: options.cache.clone().or_else(|| environment.settings.cache.as_ref().map(|it| it.value.clone())),
+        cache: cache(options, environment),
     })
+}
+
+/// The directory of the cache, where one is given or settled.
+fn cache(options: &RegistryOptions, environment: &Environment) -> Option<PathBuf> {
+    options.cache.clone().or_else(|| environment.settings.cache.as_ref().map(|it| it.value.clone()))
+}
+
+/// Where work on layers is kept, where there is a cache.
+pub(super) fn work_cache(options: &RegistryOptions, environment: &Environment) -> Option<WorkCache> {
+    let settings = &environment.settings;
+    Some(WorkCache {
+        directory: cache(options, environment)?,
+        accounts: accounts(environment),
+        bytes_max: settings.cache_size.as_ref().map(|it| it.value),
+    })
+}
+
+/// Whose derived work counts, besides our own and root's.
+pub(super) fn accounts(environment: &Environment) -> Accounts {
+    let others = environment.settings.cache_accounts.as_ref().map(|it| it.value.clone()).unwrap_or_default();
+    Accounts { others }
 }
 
 /// The IDs of all options here.
 pub(super) const IDS: [&str; 5] = ["insecure", "mirror", "cache", "retries", "timeout"];
 
-/// Refuses options for registries where the source is not on one.
-pub(super) fn expect_registry(given: &Given, spec: &Spec) -> Result<()> {
+/// Refuses options for registries where the source is not on one. A cache keeps work, too, where there `is_work` to keep.
+pub(super) fn expect_registry(given: &Given, spec: &Spec, is_work: bool) -> Result<()> {
     let is_remote = matches!(spec, Spec::Registry(_) | Spec::Oras(_));
     // What is hosted as a SIF is one file, and kept by whoever wants to keep it.
     let is_kept = |id: &str| id != "cache" || matches!(spec, Spec::Registry(_));
     let is_web = |id: &str| matches!(spec, Spec::Web(_)) && ["retries", "timeout"].contains(&id);
     given.expect("a source that is not on a registry", |id| {
-        Ok(is_remote && is_kept(id) || is_web(id) || !IDS.contains(&id))
+        Ok(is_remote && is_kept(id) || is_web(id) || (is_work && id == "cache") || !IDS.contains(&id))
     })
 }
 
 /// The same of a conversion, whose output may be on one, too. What is pushed comes from no mirror and no cache.
-pub(super) fn expect_registries(given: &Given, spec: &Spec, destination: &Destination) -> Result<()> {
+pub(super) fn expect_registries(given: &Given, spec: &Spec, destination: &Destination, is_work: bool) -> Result<()> {
     match destination {
-        Destination::Registry(_) => expect_registry(&given.clone().without(&["insecure", "retries", "timeout"]), spec),
-        _ => expect_registry(given, spec),
+        Destination::Registry(_) => {
+            expect_registry(&given.clone().without(&["insecure", "retries", "timeout"]), spec, is_work)
+        }
+        _ => expect_registry(given, spec, is_work),
     }
 }
 

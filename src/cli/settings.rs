@@ -31,6 +31,10 @@ pub(super) struct Setting<T> {
 pub(super) struct Settings {
     /// `--cache`.
     pub(super) cache: Option<Setting<PathBuf>>,
+    /// Numbers of the users whose work in the cache counts, besides our own and root's.
+    pub(super) cache_accounts: Option<Setting<Vec<u32>>>,
+    /// How large the cache may become, in bytes.
+    pub(super) cache_size: Option<Setting<u64>>,
     /// `--compression` of a SIF.
     pub(super) compression: Option<Setting<Compression>>,
     /// `--insecure`.
@@ -50,6 +54,8 @@ pub(super) struct Settings {
 #[serde(deny_unknown_fields)]
 struct Document {
     cache: Option<PathBuf>,
+    cache_accounts: Option<Vec<String>>,
+    cache_size: Option<String>,
     compression: Option<String>,
     insecure: Option<Vec<String>>,
     jobs: Option<NonZeroUsize>,
@@ -98,6 +104,8 @@ impl Settings {
     fn add(&mut self, text: &str, file: &Arc<Path>) -> Result<()> {
         let document: Document = toml::from_str(text).map_err(|error| malformed(text, &error))?;
         replace(&mut self.cache, document.cache, file, |path| absolute("cache", path))?;
+        replace(&mut self.cache_accounts, document.cache_accounts, file, accounts)?;
+        replace(&mut self.cache_size, document.cache_size, file, |text| bytes(&text).doing(|| "cache_size"))?;
         replace(&mut self.tmpdir, document.tmpdir, file, |path| absolute("tmpdir", path))?;
         replace(&mut self.jobs, document.jobs, file, Ok)?;
         replace(&mut self.compression, document.compression, file, |text| text.parse().doing(|| "compression"))?;
@@ -128,6 +136,43 @@ fn absolute(key: &str, path: PathBuf) -> Result<PathBuf> {
     }
     Err(Error::new(ErrorKind::Usage, format!("{key}: {path:?} is not an absolute path"))
         .hint("write the path from the root: the file is read in any directory"))
+}
+
+/// Users by name or number.
+fn accounts(names: Vec<String>) -> Result<Vec<u32>> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of_name = |name: &str| {
+        let mut lines = users.lines().map(|line| line.split(':'));
+        lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+    };
+    let number = |name: &String| {
+        name.parse().ok().or_else(|| of_name(name)).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("cache_accounts: {name:?} is not a user in /etc/passwd"))
+                .hint("write the number of the user, as \"id -u NAME\" prints it")
+        })
+    };
+    names.iter().map(number).collect()
+}
+
+/// A size with a unit of 1000 or 1024.
+pub(super) fn bytes(text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => Some(1),
+        "kB" | "K" => Some(1000),
+        "MB" | "M" => Some(1000 * 1000),
+        "GB" | "G" => Some(1000 * 1000 * 1000),
+        "TB" | "T" => Some(1000 * 1000 * 1000 * 1000),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let number = digits.trim_end().parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    number.ok_or_else(|| {
+        Error::new(ErrorKind::Usage, format!("{text:?} is not a size")).hint("write for example 200GB or 64GiB")
+    })
 }
 
 fn hosts(hosts: Vec<String>) -> Result<Vec<String>> {
@@ -187,6 +232,8 @@ mod tests {
             ("jobs = 0\n", "line 1: "),
             ("jobs = 'two'\n", "line 1: invalid type"),
             ("cache = 'c'\n", "cache: \"c\" is not an absolute path"),
+            ("cache_size = '5 parsecs'\n", "cache_size: \"5 parsecs\" is not a size"),
+            ("cache_accounts = ['no such user']\n", "cache_accounts: \"no such user\" is not a user"),
             ("compression = 'lz4'\n", "compression: \"lz4\" is not a compression"),
             ("insecure = ['a/b']\n", "insecure: \"a/b\" is not a host"),
             ("[mirrors]\n'a/b' = 'c'\n", "mirrors: \"a/b=c\" is not a mirror"),

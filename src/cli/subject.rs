@@ -30,7 +30,7 @@ impl Subject {
     ) -> Result<Self> {
         let spec = source(word, environment)?;
         let selection = selection(choice)?;
-        registry::expect_registry(given, &spec)?;
+        registry::expect_registry(given, &spec, false)?;
         if let Spec::Path(path) = &spec
             && output::is_sif(path)
         {

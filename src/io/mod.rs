@@ -8,6 +8,7 @@ mod compression;
 mod content_sum;
 mod decompress;
 mod deflate;
+pub(crate) mod folder;
 mod foreign;
 mod leftover;
 mod monitor;
@@ -22,6 +23,7 @@ pub(crate) mod system;
 mod threads;
 mod veil;
 mod verify;
+pub(crate) mod wire;
 
 pub use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};

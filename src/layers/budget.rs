@@ -43,14 +43,21 @@ impl Budget {
         Budget { memory_bytes: AtomicU64::new(spent), ..Budget::new(self.memory_bytes_max) }
     }
 
-    /// Counts an entry that was read.
-    pub(super) fn spend_entry(&self, entry: &Entry) -> Result<()> {
+    /// Counts an entry that was read, and says what it costs.
+    pub(super) fn spend_entry(&self, entry: &Entry) -> Result<u64> {
         self.entries.fetch_add(1, Relaxed);
         let xattrs = entry.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
         let xattrs: u64 = xattrs.map(|(name, value)| XATTR_BYTES + 2 * (name.len() + value.len()) as u64).sum();
         let segments = entry.segments.as_ref().map_or(0, |segments| SEGMENT_BYTES * segments.len() as u64);
         let own = if entry.kind == crate::tar::EntryKind::Directory { DIRECTORY_BYTES } else { ENTRY_BYTES };
-        self.spend(own + NAME_COPIES * (entry.raw_path.len() + entry.link.len()) as u64 + xattrs + segments)
+        let bytes = own + NAME_COPIES * (entry.raw_path.len() + entry.link.len()) as u64 + xattrs + segments;
+        self.spend(bytes).map(|()| bytes)
+    }
+
+    /// Counts the entries of a layer that was read before, and what they cost then.
+    pub(super) fn spend_entries(&self, entries: u64, bytes: u64) -> Result<()> {
+        self.entries.fetch_add(entries, Relaxed);
+        self.spend(bytes)
     }
 
     /// Counts a directory that an entry implies: as much as if it had an entry, for it will have one in the output.

@@ -3,13 +3,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use super::known::KnownContents;
 use crate::io::{Region, Spool, Veil};
-use crate::tree::{Content, Extent, FileData, FileId, Location};
+use crate::tree::{Content, Extent, FileData, FileId, Location, Origin};
 
 /// The open files that a flattened image's bytes lie in.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
-    files: Vec<Stored>,
+    files: Vec<Place>,
     spool: Option<SpoolPlace>,
 }
 
@@ -28,6 +29,15 @@ impl Stored {
     pub(super) fn of_spool(spool: &Spool) -> Self {
         Stored { file: Arc::clone(spool.file()), veil: spool.veil().cloned() }
     }
+}
+
+/// What a [`FileId`] means.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// An open file.
+    File(Stored),
+    /// A layer that was not read: locations are places in its tar.
+    Known(Arc<dyn KnownContents>),
 }
 
 /// Which of the files holds the spool, and where in it the spool begins. What lies before that was foreseen to belong there.
@@ -61,15 +71,31 @@ pub enum Piece<'a> {
 
 impl Contents {
     /// File `n` is what [`FileId`] `n` means; the last of them is the spool, where there is one.
-    pub(super) fn new(in_place: Vec<Stored>, spool: Option<&Spool>) -> Self {
+    pub(super) fn new(in_place: Vec<Place>, spool: Option<&Spool>) -> Self {
         let place = spool.map(|spool| SpoolPlace { file: FileId(in_place.len() as u32), base: spool.base() });
-        let files = in_place.into_iter().chain(spool.map(Stored::of_spool));
+        let files = in_place.into_iter().chain(spool.map(|spool| Place::File(Stored::of_spool(spool))));
         Contents { files: files.collect(), spool: place }
     }
 
     /// The file that decoded contents were kept in.
     pub fn spool(&self) -> Option<&Arc<File>> {
-        self.spool.map(|spool| &self.files[spool.file.0 as usize].file)
+        self.spool.and_then(|spool| self.stored(spool.file)).map(|stored| &stored.file)
+    }
+
+    fn stored(&self, id: FileId) -> Option<&Stored> {
+        match &self.files[id.0 as usize] {
+            Place::File(file) => Some(file),
+            Place::Known(_) => None,
+        }
+    }
+
+    /// The layer that a file lies in, where that was not read.
+    fn known(&self, data: &FileData) -> Option<(&dyn KnownContents, Origin)> {
+        let origin = data.origin.filter(|_| !matches!(data.content, Content::Inline(_)))?;
+        match self.files.get(origin.layer as usize)? {
+            Place::Known(contents) => Some((&**contents, origin)),
+            Place::File(_) => None,
+        }
     }
 
     /// Whether a place is in the spool.
@@ -83,13 +109,16 @@ impl Contents {
     }
 
     /// The pieces of a regular file from its first byte to its last.
+    ///
+    /// # Panics
+    /// When the file lies in a [known layer](super::KnownLayers): whoever asks for pieces does not offer such.
     pub fn pieces<'a>(&'a self, data: &'a FileData) -> impl Iterator<Item = Piece<'a>> {
         let stored = |location: Location, len| Piece::Stored {
-            file: &self.files[location.file.0 as usize].file,
+            file: &self.stored(location.file).expect("pieces of known layers are not asked for").file,
             offset: location.offset,
             len,
             spooled: self.is_spooled(location),
-            veil: self.files[location.file.0 as usize].veil.as_ref(),
+            veil: self.stored(location.file).and_then(|stored| stored.veil.as_ref()),
         };
         let (bytes, whole, extents): (&[u8], Option<Location>, &[Extent]) = match &data.content {
             Content::Inline(bytes) => (bytes, None, &[]),
@@ -118,8 +147,11 @@ impl Contents {
     pub fn read_at(&self, data: &FileData, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= data.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if let Some((contents, origin)) = self.known(data) {
+            return contents.read_at(origin.at.get(), buffer, offset);
+        }
         let stored = |location: Location, from: u64, into: &mut [u8]| {
-            let Stored { file, veil } = &self.files[location.file.0 as usize];
+            let Stored { file, veil } = self.stored(location.file).ok_or(io::ErrorKind::NotFound)?;
             file.read_exact_at(into, location.offset + from)?;
             if let Some(veil) = veil {
                 veil.apply(into, location.offset + from);

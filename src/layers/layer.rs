@@ -1,4 +1,5 @@
 use std::io::{self, BufRead};
+use std::num::NonZeroU64;
 
 use super::budget::Budget;
 use super::forecast::Visible;
@@ -8,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{FOREIGN_LOOK_BYTES, Monitor, Region, SpoolWriter, foreign_format, read_error};
 use crate::model::{EntryPath, Metadata, Quoted};
 use crate::tar::{Entries, Entry, EntryKind, Input, Member, MemberKind, Sequential, SparseMap, is_header};
-use crate::tree::{Content, Extent, FileData, FileId, Location};
+use crate::tree::{Content, Extent, FileData, FileId, Location, Origin};
 
 /// One change that a layer makes, in the order of its tar.
 #[derive(Debug, Clone)]
@@ -49,12 +50,28 @@ pub(super) enum Keep<'a> {
     /// Nowhere: they lie in file `file`, and the tar begins at `offset` there.
     InPlace { file: FileId, offset: u64 },
     /// Into the spool, which is file `file`, or where in that file they are foreseen to belong.
-    Spool { file: FileId, writer: SpoolWriter<'a>, forecast: Option<Visible<'a>> },
+    Spool { layer: u32, file: FileId, writer: SpoolWriter<'a>, forecast: Option<Visible<'a>> },
     /// Nowhere: only names are wanted, and sums of contents where there are `sums`. The layer is file `file`.
     Nothing { file: FileId, sums: Option<&'a mut Sums> },
 }
 
+/// What was read of a layer's tar.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) changes: Vec<Change>,
+    /// How many entries there were, and the bytes of memory that they cost by what [`Budget`] counts.
+    pub(super) entries: u64,
+    pub(super) memory_bytes: u64,
+}
+
 impl<'a> Keep<'a> {
+    fn layer(&self) -> u32 {
+        match self {
+            Keep::InPlace { file, .. } | Keep::Nothing { file, .. } => file.0,
+            Keep::Spool { layer, .. } => *layer,
+        }
+    }
+
     fn forecast(&mut self) -> Option<&mut Visible<'a>> {
         match self {
             Keep::Spool { forecast: Some(forecast), .. } => Some(forecast),
@@ -64,7 +81,7 @@ impl<'a> Keep<'a> {
 }
 
 /// Reads the changes of a layer whose tar lies uncompressed in a file: headers only.
-pub(super) fn scan(region: &Region, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+pub(super) fn scan(region: &Region, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Changes> {
     let mut start = vec![0; FOREIGN_LOOK_BYTES];
     let count = region.read_at(&mut start, 0).map_err(read_error)?;
     expect_tar(&start[..count])?;
@@ -72,12 +89,7 @@ pub(super) fn scan(region: &Region, keep: Keep<'_>, budget: &Budget, monitor: &M
 }
 
 /// Reads the changes of a layer from a stream of its uncompressed tar, keeping the contents of its files.
-pub(super) fn read(
-    stream: &mut dyn BufRead,
-    keep: Keep<'_>,
-    budget: &Budget,
-    monitor: &Monitor,
-) -> Result<Vec<Change>> {
+pub(super) fn read(stream: &mut dyn BufRead, keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Changes> {
     expect_tar(stream.fill_buf().map_err(read_error)?)?;
     changes(Sequential(stream), keep, budget, monitor)
 }
@@ -92,12 +104,14 @@ fn expect_tar(start: &[u8]) -> Result<()> {
     }
 }
 
-fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Vec<Change>> {
+fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Monitor) -> Result<Changes> {
     let mut entries = Entries::new(input);
     let mut changes = Vec::new();
+    let (mut count, mut memory_bytes) = (0, 0);
     while let Some(entry) = entries.next_entry()? {
         monitor.check()?;
-        budget.spend_entry(&entry)?;
+        memory_bytes += budget.spend_entry(&entry)?;
+        count += 1;
         let path = EntryPath::parse(&entry.raw_path);
         let path = path.map_err(|error| invalid(format!("entry {}: {error}", Quoted(&entry.raw_path))))?;
         match marker(&path) {
@@ -119,7 +133,7 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
     if let Keep::Spool { writer, .. } = &mut keep {
         writer.flush().map_err(spool_error)?;
     }
-    Ok(changes)
+    Ok(Changes { changes, entries: count, memory_bytes })
 }
 
 fn node<I: Input>(entries: &mut Entries<I>, entry: &Entry, path: &EntryPath, keep: &mut Keep<'_>) -> Result<Node> {
@@ -190,7 +204,8 @@ fn file<I: Input>(
             Content::Sparse(place.collect())
         }
     };
-    Ok(FileData { size: entry.size, content })
+    let origin = NonZeroU64::new(entry.data_offset).map(|at| Origin { layer: keep.layer(), at });
+    Ok(FileData { size: entry.size, content, origin })
 }
 
 fn invalid(message: String) -> Error {

@@ -99,7 +99,7 @@ pub fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
         let file = FileId(index as u32);
         if let Some(region) = &plain[index] {
             let keep = Keep::Nothing { file, sums: None };
-            return Ok((layer::scan(region, keep, &budget, options.monitor).doing(doing)?, None));
+            return Ok((layer::scan(region, keep, &budget, options.monitor).doing(doing)?.changes, None));
         }
         let mut sums = (options.wants_sums)(index).then(Sums::default);
         let source = &image.layers[index];
@@ -109,13 +109,13 @@ pub fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
         };
         let staged = options.jobs.get() > 1;
         let decoded = decode(bytes, source.blob.expected(), source.algorithm(), options.monitor, staged, consume);
-        let (changes, found) = decoded.doing(doing)?;
+        let (read, found) = decoded.doing(doing)?;
         let expected = Expected { digest: source.diff_id, size: None };
         expected
             .check(found.digest, found.bytes)
             .doing(|| "the uncompressed layer against its diff_id")
             .doing(doing)?;
-        Ok((changes, sums))
+        Ok((read.changes, sums))
     };
     let order = largest_first((0..count).map(|index| (index, stored(index))));
     let mut results = schedule.each(&order, read)?;

@@ -10,6 +10,7 @@
 mod budget;
 mod contents;
 mod forecast;
+mod known;
 mod layer;
 mod list;
 mod merge;
@@ -20,6 +21,7 @@ mod whiteout;
 pub use budget::MEMORY_BYTES_MAX;
 pub use contents::{Contents, Piece};
 pub use forecast::{Forecast, Forecaster};
+pub use known::{KnownContents, KnownLayer, KnownLayers, ReadLayer};
 pub use list::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
 pub use run::{Flattened, Options, Summary, flatten};
 pub use schedule::{Schedule, largest_first};

@@ -1,16 +1,17 @@
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::budget::Budget;
-use super::contents::{Contents, Stored};
+use super::contents::{Contents, Place, Stored};
 use super::forecast::{Above, Forecaster, Visible};
-use super::layer::{self, Change, Keep};
+use super::known::{self, ENTRIES_REMEMBERED_MAX, KnownLayer, KnownLayers, ReadLayer};
+use super::layer::{self, Change, Changes, Keep};
 use super::merge;
 use super::schedule::{Results, Schedule, all_right, blames_the_data, explained, largest_first};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::image::Image;
+use crate::image::{Image, Layer};
 use crate::io::{Codec, Expected, Monitor, Phase, Region, Spool, Stamp, decode, hash_region_with, read_error};
 use crate::model::{Digest, Timestamp};
 use crate::tree::{FileId, Tree};
@@ -30,6 +31,9 @@ pub struct Options<'a> {
     pub memory_bytes_max: u64,
     /// Foresees where in the spool's file the contents of one layer belong, where the output is such that this can be done.
     pub forecaster: Option<&'a Forecaster<'a>>,
+    /// Layers that need not be read, because they have been before. Only for outputs that read contents by
+    /// [`Contents::read_at`].
+    pub known: Option<&'a dyn KnownLayers>,
 }
 
 /// A flattened image, while its digests may still be being checked.
@@ -40,6 +44,8 @@ pub struct Flattened {
     pub contents: Contents,
     /// Bytes that decoded contents take in the spool.
     pub spooled_bytes: u64,
+    /// What there is to remember of layers that were read, where somebody knows layers.
+    pub read: Vec<ReadLayer>,
 }
 
 /// What was read and found right.
@@ -49,8 +55,8 @@ pub struct Summary {
     pub diff_ids: Vec<Digest>,
     /// Entries of all layers.
     pub entries: u64,
-    /// Bytes of all layers' uncompressed tars.
-    pub bytes: u64,
+    /// Bytes of each layer's uncompressed tar, lowest first.
+    pub layer_bytes: Vec<u64>,
 }
 
 /// Merges the layers of `image` and gives the result to `emit`. Every layer's digests are verified by the time this
@@ -65,7 +71,7 @@ pub fn flatten<T>(
     emit: impl FnOnce(Flattened) -> Result<T>,
 ) -> Result<(T, Summary)> {
     expect_files(image)?;
-    let plans = plan(image)?;
+    let plans = plan(image, options.known)?;
     let stamps = stamps(image, &plans)?;
     let stored_bytes = plans.iter().map(Plan::stored_bytes).sum();
     options.monitor.begin(Phase::Read, stored_bytes);
@@ -75,6 +81,7 @@ pub fn flatten<T>(
         plans,
         budget: Budget::new(options.memory_bytes_max),
         spool: OnceLock::new(),
+        read: Mutex::default(),
         schedule: Schedule::new(options.jobs, options.monitor),
     };
     run.schedule.run(|scope| {
@@ -140,6 +147,8 @@ enum Plan {
         /// Bytes as stored, where known.
         stored_bytes: u64,
     },
+    /// It was read and verified earlier: nothing of it is read now.
+    Known(KnownLayer),
 }
 
 impl Plan {
@@ -147,13 +156,18 @@ impl Plan {
         match self {
             Plan::InPlace(region) | Plan::DecodeFile(region) => region.len,
             Plan::DecodeStream { stored_bytes } => *stored_bytes,
+            Plan::Known(_) => 0,
         }
     }
 }
 
-fn plan(image: &Image) -> Result<Vec<Plan>> {
+fn plan(image: &Image, known: Option<&dyn KnownLayers>) -> Result<Vec<Plan>> {
     let plan_one = |index: usize| -> Result<Plan> {
-        let blob = &image.layers[index].blob;
+        let Layer { blob, diff_id } = &image.layers[index];
+        if let Some(layer) = diff_id.and_then(|diff_id| known?.find(index as u32, diff_id)) {
+            image.blobs.forget(blob);
+            return Ok(Plan::Known(layer));
+        }
         let Some(region) = image.blobs.region(blob)? else {
             return Ok(Plan::DecodeStream { stored_bytes: blob.size.unwrap_or(0) });
         };
@@ -182,7 +196,7 @@ enum Check {
     Stored,
 }
 
-type Changes = (usize, Result<Vec<Change>>);
+type Received = (usize, Result<Changes>);
 type Checked = (usize, Result<Check>);
 
 struct Run<'a, 'o> {
@@ -192,6 +206,7 @@ struct Run<'a, 'o> {
     budget: Budget,
     spool: OnceLock<Spool>,
     schedule: Schedule<'o>,
+    read: Mutex<Vec<ReadLayer>>,
 }
 
 impl Run<'_, '_> {
@@ -200,7 +215,7 @@ impl Run<'_, '_> {
     /// others.
     fn read_last(&self) -> Option<usize> {
         self.options.forecaster.filter(|_| self.options.jobs.get() > 1 && !self.options.verify_first)?;
-        let is_decoded = |index: &usize| !matches!(self.plans[*index], Plan::InPlace(_));
+        let is_decoded = |index: &usize| matches!(self.plans[*index], Plan::DecodeFile(_) | Plan::DecodeStream { .. });
         let mut order: Vec<usize> = self.order().into_iter().filter(is_decoded).collect();
         let next = order.get(1).map_or(0, |&index| self.plans[index].stored_bytes());
         order.truncate(1);
@@ -219,7 +234,7 @@ impl Run<'_, '_> {
         &'s self,
         scope: &rayon::Scope<'s>,
         last: Option<usize>,
-        changes: Sender<Changes>,
+        changes: Sender<Received>,
         checks: &Sender<Checked>,
     ) {
         for index in self.order().into_iter().filter(|&index| Some(index) != last) {
@@ -228,6 +243,11 @@ impl Run<'_, '_> {
                 Plan::InPlace(region) => drop(changes.send((index, self.scan(index, region)))),
                 Plan::DecodeFile(_) | Plan::DecodeStream { .. } => {
                     let (read, hashed) = split(self.decode(index, None));
+                    let _ = checks.send((index, hashed));
+                    let _ = changes.send((index, read));
+                }
+                Plan::Known(layer) => {
+                    let (read, hashed) = split(self.recall(index, layer));
                     let _ = checks.send((index, hashed));
                     let _ = changes.send((index, read));
                 }
@@ -255,20 +275,29 @@ impl Run<'_, '_> {
         }
     }
 
-    fn scan(&self, index: usize, region: &Region) -> Result<Vec<Change>> {
+    /// What is known of a layer. Its digest is what it was found by.
+    fn recall(&self, index: usize, layer: &KnownLayer) -> Result<(Changes, Hashed)> {
+        let doing = || format!("recalling {}", self.image.layer_name(index));
+        let (changes, bytes) = known::decode(&layer.entries, index as u32, &self.budget).doing(doing)?;
+        let diff_id = self.image.layers[index].diff_id;
+        let diff_id = diff_id.ok_or_else(|| Error::new(ErrorKind::Bug, "a layer without a digest is known"))?;
+        Ok((changes, Hashed { diff_id, bytes }))
+    }
+
+    fn scan(&self, index: usize, region: &Region) -> Result<Changes> {
         let keep = Keep::InPlace { file: FileId(index as u32), offset: region.offset };
         layer::scan(region, keep, &self.budget, self.options.monitor)
             .doing(|| format!("reading {}", self.image.layer_name(index)))
     }
 
-    fn decode(&self, index: usize, forecast: Option<Visible<'_>>) -> Result<(Vec<Change>, Hashed)> {
+    fn decode(&self, index: usize, forecast: Option<Visible<'_>>) -> Result<(Changes, Hashed)> {
         let blob = &self.image.layers[index].blob;
         let doing = || format!("reading {}", self.image.layer_name(index));
         let spool = self.spool()?;
         let stored = self.image.blobs.open(blob).doing(doing)?;
         let staged = self.options.jobs.get() > 1;
         let file = FileId(self.plans.len() as u32);
-        let keep = Keep::Spool { file, writer: spool.writer(), forecast };
+        let keep = Keep::Spool { layer: index as u32, file, writer: spool.writer(), forecast };
         let read = |stream: &mut dyn io::BufRead| layer::read(stream, keep, &self.budget, self.options.monitor);
         let expected = match self.plans[index] {
             Plan::DecodeStream { .. } => blob.expected(),
@@ -321,9 +350,9 @@ impl Run<'_, '_> {
     }
 
     /// Merges all layers in their order; `last` is read when the others have been.
-    fn merge(&self, changes: Receiver<Changes>, last: Option<usize>, checks: &Sender<Checked>) -> Result<Tree> {
+    fn merge(&self, changes: Receiver<Received>, last: Option<usize>, checks: &Sender<Checked>) -> Result<Tree> {
         let layers = self.plans.len();
-        let mut received: Vec<Option<Result<Vec<Change>>>> = (0..layers).map(|_| None).collect();
+        let mut received: Vec<Option<Result<Changes>>> = (0..layers).map(|_| None).collect();
         for (index, result) in changes {
             received[index] = Some(result);
         }
@@ -338,7 +367,9 @@ impl Run<'_, '_> {
                 received[index] = Some(read);
             }
             let lost = || Err(Error::new(ErrorKind::Bug, "a layer was lost"));
-            self.apply(&mut tree, received[index].take().unwrap_or_else(lost)?, index, times[index], &self.budget)?;
+            let read = received[index].take().unwrap_or_else(lost)?;
+            self.remember(index, &read);
+            self.apply(&mut tree, read.changes, index, times[index], &self.budget)?;
         }
         Ok(tree)
     }
@@ -348,14 +379,14 @@ impl Run<'_, '_> {
         &self,
         below: &Tree,
         index: usize,
-        above: &[Option<Result<Vec<Change>>>],
+        above: &[Option<Result<Changes>>],
         times: &[Timestamp],
     ) -> Option<Visible<'_>> {
         let mut others = below.clone();
         let mut hidden = Above::default();
         let budget = self.budget.remainder();
         for (layer, changes) in (index + 1..).zip(above) {
-            let changes = changes.as_ref()?.as_ref().ok()?;
+            let changes = &changes.as_ref()?.as_ref().ok()?.changes;
             hidden.add(changes);
             // An error here comes again, and is told, when the layers are merged for good.
             self.apply(&mut others, changes.clone(), layer, times[layer], &budget).ok()?;
@@ -389,7 +420,17 @@ impl Run<'_, '_> {
 
     fn flattened(&self, tree: Tree) -> Flattened {
         let spooled_bytes = self.spool.get().map_or(0, Spool::used_bytes);
-        Flattened { tree, contents: self.contents(), spooled_bytes }
+        let read = std::mem::take(&mut *self.read.lock().unwrap_or_else(PoisonError::into_inner));
+        Flattened { tree, contents: self.contents(), spooled_bytes, read }
+    }
+
+    /// Keeps what there is to remember of a layer, where somebody may want to.
+    fn remember(&self, index: usize, read: &Changes) {
+        let (Some(_), Some(diff_id)) = (self.options.known, self.image.layers[index].diff_id) else { return };
+        if !matches!(self.plans[index], Plan::Known(_)) && self.budget.entries() <= ENTRIES_REMEMBERED_MAX {
+            let mut remembered = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            remembered.push(ReadLayer::of(index as u32, diff_id, read));
+        }
     }
 
     /// File `n` is where layer `n` lies in place, and the spool comes last. Layers that were decoded have no file of their
@@ -397,8 +438,9 @@ impl Run<'_, '_> {
     fn contents(&self) -> Contents {
         let spool = self.spool.get();
         let in_place = self.plans.iter().filter_map(|plan| match plan {
-            Plan::InPlace(region) => Some(Stored::of_region(region)),
-            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool.map(Stored::of_spool),
+            Plan::InPlace(region) => Some(Place::File(Stored::of_region(region))),
+            Plan::DecodeFile(_) | Plan::DecodeStream { .. } => spool.map(|it| Place::File(Stored::of_spool(it))),
+            Plan::Known(layer) => Some(Place::Known(Arc::clone(&layer.contents))),
         });
         Contents::new(in_place.collect(), spool)
     }
@@ -418,9 +460,9 @@ impl Run<'_, '_> {
         early.extend(all_right(late)?);
         early.sort_by_key(|(index, _)| *index);
         let hashed = self.expect_all(early)?;
-        let bytes = hashed.iter().map(|hashed| hashed.bytes).sum();
+        let layer_bytes = hashed.iter().map(|hashed| hashed.bytes).collect();
         let diff_ids = hashed.iter().map(|hashed| hashed.diff_id).collect();
-        Ok((value, Summary { diff_ids, entries: self.budget.entries(), bytes }))
+        Ok((value, Summary { diff_ids, entries: self.budget.entries(), layer_bytes }))
     }
 
     /// The proof that every check was made.
@@ -443,7 +485,7 @@ impl Run<'_, '_> {
     }
 }
 
-fn split(result: Result<(Vec<Change>, Hashed)>) -> (Result<Vec<Change>>, Result<Check>) {
+fn split(result: Result<(Changes, Hashed)>) -> (Result<Changes>, Result<Check>) {
     match result {
         Ok((changes, hashed)) => (Ok(changes), Ok(Check::Tar(hashed))),
         // The message travels with the changes; the tar only must not count as verified.

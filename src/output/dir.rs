@@ -66,7 +66,7 @@ impl Format for Dir {
     }
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
-        flat::write(image, place, Foresight::None, false, task, monitor, |mut flattened, place| {
+        flat::write(image, place, Foresight::None, false, task, monitor, |mut flattened, place, _| {
             let made = self.root.make(image, &mut flattened, None, task)?;
             let Place::Directory(directory) = place else {
                 return Err(Error::new(ErrorKind::Bug, "a directory was opened as a file"));

@@ -1,13 +1,17 @@
 //! A merged file system as a squashfs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::prepared::Task;
+use super::reuse::{FileHashes, Reuse};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::io::{Compression, Levels, Monitor, Phase};
 use crate::layers::{Contents, Flattened};
 use crate::model::{Note, Quoted, Timestamp};
-use crate::squashfs::{Attributes, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, FileSource, Node, NodeId, Options, Store, Writer};
+use crate::squashfs::{
+    Attributes, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, ContentName, FileSource, Hashes, Memo, Node, NodeId, Options, Store,
+    Writer,
+};
 use crate::tree::{FileData, Inode, InodeId, Kind, Tree};
 
 /// The choices for a squashfs that was made at `time`.
@@ -34,13 +38,15 @@ pub(super) fn write<S: Store + 'static>(
     flattened: Flattened,
     store: S,
     options: Options,
+    reuse: Option<&Arc<Reuse>>,
     monitor: &Monitor,
 ) -> Result<(u64, Vec<Note>)> {
-    let Flattened { tree, contents, .. } = flattened;
+    let Flattened { tree, contents, read, .. } = flattened;
     monitor.begin(Phase::Write, tree.file_bytes());
     let contents = Arc::new(contents);
     let root = attributes(tree.inode(Tree::ROOT));
-    let mut writer = Writer::new(store, options, &root, monitor)?;
+    let memo = reuse.map(|reuse| Arc::clone(reuse) as Arc<dyn Memo>);
+    let mut writer = Writer::with_memo(store, options, memo, &root, monitor)?;
     let mut nodes: Vec<Option<NodeId>> = vec![None; tree.inode_count()];
     // The directories that lead to the name at hand, the root first.
     let mut parents = vec![Writer::<S>::ROOT];
@@ -54,7 +60,7 @@ pub(super) fn write<S: Store + 'static>(
             continue;
         }
         let inode = tree.inode(visit.inode);
-        let node = node(&tree, visit.inode, &contents, &visit.path);
+        let node = node(&tree, visit.inode, &contents, reuse, &visit.path);
         let id = writer.add(parents[depth], name, &attributes(inode), node).doing(adding)?;
         nodes[visit.inode.index()] = Some(id);
         if tree.directory(visit.inode).is_some() {
@@ -64,6 +70,9 @@ pub(super) fn write<S: Store + 'static>(
     // The tree is not needed while the last blocks are compressed and the tables are written.
     drop(tree);
     let summary = writer.finish()?;
+    if let Some(reuse) = reuse {
+        reuse.finish(read, &contents);
+    }
     let message = "times before 1970 or after 2106 became the nearest that squashfs can hold";
     let note = (summary.clamped_times > 0).then(|| Note::new("times-clamped", message, summary.clamped_times));
     Ok((summary.padded_bytes, note.into_iter().collect()))
@@ -80,12 +89,19 @@ fn attributes(inode: &Inode) -> Attributes<'_> {
     }
 }
 
-fn node<'a>(tree: &'a Tree, inode: InodeId, contents: &Arc<Contents>, path: &[u8]) -> Node<'a> {
+fn node<'a>(
+    tree: &'a Tree,
+    inode: InodeId,
+    contents: &Arc<Contents>,
+    reuse: Option<&Arc<Reuse>>,
+    path: &[u8],
+) -> Node<'a> {
     match &tree.inode(inode).kind {
         Kind::Directory(_) => Node::Directory,
         Kind::File(data) => {
             let (contents, data) = (Arc::clone(contents), data.clone());
-            Node::File(Arc::new(TreeFile { contents, data, path: path.into() }))
+            let reuse = reuse.cloned();
+            Node::File(Arc::new(TreeFile { contents, data, path: path.into(), reuse, hashes: OnceLock::new() }))
         }
         Kind::Symlink(target) => Node::Symlink(target),
         Kind::Fifo => Node::Fifo,
@@ -99,6 +115,9 @@ struct TreeFile {
     contents: Arc<Contents>,
     data: FileData,
     path: Box<[u8]>,
+    /// What knows such files, where anyone does.
+    reuse: Option<Arc<Reuse>>,
+    hashes: OnceLock<FileHashes>,
 }
 
 impl FileSource for TreeFile {
@@ -113,5 +132,15 @@ impl FileSource for TreeFile {
 
     fn next_data(&self, offset: u64) -> Option<u64> {
         Contents::next_data(&self.data, offset)
+    }
+
+    fn name(&self) -> Option<ContentName> {
+        let origin = self.data.origin.filter(|_| self.reuse.is_some())?;
+        Some(ContentName { layer: origin.layer, at: origin.at.get() })
+    }
+
+    fn hashes(&self) -> Option<&Hashes> {
+        let (reuse, name) = (self.reuse.as_ref()?, self.name()?);
+        Some(self.hashes.get_or_init(|| reuse.hashes(name)).get())
     }
 }

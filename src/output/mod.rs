@@ -17,6 +17,7 @@ mod flat;
 mod hosted;
 mod hosting;
 mod in_place;
+mod learn;
 mod name;
 mod oci;
 mod oci_archive;
@@ -26,6 +27,7 @@ mod package;
 mod place;
 mod policy;
 mod prepared;
+mod reuse;
 mod root;
 mod rootfs;
 mod sandbox;
@@ -48,6 +50,7 @@ pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
 pub use prepared::{Prepared, REUSED};
+pub use reuse::WorkCache;
 pub use root::{Root, XattrPolicy, recorded_reference};
 pub use rootfs::Rootfs;
 pub use sif::Sif;
@@ -126,6 +129,11 @@ trait Format: fmt::Debug {
     /// Reads a name for an image that is written.
     fn image_name(&self, text: &str) -> Result<ImageName> {
         ImageName::parse(text)
+    }
+
+    /// Whether it is made of blocks that can be kept for later conversions.
+    fn keeps_work(&self) -> bool {
+        false
     }
 
     /// Whether its outputs record what they are made from, so that one that exists can be used again.
@@ -250,6 +258,11 @@ impl Target {
     /// What becomes of an image that stays one, where it does.
     pub fn image_mut(&mut self) -> Option<&mut ImageOptions> {
         self.format_mut().image()
+    }
+
+    /// Whether work on layers can be kept for later outputs of it: see [`WriteOptions::cache`].
+    pub fn keeps_work(&self) -> bool {
+        self.format().keeps_work()
     }
 
     /// Reads a name for the image in the output.

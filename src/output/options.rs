@@ -2,6 +2,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use super::WorkCache;
 use super::hosting::Hosting;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Digest, Note, Reference};
@@ -79,6 +80,9 @@ pub struct WriteOptions {
     /// How the registry is reached that the output is pushed to.
     #[cfg(feature = "network")]
     pub registry: crate::registry::Settings,
+    /// Where work on layers is kept that is made into blocks of a squashfs, for later conversions. The output is the same
+    /// with and without.
+    pub cache: Option<WorkCache>,
 }
 
 impl Default for WriteOptions {
@@ -94,6 +98,7 @@ impl Default for WriteOptions {
             expected_sha256: None,
             #[cfg(feature = "network")]
             registry: crate::registry::Settings::default(),
+            cache: None,
         }
     }
 }

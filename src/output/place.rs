@@ -110,6 +110,11 @@ impl Place {
         }
     }
 
+    /// Forgets what was written, for it is written anew. Not for what cannot be taken back.
+    pub(super) fn reset(&self) -> Result<()> {
+        self.expect_file("what is written twice")?.set_len(0).or_kind(ErrorKind::Output)
+    }
+
     /// Cuts off what is not the output, hashes it where asked for, has the source confirmed, and gives it its name.
     pub(super) fn finish(self, bytes: u64, image: &Image, task: &Task, monitor: &Monitor) -> Result<Finished> {
         monitor.begin(Phase::Finish, 0);

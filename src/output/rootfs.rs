@@ -52,7 +52,7 @@ impl Format for Rootfs {
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let compression = task.whole(self.compression, &Levels::TAR)?;
         let foresight = if compression.kind() == Codec::None { Foresight::Tar(None) } else { Foresight::None };
-        flat::write(image, place, foresight, false, task, monitor, |flattened, place| {
+        flat::write(image, place, foresight, false, task, monitor, |flattened, place, _| {
             tarball::write_output(flattened, place, compression, task, monitor)
         })
     }

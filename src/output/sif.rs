@@ -8,6 +8,7 @@ use super::flat::{self, Foresight, Written};
 use super::origin::Origin;
 use super::place::Place;
 use super::prepared::Task;
+use super::reuse::Reuse;
 use super::root::Made;
 use super::sealed::Sealed;
 use super::verify::sealed_image;
@@ -172,8 +173,8 @@ impl Sif {
         image: &Image,
         mut flattened: Flattened,
         place: &Place,
-        task: &Task,
-        monitor: &Monitor,
+        reuse: Option<&Arc<Reuse>>,
+        (task, monitor): (&Task, &Monitor),
     ) -> Result<Written> {
         let made = self.root.make(image, &mut flattened, self.architecture.as_deref(), task)?;
         let Made { mut notes, architecture, prepared } = made;
@@ -203,7 +204,7 @@ impl Sif {
             json: documents,
         };
         let (bytes, more) = match &self.encryption {
-            None => self.write_plain(image, flattened, contents, options, file, monitor)?,
+            None => self.write_plain(image, flattened, contents, options, file, (reuse, monitor))?,
             Some(encryption) => self.write_encrypted(encryption, image, flattened, contents, options, file, monitor)?,
         };
         notes.extend(more);
@@ -218,10 +219,10 @@ impl Sif {
         contents: sif::Contents,
         options: Options,
         file: &Arc<File>,
-        monitor: &Monitor,
+        (reuse, monitor): (Option<&Arc<Reuse>>, &Monitor),
     ) -> Result<(u64, Vec<Note>)> {
         let sealed = self.begin(image, contents, file)?;
-        let (padded_bytes, notes) = file_system::write(flattened, sealed.store(), options, monitor)?;
+        let (padded_bytes, notes) = file_system::write(flattened, sealed.store(), options, reuse, monitor)?;
         let bytes = sealed.finish(padded_bytes)?;
         Origin::of(image).record(file);
         Ok((bytes, notes))
@@ -256,7 +257,7 @@ impl Sif {
         };
         let sealed = self.begin(image, contents, file)?;
         let partition = EncryptedPartition::new(begun, sealed.store(), mkfs_time)?;
-        let (_, notes) = file_system::write(flattened, partition.clone(), options, monitor)?;
+        let (_, notes) = file_system::write(flattened, partition.clone(), options, None, monitor)?;
         let padded_bytes = partition.finish(&objects)?;
         Ok((sealed.finish(padded_bytes)?, notes))
     }
@@ -322,6 +323,10 @@ impl Format for Sif {
         Some(Transport::Oras)
     }
 
+    fn keeps_work(&self) -> bool {
+        true
+    }
+
     fn check(&self, task: &Task) -> Result<()> {
         file_system::options(self.compression, self.block_size, Default::default(), task)?;
         self.architecture.as_deref().map_or(Ok(()), |name| sif_architecture(Some(name)).map(drop))
@@ -334,8 +339,12 @@ impl Format for Sif {
     }
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
-        flat::write(image, place, Foresight::None, self.encryption.is_some(), task, monitor, |flattened, place| {
-            self.write_file(image, flattened, place, task, monitor)
+        let is_encrypted = self.encryption.is_some();
+        let blocks = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
+        // What is kept of an image lies in the clear.
+        let foresight = if is_encrypted { Foresight::None } else { Foresight::Blocks(&blocks) };
+        flat::write(image, place, foresight, is_encrypted, task, monitor, |flattened, place, reuse| {
+            self.write_file(image, flattened, place, reuse, (task, monitor))
         })
     }
 

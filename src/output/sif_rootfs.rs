@@ -66,7 +66,7 @@ impl Format for SifRootfs {
         let compression = task.whole(self.compression, &Levels::TAR)?;
         let is_plain = compression.kind() == Codec::None;
         let foresight = if is_plain { Foresight::Tar(Some(&self.root)) } else { Foresight::None };
-        flat::write(image, place, foresight, false, task, monitor, |mut flattened, place| {
+        flat::write(image, place, foresight, false, task, monitor, |mut flattened, place, _| {
             let made = self.root.make(image, &mut flattened, None, task)?;
             let written = tarball::write_output(flattened, place, compression, task, monitor)?;
             Ok(Written { notes: made.notes, ..written })

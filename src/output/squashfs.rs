@@ -61,6 +61,10 @@ impl Format for Squashfs {
         Some(&mut self.block_size)
     }
 
+    fn keeps_work(&self) -> bool {
+        true
+    }
+
     fn check(&self, task: &Task) -> Result<()> {
         file_system::options(self.compression, self.block_size, Default::default(), task).map(drop)
     }
@@ -73,11 +77,11 @@ impl Format for Squashfs {
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
-        flat::write(image, place, Foresight::None, false, task, monitor, |mut flattened, place| {
+        flat::write(image, place, Foresight::Blocks(&options), false, task, monitor, |mut flattened, place, reuse| {
             let mut all: Vec<_> = policy::drop_unstorable_xattrs(&mut flattened.tree).collect();
             let names = flattened.tree.walk().count() as u64;
             let store = FileStore { file: Arc::clone(place.expect_file("a squashfs")?), offset: 0 };
-            let (bytes, notes) = file_system::write(flattened, store, options, monitor)?;
+            let (bytes, notes) = file_system::write(flattened, store, options.clone(), reuse, monitor)?;
             all.extend(notes);
             Ok(Written { names, bytes, notes: all })
         })

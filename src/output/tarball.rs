@@ -27,7 +27,7 @@ impl Holes {
     /// The map of a file of which something is left out.
     fn map(self, kind: &Kind) -> Option<SparseMap> {
         match (self, kind) {
-            (Holes::Kept, Kind::File(FileData { size, content: Content::Sparse(extents) })) => {
+            (Holes::Kept, Kind::File(FileData { size, content: Content::Sparse(extents), .. })) => {
                 SparseMap::new(*size, extents.iter().map(|extent| Segment { at: extent.at, len: extent.len }))
             }
             _ => None,
@@ -43,7 +43,7 @@ pub(super) fn write_output(
     task: &Task,
     monitor: &Monitor,
 ) -> Result<Written> {
-    let Flattened { mut tree, contents, spooled_bytes } = flattened;
+    let Flattened { mut tree, contents, spooled_bytes, .. } = flattened;
     let (bytes, names) = measure(&tree, Holes::Kept);
     let in_place = in_place::settle(&mut tree, &contents, SPOOL_OFFSET + spooled_bytes, monitor)?;
     if compression.kind() == Codec::None {

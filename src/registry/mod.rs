@@ -55,7 +55,7 @@ use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{SIF_LAYER, SifArtifact};
-pub use cache::{Pruned, prune};
+pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
 pub use hosted::HostedSif;
 pub use proxy::Proxies;
 pub use push::BlobContent;

@@ -4,7 +4,7 @@ use libdeflater::{CompressionLvl, DecompressionError};
 use liblzma::stream::{Action, Status, Stream};
 use zstd::zstd_safe::CParameter;
 
-use super::format::BlockCodec;
+use super::format::{BlockCodec, DATA_STORED};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::io::{Codec, Compression, Levels, deflate_is_futile};
 
@@ -46,6 +46,75 @@ impl Compressor {
             }
         };
         Ok(length.filter(|&length| length < raw.len()))
+    }
+}
+
+/// Everything that decides which bytes a block becomes, besides its compression and level: blocks that were compressed with
+/// something else are not what would be written now. A test compares it with the versions in `Cargo.lock`.
+pub const BLOCK_CODECS: &str = "libdeflate-sys 1.26.1, zstd-sys 2.1.3, noise 1";
+
+/// Compresses single blocks as a [`Writer`](super::Writer) does.
+pub struct BlockCompressor(Compressor);
+
+impl BlockCompressor {
+    /// For blocks of this compression.
+    ///
+    /// # Errors
+    /// As [`BlockDecoder::new`].
+    pub fn new(compression: Compression) -> Result<Self> {
+        Compressor::new(compression).map(BlockCompressor)
+    }
+
+    /// Puts the block into the start of `packed`, which only ever grows; its length with the bit that says whether it is stored
+    /// as it is.
+    ///
+    /// # Errors
+    /// When the compressor fails.
+    pub fn compress(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<u32> {
+        if let Some(length) = self.0.compress(raw, packed)? {
+            return Ok(length as u32);
+        }
+        packed.clear();
+        packed.extend_from_slice(raw);
+        Ok(raw.len() as u32 | DATA_STORED)
+    }
+
+    /// The length in what [`BlockCompressor::compress`] returns.
+    pub fn length(word: u32) -> usize {
+        (word & !DATA_STORED) as usize
+    }
+}
+
+/// Reads blocks again that a [`Writer`](super::Writer) wrote.
+pub struct BlockDecoder(Decompressor);
+
+impl BlockDecoder {
+    /// For blocks of this compression.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when squashfs is not written so; when the decoder cannot be made.
+    pub fn new(compression: Compression) -> Result<Self> {
+        let kind = Levels::SQUASHFS.settle(Some(compression))?.kind();
+        Decompressor::new(if kind == Codec::Zstd { BlockCodec::Zstd } else { BlockCodec::Gzip }).map(BlockDecoder)
+    }
+
+    /// Decodes `packed`, whose length with the bit that says whether it is stored as it is are `word`, into `raw`, which must
+    /// become `length` bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidImage`] when it does not.
+    pub fn decode(&mut self, packed: &[u8], word: u32, length: usize, raw: &mut Vec<u8>) -> Result<()> {
+        if word & DATA_STORED != 0 {
+            raw.clear();
+            raw.extend_from_slice(packed);
+        } else {
+            self.0.decompress(packed, length, raw).map_err(|text| Error::new(ErrorKind::InvalidImage, text))?;
+        }
+        if raw.len() == length {
+            return Ok(());
+        }
+        let message = format!("a block of {} bytes should have {length}", raw.len());
+        Err(Error::new(ErrorKind::InvalidImage, message))
     }
 }
 
@@ -169,6 +238,17 @@ mod tests {
             BlockCodec::Xz => liblzma(Stream::new_easy_encoder(6, liblzma::stream::Check::Crc32).unwrap()),
             BlockCodec::Lzma => liblzma(Stream::new_lzma_encoder(&options).unwrap()),
         })
+    }
+
+    #[test]
+    fn the_codecs_are_those_of_the_lock_file() {
+        let lock = include_str!("../../Cargo.lock");
+        let version = |name: &str| {
+            let at = lock.find(&format!("name = \"{name}\"\nversion = \"")).unwrap();
+            lock[at..].split('"').nth(3).unwrap().split('+').next().unwrap()
+        };
+        let found = format!("libdeflate-sys {}, zstd-sys {}, noise 1", version("libdeflate-sys"), version("zstd-sys"));
+        assert_eq!(found, BLOCK_CODECS, "kept blocks of other codecs must not be used: change the constant");
     }
 
     #[test]

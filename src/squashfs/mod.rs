@@ -32,6 +32,7 @@ mod format;
 mod read;
 mod write;
 
+pub use codec::{BLOCK_CODECS, BlockCompressor, BlockDecoder};
 pub use format::{
     BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, BlockCodec, Compression, PADDING_BYTES, Superblock, xattr_is_storable,
 };
@@ -39,7 +40,10 @@ pub use read::{
     BlockReader, DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Stretch, Stretches,
     Verified,
 };
-pub use write::{Attributes, FileSource, FileStore, Node, NodeId, Options, Store, StreamWriter, Summary, Writer};
+pub use write::{
+    Attributes, BlockName, ContentName, FileSource, FileStore, Hashes, Memo, MemoBlock, Node, NodeId, Options, Store,
+    StreamWriter, Summary, Writer,
+};
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,4 @@
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::Directory;
@@ -54,6 +55,17 @@ pub struct FileData {
     pub size: u64,
     /// Where the bytes are.
     pub content: Content,
+    /// Which bytes they are, where they came from a layer.
+    pub origin: Option<Origin>,
+}
+
+/// The place in a layer's tar where the bytes of a regular file come from. With the layer's digest it names the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The layer, counted from the lowest.
+    pub layer: u32,
+    /// First byte of its data, from the start of the uncompressed tar: behind a header, and so never 0.
+    pub at: NonZeroU64,
 }
 
 /// Where a regular file's bytes are.
@@ -95,6 +107,6 @@ impl FileData {
     /// A file made of these bytes.
     pub fn inline(bytes: impl Into<Arc<[u8]>>) -> Self {
         let bytes = bytes.into();
-        FileData { size: bytes.len() as u64, content: Content::Inline(bytes) }
+        FileData { size: bytes.len() as u64, content: Content::Inline(bytes), origin: None }
     }
 }

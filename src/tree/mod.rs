@@ -10,7 +10,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
-pub use inode::{Content, Extent, FileData, FileId, Inode, Kind, Location};
+pub use inode::{Content, Extent, FileData, FileId, Inode, Kind, Location, Origin};
 pub use resolve::{LoopError, Resolution};
 pub use walk::{Visit, Walk};
 

@@ -258,7 +258,7 @@ impl<'a> Scan<'a> {
         }
         let location = Location { file: FileId(self.files.len() as u32), offset: 0 };
         self.files.push((path.into(), Stamp::of(data)));
-        Kind::File(FileData { size: data.size(), content: Content::Stored(location) })
+        Kind::File(FileData { size: data.size(), content: Content::Stored(location), origin: None })
     }
 
     fn cannot_read(&mut self, path: &[u8]) {

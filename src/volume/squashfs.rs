@@ -98,7 +98,7 @@ impl Build {
             InodeKind::File(file) => {
                 let location = Location { file: FileId(self.files.len() as u32), offset: 0 };
                 self.files.push(file.clone());
-                Kind::File(FileData { size: file.size, content: Content::Stored(location) })
+                Kind::File(FileData { size: file.size, content: Content::Stored(location), origin: None })
             }
             InodeKind::Symlink(target) => Kind::Symlink(target.clone()),
             InodeKind::BlockDevice { major, minor } => Kind::BlockDevice { major: *major, minor: *minor },

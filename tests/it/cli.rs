@@ -115,7 +115,7 @@ fn help_is_for_newcomers() {
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
       sign         Sign a SIF, as "apptainer sign --key" does
-      cache        Manage the download cache
+      cache        Manage the cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
       man          Print a manual page: "sif-convert man | man -l -"
@@ -172,8 +172,8 @@ fn help_is_for_newcomers() {
               Ask MIRROR first for images of HOST, and HOST where it fails; may be repeated
 
           --cache <DIR>
-              Keep downloads in this directory, and take them from there; many may share it [default:
-              none]
+              Keep downloads and compressed layers in this directory, for later conversions; many may
+              share it [default: none]
 
           --retries <N>
               Retries after a transient failure [default: 5]
@@ -398,7 +398,7 @@ fn short_help_fits_a_screen() {
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
       sign         Sign a SIF, as "apptainer sign --key" does
-      cache        Manage the download cache
+      cache        Manage the cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
       man          Print a manual page: "sif-convert man | man -l -"
@@ -448,8 +448,8 @@ fn inspect_has_help() {
           --insecure <HOST[:PORT]>  Speak plain HTTP to this registry; may be repeated
           --mirror <HOST=MIRROR>    Ask MIRROR first for images of HOST, and HOST where it fails; may be
                                     repeated
-          --cache <DIR>             Keep downloads in this directory, and take them from there; many may
-                                    share it [default: none]
+          --cache <DIR>             Keep downloads and compressed layers in this directory, for later
+                                    conversions; many may share it [default: none]
           --retries <N>             Retries after a transient failure [default: 5]
           --timeout <SECONDS>       Give up when a server sends nothing for this long [default: 60]
 

@@ -46,6 +46,7 @@ mod scripts;
 mod settings;
 mod shells;
 mod shim;
+mod siblings;
 mod sif;
 mod sif_apptainer;
 mod sif_edits;

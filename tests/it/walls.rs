@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -13,6 +13,7 @@ const ROOMS: [(&str, &[&str]); 25] = [
     ("registry", &["image", "model", "io"]),
     ("gocryptfs", &[]),
     ("source", &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity", "gocryptfs"]),
+    ("derived", &["model", "io"]),
     ("tree", &["model"]),
     ("layers", &["tree", "image", "tar", "io", "model"]),
     ("squashfs", &["model", "io"]),
@@ -38,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 25] = [
             "volume",
             "gocryptfs",
             "trust",
+            "derived",
         ],
     ),
     ("browse", &["model", "io", "image", "source", "tree", "layers", "volume"]),
@@ -72,6 +74,7 @@ const ROOMS: [(&str, &[&str]); 25] = [
             "attach",
             "medperf",
             "trust",
+            "derived",
         ],
     ),
 ];

@@ -1,12 +1,19 @@
 //! `convert cache`: what `--cache` has gathered.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::environment::Environment;
 use crate::cli::printer::{Bytes, Grouped};
-use crate::error::Result;
+use crate::cli::registry::accounts;
+use crate::cli::settings::bytes;
+use crate::derived::{self, Holdings};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::io::Monitor;
+use crate::model::Quoted;
 use crate::registry;
 
 const DAY_SECONDS: u64 = 86_400;
@@ -20,22 +27,95 @@ pub(in crate::cli) struct Cache {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Remove downloads from a cache: all, or those that nobody has used for some time
+    /// List what a cache holds
+    List {
+        /// A directory that was given with --cache
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Remove downloads and compressed layers from a cache: all, or those not used for some time
     Prune {
         /// A directory that was given with --cache
         #[arg(value_hint = clap::ValueHint::DirPath)]
         dir: PathBuf,
         /// Keep what has been used within so many days
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", conflicts_with = "max_size")]
         older_than: Option<u32>,
+        /// Remove what was not used for longest until the cache has this size, for example 200GB
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<String>,
+    },
+    /// Check all that a cache holds, and remove what is damaged
+    Verify {
+        /// A directory that was given with --cache
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        dir: PathBuf,
     },
 }
 
 /// Does it; what is printed.
-pub(in crate::cli) fn page(arguments: &Cache) -> Result<String> {
-    let Task::Prune { dir, older_than } = &arguments.task;
-    let older_than = older_than.map(|days| Duration::from_secs(u64::from(days) * DAY_SECONDS));
-    let pruned = registry::prune(dir, older_than)?;
-    let (removed, bytes, kept) = (Grouped(pruned.blobs), Bytes(pruned.bytes), Grouped(pruned.kept));
-    Ok(format!("removed {removed} blobs, {bytes}; kept {kept}\n"))
+pub(in crate::cli) fn page(arguments: &Cache, environment: &Environment) -> Result<String> {
+    match &arguments.task {
+        Task::List { dir } => list(dir, environment),
+        Task::Prune { dir, older_than: _, max_size: Some(size) } => {
+            let bytes_max = bytes(size).doing(|| "option --max-size")?;
+            registry::expect_cache(dir)?;
+            let gone = derived::limit(dir, bytes_max).or_kind(ErrorKind::Output).doing(|| doing("pruning", dir))?;
+            Ok(format!("removed {}\n", Bytes(gone)))
+        }
+        Task::Prune { dir, older_than, max_size: None } => {
+            let older_than = older_than.map(|days| Duration::from_secs(u64::from(days) * DAY_SECONDS));
+            let pruned = registry::prune(dir, older_than)?;
+            let (files, bytes, kept) =
+                derived::prune(dir, older_than).or_kind(ErrorKind::Output).doing(|| doing("pruning", dir))?;
+            let (blobs, kept_blobs) = (Grouped(pruned.blobs), Grouped(pruned.kept));
+            let mut page = format!("removed {blobs} blobs, {}; kept {kept_blobs}\n", Bytes(pruned.bytes));
+            if files + kept > 0 {
+                let (files, kept) = (Grouped(files), Grouped(kept));
+                let _ = writeln!(page, "removed {files} files of compressed layers, {}; kept {kept}", Bytes(bytes));
+            }
+            Ok(page)
+        }
+        Task::Verify { dir } => verify(dir, environment),
+    }
+}
+
+fn doing(what: &str, dir: &Path) -> String {
+    format!("{what} cache {}", Quoted(dir.as_os_str().as_encoded_bytes()))
+}
+
+fn list(dir: &Path, environment: &Environment) -> Result<String> {
+    registry::expect_cache(dir)?;
+    let failed = || doing("reading", dir);
+    let (blobs, blob_bytes) = registry::count_blobs(dir).or_kind(ErrorKind::Output).doing(failed)?;
+    let holdings = derived::holdings(dir, &accounts(environment)).or_kind(ErrorKind::Output).doing(failed)?;
+    let mut page = format!("{} blobs, {}\n", Grouped(blobs), Bytes(blob_bytes));
+    for Holdings { account, is_trusted, layers, packs, bytes, last_use } in holdings {
+        let days = last_use.map_or(0, |age| age.as_secs() / DAY_SECONDS);
+        let trust = if is_trusted { "" } else { ", not used: the account is not trusted" };
+        let (layers, packs, bytes) = (Grouped(layers), Grouped(packs), Bytes(bytes));
+        let _ = writeln!(
+            page,
+            "user {account}: {layers} layers in {packs} packs, {bytes}, last used {days} days ago{trust}"
+        );
+    }
+    Ok(page)
+}
+
+fn verify(dir: &Path, environment: &Environment) -> Result<String> {
+    registry::expect_cache(dir)?;
+    let failed = || doing("verifying", dir);
+    let blobs = registry::verify(dir, &Monitor::default()).doing(failed)?;
+    let layers = derived::verify(dir, &accounts(environment)).or_kind(ErrorKind::Output).doing(failed)?;
+    let damaged = blobs.damaged + layers.damaged;
+    let intact = format!("{} blobs and {} layers", Grouped(blobs.intact), Grouped(layers.intact));
+    if damaged == 0 {
+        return Ok(format!("intact: {intact}\n"));
+    }
+    let removed = blobs.removed + layers.removed;
+    let message =
+        format!("{damaged} entries of the cache are damaged, of which {removed} were removed; intact: {intact}");
+    Err(Error::new(ErrorKind::Mismatch, message)
+        .hint("what was removed is made anew when it is needed")
+        .doing(failed()))
 }

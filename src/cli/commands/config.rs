@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::cli::environment::Environment;
 use crate::cli::options;
+use crate::cli::printer::Bytes;
 use crate::cli::settings::Setting;
 
 /// The table that is printed.
@@ -21,6 +22,13 @@ pub(in crate::cli) fn page(environment: &Environment) -> String {
     let (value, from) =
         or_default(settings.cache.as_ref().map(|it| shown(it, |path| path.display().to_string())), "none");
     line("cache", &value, &from);
+    if let Some(Setting { value, file }) = &settings.cache_accounts {
+        let numbers: Vec<String> = value.iter().map(ToString::to_string).collect();
+        line("cache_accounts", &numbers.join(" "), &origin(file));
+    }
+    if let Some(Setting { value, file }) = &settings.cache_size {
+        line("cache_size", &Bytes(*value).to_string(), &origin(file));
+    }
     let (value, from) = or_default(settings.compression.as_ref().map(|it| shown(it, ToString::to_string)), "gzip");
     line("compression", &value, &from);
     let jobs = environment.parallelism.to_string();

@@ -138,7 +138,7 @@ impl Convert {
             (None, Some(detached)) => Destination::Path(detached.to_path_buf()),
             (None, None) => target.default_name(&spec).map(Destination::from).ok_or_else(|| no_default_name(&spec))?,
         };
-        registry::expect_registries(given, &spec, &destination)?;
+        registry::expect_registries(given, &spec, &destination, target.keeps_work())?;
         refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
         let hash = match expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())? {
             Some(expected) => InputHash::Expected(expected),
@@ -161,6 +161,8 @@ impl Convert {
             let there = Spec::Registry(hosting.reference.to_string());
             conversion.options.registry = registry::settings(&arguments.registry, &there, environment)?;
         }
+        conversion.options.cache =
+            registry::work_cache(&arguments.registry, environment).filter(|_| conversion.target.keeps_work());
         conversion.expected_digest = expected("--expect-digest", arguments.checks.expect_digest.as_deref())?;
         Ok(conversion)
     }

@@ -267,7 +267,7 @@ mod tests {
         let parent = tree.get(parent.as_bytes()).unwrap();
         let nowhere = Location { file: FileId(0), offset: 0 };
         let kind = match size {
-            Some(size) => Kind::File(FileData { size, content: Content::Stored(nowhere) }),
+            Some(size) => Kind::File(FileData { size, content: Content::Stored(nowhere), origin: None }),
             None => Kind::Directory(Default::default()),
         };
         let inode = tree.add(kind, metadata());
@@ -297,7 +297,7 @@ mod tests {
         others.iter().for_each(|(name, layer)| add(&mut tree, name, *layer));
         let monitor = Monitor::default();
         thread::scope(|scope| {
-            let others = Flattened { tree, contents: Contents::default(), spooled_bytes: 0 };
+            let others = Flattened { tree, contents: Contents::default(), spooled_bytes: 0, read: Vec::new() };
             let mover = Mover::new(scope, &monitor);
             let mut forecast = TarForecast::with(others, 1, &mover, Box::new(|member| Some(member_bytes(member))));
             let mut said = BTreeMap::new();

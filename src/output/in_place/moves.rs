@@ -114,7 +114,7 @@ pub(in crate::output) fn settle(
     let mut misplaced: Vec<(InodeId, Location, u64)> = Vec::new();
     for_each_member(tree, Holes::Kept, |visit, member, data| {
         let end = position + member_bytes(member);
-        if let Some(FileData { size, content: Content::Stored(location) }) = data
+        if let Some(FileData { size, content: Content::Stored(location), .. }) = data
             && contents.is_foreseen(*location)
         {
             if location.offset == end - size - padding(*size) {
@@ -133,7 +133,7 @@ pub(in crate::output) fn settle(
         let each = Move { from: from.offset, bytes: size, to };
         each.make(file, &mut sink, monitor).doing(|| "moving decoded contents")?;
         let content = Content::Stored(Location { offset: to, ..from });
-        tree.inode_mut(inode).kind = Kind::File(FileData { size, content });
+        tree.inode_mut(inode).kind = Kind::File(FileData { size, content, origin: None });
         to += size;
     }
     Ok(in_place)

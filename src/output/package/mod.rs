@@ -239,11 +239,13 @@ fn flattened(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, m
     let jobs = task.options.jobs;
     let verify_first = jobs.get() == 1 || place.is_stream();
     let memory_bytes_max = task.options.memory_bytes_max;
-    let options = layers::Options { jobs, monitor, spool: &spool, memory_bytes_max, verify_first, forecaster: None };
+    let options =
+        layers::Options { jobs, monitor, spool: &spool, memory_bytes_max, verify_first, forecaster: None, known: None };
     let write =
         |flattened| one_layer(flattened, place.scratch(&task.options.tmpdir)?, packing.compression, task, monitor);
     let (blob, summary) = flatten(image, &options, write)?;
-    Ok(Layers { blobs: vec![blob], diff_ids: summary.diff_ids, entries: summary.entries, tar_bytes: summary.bytes })
+    let tar_bytes = summary.layer_bytes.iter().sum();
+    Ok(Layers { blobs: vec![blob], diff_ids: summary.diff_ids, entries: summary.entries, tar_bytes })
 }
 
 fn one_layer(

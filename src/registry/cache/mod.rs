@@ -4,38 +4,28 @@
 //! verified once more as it is used. That is all that must hold, and no lock is needed for it. Locks only keep two processes
 //! from fetching the same blob at the same time. [`folder`] is the only way to the directory: others may write there, too.
 
-mod folder;
 mod prune;
 mod writer;
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, Timestamps, UTIME_NOW, flock, futimens};
-
-use folder::{Folder, has_one_name, make_root};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::retry::sleep;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
+use crate::io::folder::{Folder, has_one_name, make_root, touch};
 use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
-pub use prune::{Pruned, prune};
+pub use prune::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
 pub(super) use writer::Writer;
-
-/// What says that a directory is a cache, to backup programs (bford.info/cachedir) and to [`prune`].
-const TAG: (&str, &str) = (
-    "CACHEDIR.TAG",
-    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: convert cache prune empties it.\n",
-);
 
 /// Where blobs and locks are.
 const BLOBS: [&str; 2] = ["blobs", "sha256"];
 const LOCKS: &str = "locks";
-const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 /// How often a waiting process looks.
 const LOOK: Duration = Duration::from_millis(50);
@@ -64,10 +54,7 @@ impl Cache {
             let root = make_root(directory)?;
             let blobs = root.make(BLOBS[0])?.make(BLOBS[1])?;
             let locks = root.make(LOCKS)?;
-            // Whatever has that name already stays as it is: only `prune` asks what it says.
-            if let Ok(mut tag) = root.file(TAG.0, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY) {
-                tag.write_all(TAG.1.as_bytes())?;
-            }
+            root.tag()?;
             Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks) })
         };
         let hint = |error: Error| error.with_remedy(Remedy::OtherCache);
@@ -143,11 +130,6 @@ fn is_whole(file: &Arc<File>, digest: Digest, size: Option<u64>, monitor: &Monit
         Err(error) if error.kind() == ErrorKind::SourceUnavailable => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn touch(file: &File) -> rustix::io::Result<()> {
-    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ };
-    futimens(file, &Timestamps { last_access: now, last_modification: now })
 }
 
 #[cfg(test)]

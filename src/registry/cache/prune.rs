@@ -1,16 +1,15 @@
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use super::folder::{Folder, age};
-use super::{BLOBS, LOCKS, TAG, UNFINISHED_SUFFIX};
+use super::{BLOBS, LOCKS, is_whole};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
+use crate::io::Monitor;
+use crate::io::folder::{ABANDONED, Folder, TAG, UNFINISHED_SUFFIX, age};
 use crate::model::{Digest, Quoted};
-
-/// An unfinished file that nobody has written to for so long is nobody's.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// What [`prune`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,13 +30,79 @@ pub struct Pruned {
 /// [`ErrorKind::Usage`] when the directory is no cache of ours, and whatever removing fails with.
 pub fn prune(directory: &Path, older_than: Option<Duration>) -> Result<Pruned> {
     let quoted = Quoted(directory.as_os_str().as_encoded_bytes()).to_string();
-    let Some(root) = Folder::open(directory).ok().filter(is_ours) else {
-        let message = format!("{quoted} is not a cache of this program: it has no {} that says so", TAG.0);
-        return Err(Error::new(ErrorKind::Usage, message).with_remedy(Remedy::CacheDirectory));
-    };
+    let root = open(directory)?;
     let pruned = prune_blobs(&root, older_than).and_then(|pruned| prune_locks(&root).map(|()| pruned));
     let hint = |error: Error| error.hint("remove what is not a directory of the cache by hand, then try again");
     pruned.or_kind(ErrorKind::Output).map_err(hint).doing(|| format!("pruning cache {quoted}"))
+}
+
+/// Refuses a directory that is not a cache of ours.
+///
+/// # Errors
+/// [`ErrorKind::Usage`].
+pub fn expect_cache(directory: &Path) -> Result<()> {
+    open(directory).map(drop)
+}
+
+fn open(directory: &Path) -> Result<Folder> {
+    Folder::open(directory).ok().filter(is_ours).ok_or_else(|| {
+        let quoted = Quoted(directory.as_os_str().as_encoded_bytes());
+        let message = format!("{quoted} is not a cache of this program: it has no {} that says so", TAG.0);
+        Error::new(ErrorKind::Usage, message).with_remedy(Remedy::CacheDirectory)
+    })
+}
+
+/// How many blobs a cache holds, and their bytes.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn count_blobs(directory: &Path) -> io::Result<(u64, u64)> {
+    let files = match blobs_of(&Folder::open(directory)?)? {
+        Some(blobs) => blobs.files()?,
+        None => Vec::new(),
+    };
+    let sizes =
+        files.iter().filter(|(name, _)| is_hash(name)).map(|(_, data)| u64::try_from(data.st_size).unwrap_or(0));
+    Ok(sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VerifiedBlobs {
+    /// Blobs that are what their names say.
+    pub intact: u64,
+    /// Blobs that are not.
+    pub damaged: u64,
+    /// How many of those could be removed.
+    pub removed: u64,
+}
+
+/// Hashes all blobs of a cache, and removes those that are damaged.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] when it is not a cache, and whatever reading it fails with.
+pub fn verify(directory: &Path, monitor: &Monitor) -> Result<VerifiedBlobs> {
+    let root = open(directory)?;
+    let mut verified = VerifiedBlobs::default();
+    let Some(blobs) = blobs_of(&root).or_kind(ErrorKind::Output)? else { return Ok(verified) };
+    for (name, _) in blobs.files().or_kind(ErrorKind::Output)? {
+        let digest = Digest::from_hex(&name).or_else(|_| format!("sha512:{name}").parse());
+        let Ok(digest) = digest else { continue };
+        let file = blobs.file(&name, OFlags::RDONLY).map(Arc::new);
+        if file.is_ok_and(|file| is_whole(&file, digest, None, monitor).is_ok_and(|whole| whole)) {
+            verified.intact += 1;
+        } else {
+            monitor.check()?;
+            verified.damaged += 1;
+            verified.removed += u64::from(blobs.remove(&name).is_ok());
+        }
+    }
+    Ok(verified)
+}
+
+/// Where blobs are; a cache of work alone has none.
+fn blobs_of(root: &Folder) -> io::Result<Option<Folder>> {
+    if root.has(BLOBS[0]) { root.folder(BLOBS[0])?.folder(BLOBS[1]).map(Some) } else { Ok(None) }
 }
 
 fn is_ours(root: &Folder) -> bool {
@@ -48,7 +113,7 @@ fn is_ours(root: &Folder) -> bool {
 
 fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned> {
     let mut pruned = Pruned::default();
-    let blobs = root.folder(BLOBS[0])?.folder(BLOBS[1])?;
+    let Some(blobs) = blobs_of(root)? else { return Ok(pruned) };
     for (name, data) in blobs.files()? {
         let is_blob = is_hash(&name);
         let age = age(&data);
@@ -70,6 +135,9 @@ fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned
 }
 
 fn prune_locks(root: &Folder) -> io::Result<()> {
+    if !root.has(LOCKS) {
+        return Ok(());
+    }
     let locks = root.folder(LOCKS)?;
     for (name, data) in locks.files()? {
         if is_hash(&name) && age(&data).is_some_and(|age| age > ABANDONED) {

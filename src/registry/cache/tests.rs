@@ -3,8 +3,9 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::writer::named;
+use super::writer::temporary;
 use super::*;
+use crate::io::folder::TAG;
 
 fn fetch(cache: &Cache, bytes: &[u8]) -> bool {
     let claim = cache.claim(Digest::of(bytes), Some(bytes.len() as u64), &Monitor::default()).unwrap();
@@ -48,7 +49,7 @@ fn names_are_hidden_where_files_need_them() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path()).unwrap();
     let digest = Digest::of(b"x");
-    let writer = || Writer::of(&cache.blobs, digest, named(&cache.blobs, digest).unwrap(), None);
+    let writer = || Writer::of(&cache.blobs, digest, temporary(&cache.blobs, digest).unwrap(), None);
     drop(writer());
     assert_eq!(names(&cache.blobs), [""; 0]);
     let mut second = writer();

@@ -1,16 +1,12 @@
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-
-use super::folder::Folder;
-use super::{UNFINISHED_SUFFIX, touch};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::Expected;
+use crate::io::folder::{Folder, touch};
 use crate::model::{Digest, Hasher, Quoted};
 
 /// How often a writer shows that it lives.
@@ -32,9 +28,9 @@ pub(in crate::registry) struct Writer {
 impl Writer {
     pub(super) fn create(blobs: &Arc<Folder>, digest: Digest, lock: Option<(File, Arc<Folder>)>) -> Result<Writer> {
         let doing = || doing(blobs, digest);
-        let (file, unfinished) = match blobs.unnamed() {
+        let (file, unfinished) = match blobs.unnamed(0o666) {
             Some(file) => (file, None),
-            None => named(blobs, digest).or_kind(ErrorKind::Output).map_err(full).doing(doing)?,
+            None => temporary(blobs, digest).or_kind(ErrorKind::Output).map_err(full).doing(doing)?,
         };
         if let Some((lock, _)) = &lock {
             let _ = touch(lock);
@@ -110,13 +106,6 @@ fn full(error: Error) -> Error {
     error.with_remedy(Remedy::RoomInCache)
 }
 
-pub(super) fn named(blobs: &Folder, digest: Digest) -> io::Result<(File, Option<String>)> {
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    // Two machines may have processes of the same number.
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let name = format!(".{}.{host}-{}-{number}{UNFINISHED_SUFFIX}", digest.hex(), std::process::id());
-    let file = blobs.file(&name, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR)?;
-    Ok((file, Some(name)))
+pub(super) fn temporary(blobs: &Folder, digest: Digest) -> io::Result<(File, Option<String>)> {
+    blobs.temporary(&digest.hex(), 0o666).map(|(file, name)| (file, Some(name)))
 }

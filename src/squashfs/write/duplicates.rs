@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::FileSource;
 use super::source::is_zero;
+use super::{ContentName, FileSource, Hashes};
 use crate::error::Result;
+use crate::model::{Algorithm, Hasher};
 
 /// How much of a file is looked at first, in bytes. Files that differ mostly differ here, and many are no longer.
 const HEAD_BYTES: u64 = 16 << 10;
@@ -78,9 +79,18 @@ impl Duplicates {
         Ok(None)
     }
 
+    /// What a registered file is called.
+    pub(super) fn name(&self, file: u32) -> Option<ContentName> {
+        self.files.get(&file)?.name()
+    }
+
     fn head(&mut self, source: &dyn FileSource) -> Result<u128> {
-        let head = read(source, &mut self.buffers[0], 0, source.size().min(HEAD_BYTES))?;
-        Ok(xxh3_128(head))
+        let known = source.hashes();
+        if let Some(head) = known.and_then(|hashes| hashes.head.get()) {
+            return Ok(*head);
+        }
+        let head = xxh3_128(read(source, &mut self.buffers[0], 0, source.size().min(HEAD_BYTES))?);
+        Ok(known.map_or(head, |hashes| *hashes.head.get_or_init(|| head)))
     }
 
     /// The hash of all of a file whose head has this hash: every chunk that is not zero, with its number.
@@ -88,18 +98,63 @@ impl Duplicates {
         if source.size() <= HEAD_BYTES {
             return Ok(head);
         }
+        let known = source.hashes();
+        if let Some(whole) = known.and_then(|hashes| hashes.whole.get()) {
+            return Ok(*whole);
+        }
         let mut hash = Xxh3::new();
+        self.for_each_chunk(source, |start, chunk| {
+            hash.update(&start.to_le_bytes());
+            hash.update(chunk);
+        })?;
+        let whole = hash.digest128();
+        Ok(known.map_or(whole, |hashes| *hashes.whole.get_or_init(|| whole)))
+    }
+
+    /// What stands for the bytes of a file of known size, whatever anyone may try.
+    fn proof(&mut self, source: &dyn FileSource) -> Result<[u8; 32]> {
+        let known = source.hashes();
+        if let Some(proof) = known.and_then(|hashes| hashes.proof.get()) {
+            return Ok(*proof);
+        }
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        self.for_each_chunk(source, |start, chunk| {
+            hasher.update(&start.to_le_bytes());
+            hasher.update(chunk);
+        })?;
+        let mut proof = [0; 32];
+        proof.copy_from_slice(hasher.finish().as_bytes());
+        Ok(known.map_or(proof, |hashes| *hashes.proof.get_or_init(|| proof)))
+    }
+
+    /// Gives every chunk that is not zero, with where it begins.
+    fn for_each_chunk(&mut self, source: &dyn FileSource, mut each: impl FnMut(u64, &[u8])) -> Result<()> {
         for (start, length) in DataChunks::of(source) {
             let chunk = read(source, &mut self.buffers[0], start, length)?;
             if !is_zero(chunk) {
-                hash.update(&start.to_le_bytes());
-                hash.update(chunk);
+                each(start, chunk);
             }
         }
-        Ok(hash.digest128())
+        Ok(())
     }
 
+    /// Whether two files whose hashes are equal are. Where hashes are kept for later, a digest is kept of what is found equal,
+    /// so that it need not be read again to know that.
     fn equal(&mut self, left: &dyn FileSource, right: &dyn FileSource) -> Result<bool> {
+        let (left_hashes, right_hashes) = (left.hashes(), right.hashes());
+        let has_proof = |hashes: Option<&Hashes>| hashes.is_some_and(|hashes| hashes.proof.get().is_some());
+        if has_proof(left_hashes) || has_proof(right_hashes) {
+            return Ok(self.proof(left)? == self.proof(right)?);
+        }
+        let equal = self.bytes_are_equal(left, right)?;
+        if let (true, Some(_), Some(right_hashes)) = (equal, left_hashes, right_hashes) {
+            let proof = self.proof(left)?;
+            right_hashes.proof.get_or_init(|| proof);
+        }
+        Ok(equal)
+    }
+
+    fn bytes_are_equal(&mut self, left: &dyn FileSource, right: &dyn FileSource) -> Result<bool> {
         let [left_buffer, right_buffer] = &mut self.buffers;
         let (mut left_chunks, mut right_chunks) = (DataChunks::of(left).peekable(), DataChunks::of(right).peekable());
         loop {

@@ -4,6 +4,7 @@ mod directory;
 mod duplicates;
 mod finish;
 mod inode;
+mod memo;
 mod metadata;
 mod output;
 mod pool;
@@ -14,6 +15,7 @@ mod tables;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+pub use memo::{BlockName, ContentName, Hashes, Memo, MemoBlock};
 pub use source::{FileSource, FileStore, Store};
 pub use stream::StreamWriter;
 
@@ -119,6 +121,7 @@ pub struct Writer<'m, S: Store + 'static> {
     options: Options,
     monitor: &'m Monitor,
     pool: Pool<S>,
+    memo: Option<Arc<dyn Memo>>,
     ids: Ids,
     xattrs: XattrSets,
     nodes: Vec<NodeRecord>,
@@ -199,13 +202,28 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
     /// # Errors
     /// [`ErrorKind::Usage`] for options out of range; when threads cannot be started.
     pub fn new(store: S, options: Options, root: &Attributes<'_>, monitor: &'m Monitor) -> Result<Self> {
+        Self::with_memo(store, options, None, root, monitor)
+    }
+
+    /// The same, with blocks that were compressed earlier. The bytes of the image are the same.
+    ///
+    /// # Errors
+    /// As [`Writer::new`].
+    pub fn with_memo(
+        store: S,
+        options: Options,
+        memo: Option<Arc<dyn Memo>>,
+        root: &Attributes<'_>,
+        monitor: &'m Monitor,
+    ) -> Result<Self> {
         let size = options.block_size;
         if !size.is_power_of_two() || !(BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&size) {
             return Err(Error::new(ErrorKind::Usage, format!("{size} is not a squashfs block size"))
                 .hint("block sizes are powers of two from 4096 to 1048576"));
         }
         let mut writer = Writer {
-            pool: Pool::new(store, &options)?,
+            pool: Pool::new(store, &options, memo.clone())?,
+            memo,
             options,
             monitor,
             ids: Ids::default(),
@@ -329,6 +347,9 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         }
         let file = self.files.len() as u32;
         if let Some(earlier) = self.duplicates.find_or_register(file, &source)? {
+            if let (Some(memo), Some(name), Some(same)) = (&self.memo, source.name(), self.duplicates.name(earlier)) {
+                memo.same(name, same);
+            }
             self.summary.duplicate_files += 1;
             self.summary.duplicate_bytes += size;
             self.monitor.advance(size);

@@ -7,9 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::output::{Output, Owner};
 use super::source::is_zero;
-use super::{FileSource, Options, Store};
+use super::{BlockName, FileSource, Memo, MemoBlock, Options, Store};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::io::Monitor;
 use crate::squashfs::codec::Compressor;
@@ -37,6 +39,14 @@ struct Packed {
     blocks: u32,
     /// Progress: bytes of files this stands for.
     raw_bytes: u64,
+    /// What a memo is to be told of it.
+    remark: Option<Remark>,
+}
+
+/// What a block is called, and the checksum of one that the memo did not have.
+struct Remark {
+    name: BlockName,
+    sum: Option<u128>,
 }
 
 #[derive(Default)]
@@ -60,6 +70,7 @@ struct Shared<S> {
     /// Something changed that the submitting thread may wait for.
     room: Condvar,
     output: Mutex<Output<S>>,
+    memo: Option<Arc<dyn Memo>>,
     block_size: usize,
     /// How far compression may be ahead of writing, in blocks: it bounds the memory.
     window: u64,
@@ -81,7 +92,7 @@ pub(super) struct Pool<S: Store + 'static> {
 }
 
 impl<S: Store + 'static> Pool<S> {
-    pub(super) fn new(store: S, options: &Options) -> Result<Self> {
+    pub(super) fn new(store: S, options: &Options, memo: Option<Arc<dyn Memo>>) -> Result<Self> {
         let threads = options.threads.get();
         let block_size = options.block_size as usize;
         let shared = Arc::new(Shared {
@@ -89,6 +100,7 @@ impl<S: Store + 'static> Pool<S> {
             work: Condvar::new(),
             room: Condvar::new(),
             output: Mutex::new(Output::new(store)),
+            memo,
             block_size,
             window: (4 * threads).min(WINDOW_BYTES_MAX / block_size).max(threads + 1) as u64,
         });
@@ -175,7 +187,7 @@ impl<S: Store> Shared<S> {
     fn work(&self, mut worker: Worker) {
         let _guard = PanicGuard(self);
         while let Some((sequence, job, spare)) = self.take() {
-            let outcome = worker.pack(job, spare, self.block_size);
+            let outcome = worker.pack(job, spare, self.block_size, self.memo.as_deref());
             if let Err(error) = outcome.and_then(|packed| self.deliver(sequence, packed)) {
                 self.fail(error);
             }
@@ -241,6 +253,11 @@ impl<S: Store> Shared<S> {
                 Owner::File(file) if packed.word == 0 => output.append_holes(file, packed.blocks),
                 owner => output.append_block(owner, &packed.bytes[..packed.length], packed.word)?,
             }
+            if let (Some(memo), Some(Remark { name, sum })) = (&self.memo, &packed.remark) {
+                let (bytes, raw) = (&packed.bytes[..packed.length], packed.raw_bytes);
+                let block = MemoBlock { bytes, word: packed.word, raw_bytes: raw, times: packed.blocks, sum: *sum };
+                memo.wrote(name, &block);
+            }
         }
         Ok(())
     }
@@ -266,6 +283,13 @@ impl<S: Store> Drop for PanicGuard<'_, S> {
     }
 }
 
+/// What a memo said of a block.
+enum Recalled {
+    Block(Packed),
+    /// It does not have it: what it is called, and the buffer back.
+    Not(Option<BlockName>, Vec<u8>),
+}
+
 /// What a thread keeps from block to block.
 struct Worker {
     compressor: Compressor,
@@ -274,42 +298,77 @@ struct Worker {
 }
 
 impl Worker {
-    fn pack(&mut self, job: Job, spare: Vec<u8>, block_size: usize) -> Result<Packed> {
+    fn pack(&mut self, job: Job, spare: Vec<u8>, block_size: usize, memo: Option<&dyn Memo>) -> Result<Packed> {
         match job {
             Job::Holes { file, blocks } => {
                 let raw_bytes = u64::from(blocks) * block_size as u64;
-                Ok(Packed { owner: Owner::File(file), bytes: spare, length: 0, word: 0, blocks, raw_bytes })
+                let owner = Owner::File(file);
+                Ok(Packed { owner, bytes: spare, length: 0, word: 0, blocks, raw_bytes, remark: None })
             }
             Job::Block { source, offset, length, file } => {
-                let length = length as usize;
-                source.read_at(&mut self.raw[..length], offset)?;
-                if is_zero(&self.raw[..length]) {
-                    let (owner, raw_bytes) = (Owner::File(file), length as u64);
-                    return Ok(Packed { owner, bytes: spare, length: 0, word: 0, blocks: 1, raw_bytes });
+                let (owner, length) = (Owner::File(file), length as usize);
+                let name = memo.and_then(|_| source.name()).map(|file| BlockName::Data { file, offset });
+                match Self::recall(memo, name, owner, length, spare)? {
+                    Recalled::Block(packed) => Ok(packed),
+                    Recalled::Not(name, spare) => {
+                        source.read_at(&mut self.raw[..length], offset)?;
+                        self.compress(owner, length, spare, name)
+                    }
                 }
-                self.compress(Owner::File(file), length, spare)
             }
             Job::Fragment { parts } => {
-                let mut length = 0;
-                for part in parts {
-                    let end = length + part.size() as usize;
-                    part.read_at(&mut self.raw[length..end], 0)?;
-                    length = end;
+                let length = parts.iter().map(|part| part.size() as usize).sum();
+                let names = || parts.iter().map(|part| Some((part.name()?, part.size() as u32))).collect();
+                let name = memo.and_then(|_| names()).map(BlockName::Fragment);
+                match Self::recall(memo, name, Owner::Fragment, length, spare)? {
+                    Recalled::Block(packed) => Ok(packed),
+                    Recalled::Not(name, spare) => {
+                        let mut start = 0;
+                        for part in parts {
+                            let end = start + part.size() as usize;
+                            part.read_at(&mut self.raw[start..end], 0)?;
+                            start = end;
+                        }
+                        self.compress(Owner::Fragment, length, spare, name)
+                    }
                 }
-                self.compress(Owner::Fragment, length, spare)
             }
         }
     }
 
-    fn compress(&mut self, owner: Owner, length: usize, mut spare: Vec<u8>) -> Result<Packed> {
+    /// The block that is called `name`, where the memo has it.
+    fn recall(
+        memo: Option<&dyn Memo>,
+        name: Option<BlockName>,
+        owner: Owner,
+        length: usize,
+        mut spare: Vec<u8>,
+    ) -> Result<Recalled> {
+        let (Some(memo), Some(name)) = (memo, name) else { return Ok(Recalled::Not(None, spare)) };
+        let Some(word) = memo.find(&name, &mut spare)? else { return Ok(Recalled::Not(Some(name), spare)) };
+        let (stored, raw_bytes) = ((word & !DATA_STORED) as usize, length as u64);
+        let remark = Some(Remark { name, sum: None });
+        Ok(Recalled::Block(Packed { owner, bytes: spare, length: stored, word, blocks: 1, raw_bytes, remark }))
+    }
+
+    fn compress(&mut self, owner: Owner, length: usize, mut spare: Vec<u8>, name: Option<BlockName>) -> Result<Packed> {
         let raw_bytes = length as u64;
+        let remark = |bytes: &[u8]| name.map(|name| Remark { name, sum: Some(xxh3_128(bytes)) });
+        if matches!(owner, Owner::File(_)) && is_zero(&self.raw[..length]) {
+            let remark = remark(&[]);
+            return Ok(Packed { owner, bytes: spare, length: 0, word: 0, blocks: 1, raw_bytes, remark });
+        }
         Ok(match self.compressor.compress(&self.raw[..length], &mut spare)? {
-            Some(packed) => Packed { owner, bytes: spare, length: packed, word: packed as u32, blocks: 1, raw_bytes },
+            Some(packed) => {
+                let remark = remark(&spare[..packed]);
+                Packed { owner, bytes: spare, length: packed, word: packed as u32, blocks: 1, raw_bytes, remark }
+            }
             None => {
                 // The block goes out as it was read; the buffer that was to take its compressed form takes its place.
                 spare.resize(self.raw.len(), 0);
                 let bytes = std::mem::replace(&mut self.raw, spare);
-                Packed { owner, bytes, length, word: length as u32 | DATA_STORED, blocks: 1, raw_bytes }
+                let remark = remark(&bytes[..length]);
+                Packed { owner, bytes, length, word: length as u32 | DATA_STORED, blocks: 1, raw_bytes, remark }
             }
         })
     }

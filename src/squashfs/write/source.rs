@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use super::{ContentName, Hashes};
 use crate::error::Result;
 
 /// The bytes of one regular file. Workers read from it in any order, more than once, several at a time.
@@ -22,6 +23,16 @@ pub trait FileSource: Send + Sync {
     /// this, holes cost nothing, however long.
     fn next_data(&self, offset: u64) -> Option<u64> {
         (offset < self.size()).then_some(offset)
+    }
+
+    /// What a [`Memo`](super::Memo) calls the bytes of the file, where it knows them.
+    fn name(&self) -> Option<ContentName> {
+        None
+    }
+
+    /// Where hashes of the file are kept that were computed to compare it with others.
+    fn hashes(&self) -> Option<&Hashes> {
+        None
     }
 }
 

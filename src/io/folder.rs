@@ -1,0 +1,268 @@
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat, Timestamps, UTIME_NOW, fchmod, fstat, futimens, mkdirat,
+    openat, renameat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::system;
+
+/// What says that a directory is a cache of this program, also to backup programs (bford.info/cachedir).
+pub(crate) const TAG: (&str, &str) = (
+    "CACHEDIR.TAG",
+    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: convert cache prune empties it.\n",
+);
+/// What the names of files end in that are being written.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
+/// An unfinished file that nobody has written to for so long is nobody's.
+pub(crate) const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// A directory that others may write to, held open: whatever they put in the place of a name in it, nothing outside of it is
+/// opened, made or removed, and nothing that is not a regular file is read.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    /// For messages.
+    path: PathBuf,
+    /// Whose the cache is.
+    owner: u32,
+}
+
+impl Folder {
+    /// The directory that somebody named. Links in that name are theirs.
+    pub(crate) fn open(path: &Path) -> io::Result<Folder> {
+        let fd = openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let owner = fstat(&fd)?.st_uid;
+        Ok(Folder { fd, path: path.to_path_buf(), owner })
+    }
+
+    /// A directory in it, which must belong to us, to root or to the owner of the cache.
+    pub(crate) fn folder(&self, name: &str) -> io::Result<Folder> {
+        let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
+        let owner = fstat(&fd)?.st_uid;
+        let trusted = [0, self.owner, rustix::process::geteuid().as_raw()];
+        if !trusted.contains(&owner) {
+            let message = format!("{name:?} belongs to user {owner}, to whom the cache does not belong");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(Folder { fd, path: self.path.join(name), owner: self.owner })
+    }
+
+    /// A directory in it that belongs to `owner`, and to which nobody else may write: what is in it is the owner's.
+    pub(crate) fn private_folder(&self, name: &str, owner: u32) -> io::Result<Folder> {
+        let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
+        expect_private(&fstat(&fd)?, owner, name)?;
+        Ok(Folder { fd, path: self.path.join(name), owner })
+    }
+
+    /// The same, made where it is not there. It is then ours.
+    pub(crate) fn make_private(&self, name: &str) -> io::Result<Folder> {
+        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => self.private_folder(name, rustix::process::geteuid().as_raw()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A regular file in it that belongs to `owner`, and to which nobody else may write; for reading.
+    pub(crate) fn private_file(&self, name: &str, owner: u32) -> io::Result<File> {
+        let file = self.file(name, OFlags::RDONLY)?;
+        expect_private(&fstat(&file)?, owner, name)?;
+        Ok(file)
+    }
+
+    /// A directory in it, whoever owns it.
+    pub(crate) fn any_folder(&self, name: &str) -> io::Result<Folder> {
+        let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
+        Ok(Folder { fd, path: self.path.join(name), owner: self.owner })
+    }
+
+    /// The same, made where it is not there: whoever may write to this one may write to it.
+    pub(crate) fn make_like(&self, name: &str) -> io::Result<Folder> {
+        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {
+                let made = self.any_folder(name)?;
+                let mode = fstat(&self.fd)?.st_mode & 0o7777;
+                fchmod(&made.fd, Mode::from_raw_mode(mode as RawMode))?;
+                Ok(made)
+            }
+            Err(Errno::EXIST) => self.any_folder(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it belongs to one of these accounts, and nobody else may write to it.
+    pub(crate) fn is_private_to(&self, accounts: &[u32]) -> bool {
+        fstat(&self.fd).is_ok_and(|data| accounts.contains(&data.st_uid) && data.st_mode & 0o022 == 0)
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> io::Result<bool> {
+        for entry in Dir::read_from(&self.fd)? {
+            if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says that it is a cache. Whatever has the name of the tag already stays as it is: only those ask what it says who remove
+    /// something.
+    pub(crate) fn tag(&self) -> io::Result<()> {
+        match self.file(TAG.0, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY) {
+            Ok(mut tag) => tag.write_all(TAG.1.as_bytes()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The number of its inode, which a directory keeps when it is moved.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        Ok(fstat(&self.fd)?.st_ino)
+    }
+
+    /// The names of directories in it.
+    pub(crate) fn folders(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let is_folder = |data: Stat| FileType::from_raw_mode(data.st_mode) == FileType::Directory;
+            if !name.starts_with('.') && statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(is_folder) {
+                found.push(name.to_string());
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The same, made where it is not there.
+    pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
+        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => self.folder(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A regular file in it. The access time of what is planted there does not change: nothing else is opened for good.
+    pub(crate) fn file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let file = File::from(self.open_beneath(name, flags | OFlags::NONBLOCK | OFlags::NOCTTY, 0o666)?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+    }
+
+    /// Names have no slashes: where the kernel cannot look after that, following no link is as good.
+    fn open_beneath(&self, name: &str, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(if flags.contains(OFlags::CREATE) { mode as RawMode } else { 0 });
+        system::open_beneath(&self.fd, name, flags, mode)
+    }
+
+    /// A new file that has a hidden name until it is finished. Two machines may have processes of the same number.
+    pub(crate) fn temporary(&self, stem: &str, mode: u32) -> io::Result<(File, String)> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String = host.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".{stem}.{host}-{}-{number}{UNFINISHED_SUFFIX}", std::process::id());
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = system::open_beneath(&self.fd, name.as_str(), flags, Mode::from_raw_mode(mode as RawMode))?;
+        Ok((File::from(fd), name))
+    }
+
+    /// Gives a file without a name a hidden one, from which [`Folder::rename`] takes it to its own.
+    pub(crate) fn link_temporary(&self, file: &File, stem: &str) -> io::Result<String> {
+        let (placeholder, name) = self.temporary(stem, 0o600)?;
+        drop(placeholder);
+        // A link never replaces: the placeholder has only shown that nobody else has the name.
+        self.remove(&name)?;
+        self.link(file, &name)?;
+        Ok(name)
+    }
+
+    /// A file without a name, where the file system has such and names can be given later.
+    pub(crate) fn unnamed(&self, mode: u32) -> Option<File> {
+        system::unnamed(&self.fd, Path::new("."), mode)
+    }
+
+    /// Gives a file without a name a name.
+    pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
+        system::link(file, &self.fd, Path::new(name))
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Removes a name, not what it leads to. One that is gone is as good as removed.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// The regular files in it whose names are UTF-8: all that we make have such names.
+    pub(crate) fn files(&self) -> io::Result<Vec<(String, Stat)>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            match statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(data) if FileType::from_raw_mode(data.st_mode) == FileType::RegularFile => {
+                    found.push((name.to_string(), data));
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a name in it is, for messages.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+fn expect_private(data: &Stat, owner: u32, name: &str) -> io::Result<()> {
+    let message = if data.st_uid != owner {
+        format!("{name:?} belongs to user {}, not to user {owner}", data.st_uid)
+    } else if data.st_mode & 0o022 != 0 {
+        format!("others may write to {name:?}")
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+/// How long ago a file was used or written; absent where its time lies ahead.
+pub(crate) fn age(data: &Stat) -> Option<Duration> {
+    let seconds = u64::try_from(data.st_mtime).ok()?;
+    let written = UNIX_EPOCH + Duration::from_secs(seconds);
+    written.elapsed().ok()
+}
+
+/// Whether a file has no name but the one in the cache.
+pub(crate) fn has_one_name(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| data.nlink() == 1)
+}
+
+/// Sets the time at which a file was used last.
+pub(crate) fn touch(file: &File) -> rustix::io::Result<()> {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW as _ };
+    futimens(file, &Timestamps { last_access: now, last_modification: now })
+}
+
+/// Makes a directory with all that leads to it.
+pub(crate) fn make_root(path: &Path) -> io::Result<Folder> {
+    fs::create_dir_all(path)?;
+    Folder::open(path)
+}
