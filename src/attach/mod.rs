@@ -121,7 +121,7 @@ impl Attach {
         let mut sifs = Vec::new();
         for selection in self.selections(&source, observer)? {
             let image = source.select(&selection)?;
-            let platform = image.platform();
+            let platform = known(&image.platform());
             let attached = self.attach_one(&image, &repository, options.as_deref(), &settings, observer, monitor);
             let sif = attached.doing(|| format!("attaching a SIF for {platform}"))?;
             observer.attached(&sif);
@@ -172,7 +172,7 @@ impl Attach {
         let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
         let subject = image.manifest_digest.ok_or_else(no_manifest)?;
         let record = |manifest: Digest, sha256: Digest, size: u64, is_new: bool| AttachedSif {
-            platform: image.platform().to_string(),
+            platform: known(&image.platform()),
             image_id: image.id().to_string(),
             image_manifest_digest: subject.to_string(),
             manifest_digest: manifest.to_string(),
@@ -210,7 +210,11 @@ impl Attach {
     /// have two manifests.
     fn title(&self, platform: &Platform) -> String {
         let name = self.reference.repository.rsplit('/').next().unwrap_or_default();
-        format!("{name}-{}.sif", platform.to_string().replace('/', "-"))
+        // An image need not say what it runs on.
+        match platform.architecture.is_empty() {
+            true => format!("{name}.sif"),
+            false => format!("{name}-{}.sif", platform.to_string().replace('/', "-")),
+        }
     }
 
     /// Refuses to take the tag from something that is not an index of SIFs.
@@ -240,8 +244,8 @@ impl Attach {
             let mut entries = Vec::new();
             for (position, platform) in linux_images(source) {
                 let Candidate { manifest_digest: Some(subject), .. } = images[position] else { continue };
-                if let (Some(found), Some(platform)) = (find_in(repository, subject, options)?, platform) {
-                    entries.push(entry(&found, &platform));
+                if let Some(found) = find_in(repository, subject, options)? {
+                    entries.push(entry(&found, platform.as_ref()));
                 }
             }
             let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
@@ -256,6 +260,11 @@ impl Attach {
     }
 }
 
+/// A platform for people: an image need not say what it runs on.
+fn known(platform: &Platform) -> String {
+    if platform.architecture.is_empty() { "unknown".to_string() } else { platform.to_string() }
+}
+
 /// The images for Linux, each platform once: the first counts.
 fn linux_images(source: &Source) -> Vec<(usize, Option<Platform>)> {
     let mut found: Vec<(usize, Option<Platform>)> = Vec::new();
@@ -268,16 +277,18 @@ fn linux_images(source: &Source) -> Vec<(usize, Option<Platform>)> {
     found
 }
 
-fn entry(found: &Found, platform: &Platform) -> Value {
-    let mut runs_on = json!({ "architecture": platform.architecture, "os": platform.os });
-    if let Some(variant) = &platform.variant {
-        runs_on["variant"] = json!(variant);
-    }
-    json!({
+fn entry(found: &Found, platform: Option<&Platform>) -> Value {
+    let mut entry = json!({
         "mediaType": OCI_MANIFEST,
         "digest": found.manifest.to_string(),
         "size": found.manifest_size,
         "artifactType": SIF_LAYER,
-        "platform": runs_on,
-    })
+    });
+    if let Some(Platform { os, architecture, variant }) = platform {
+        entry["platform"] = json!({ "architecture": architecture, "os": os });
+        if let Some(variant) = variant {
+            entry["platform"]["variant"] = json!(variant);
+        }
+    }
+    entry
 }

@@ -80,6 +80,12 @@ fn entry_of(bytes: &[u8], wanted: &Platform) -> Result<Option<Digest>> {
         return Ok(None);
     }
     let entries = Index::parse(bytes)?.manifests;
+    // Of an image that does not say what it runs on.
+    if let [Ok(only)] = &entries[..]
+        && only.platform().is_none()
+    {
+        return only.digest().map(Some);
+    }
     let entries: Vec<_> = entries.iter().flatten().filter_map(|entry| Some((entry.platform()?, entry))).collect();
     let fitting = entries.iter().filter_map(|(platform, entry)| Some((platform.distance(wanted)?, entry)));
     if let Some((_, entry)) = fitting.min_by_key(|(distance, _)| *distance) {

@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use sif_convert::model::Platform;
 
 use crate::support::depot::Depot;
-use crate::support::fake::{Answer, Fake, OCI_INDEX, OCI_MANIFEST, Request};
+use crate::support::fake::{Answer, Body, Fake, OCI_INDEX, OCI_MANIFEST, Request};
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive_of, sha256};
 use crate::support::registry::Registry;
@@ -223,6 +225,47 @@ fn two_that_attach_at_once_lose_nothing() {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 }
 
+/// Connections break after 1 MiB in either direction, and every fifth request fails.
+#[test]
+fn a_registry_with_faults_gets_and_gives_whole_sifs() {
+    const CUT: usize = 1 << 20;
+    let place = Place { place: scratch() };
+    let noise: Vec<u8> = (0..100_000_u32).flat_map(|number| Sha256::digest(number.to_le_bytes())).collect();
+    let mut tar = Vec::new();
+    layer::member(&mut tar, "noise", &noise);
+    tar.resize(tar.len() + 1024, 0);
+    let layers = [tar];
+    let mut config = pack::config(&layers);
+    config["architecture"] = json!(host_architecture());
+    fs::write(place.path("image.tar"), docker_archive_of(&config, &layers, Squeeze::Not)).unwrap();
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    let (depot, count) = (Depot::default(), AtomicUsize::new(0));
+    let held = depot.clone();
+    let fake = Fake::start_cutting(CUT, move |request| {
+        if !request.is_cut && count.fetch_add(1, Ordering::Relaxed) % 5 == 4 {
+            return Answer::new(503, "text/plain", "").with("Retry-After", "0");
+        }
+        let answer = held.answer(request);
+        if request.method != "GET" || !request.is_for("/blobs/sha256:") {
+            return answer;
+        }
+        let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
+        let start: usize = range.map_or(0, |start| start.parse().unwrap());
+        let Body::Whole(bytes) = answer.body else { panic!("cut twice") };
+        let shown = format!("bytes {start}-{}/{}", bytes.len().saturating_sub(1), bytes.len());
+        let answer = Answer::new(if start > 0 { 206 } else { 200 }, "a/b", &bytes[start..]);
+        let answer = answer.with("Content-Range", &shown);
+        answer.spoilt(|rest| if rest.len() > CUT { Body::Cut(rest, CUT) } else { Body::Whole(rest) })
+    });
+    let uri = format!("docker://{}/org/app:1", fake.host());
+    place.good(&["image.tar", "--to", "oci", "-o", &uri]);
+    place.good(&["attach", &uri]);
+    place.good(&["pull", "--attached", "there.sif", &uri]);
+    assert!(fs::read(place.path("there.sif")).unwrap() == fs::read(place.path("here.sif")).unwrap());
+    let requests = fake.log();
+    assert!(requests.iter().any(|request| request.is_cut) && requests.iter().any(|it| it.header("range").is_some()));
+}
+
 #[test]
 fn what_is_not_what_it_says_is_not_used() {
     let place = Place::new();
@@ -263,6 +306,31 @@ fn what_is_not_what_it_says_is_not_used() {
     let done = run(&mut place.command(&["attach", &uri]));
     assert!(done.code == 8 && done.stderr.contains("is not an index of SIFs"), "{}", done.stderr);
     place.good(&["attach", &uri, "--force"]);
+}
+
+/// The config of an image need not say what it runs on.
+#[test]
+fn an_image_without_an_architecture_gets_its_sif_all_the_same() {
+    let place = Place { place: scratch() };
+    let mut tar = Vec::new();
+    layer::member(&mut tar, "bin/sh", &fs::read("/bin/true").unwrap());
+    tar.resize(tar.len() + 1024, 0);
+    let layers = [tar];
+    let mut config = pack::config(&layers);
+    config.as_object_mut().unwrap().remove("architecture");
+    fs::write(place.path("image.tar"), docker_archive_of(&config, &layers, Squeeze::Gzip)).unwrap();
+    let depot = Depot::default();
+    let fake = Fake::start(move |request| depot.answer(request));
+    let uri = format!("docker://{}/org/app:1", fake.host());
+    place.good(&["image.tar", "--to", "oci", "-o", &uri]);
+    let done = place.good(&["attach", &uri]);
+    assert!(done.stderr.contains("attached: unknown"), "{}", done.stderr);
+    let index: Value = serde_json::from_slice(&fetch(&fake.host(), "manifests/1.sif")).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{index}");
+    assert!(index["manifests"][0]["platform"].is_null());
+    place.good(&["pull", &format!("oras://{}/org/app:1.sif", fake.host())]);
+    place.good(&["pull", "--attached", "x.sif", &uri]);
+    assert!(fs::read(place.path("x.sif")).unwrap() == fs::read(place.path("app_1.sif.sif")).unwrap());
 }
 
 #[test]
