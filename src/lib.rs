@@ -79,6 +79,7 @@ pub mod model;
 pub mod output;
 #[cfg(feature = "network")]
 pub mod registry;
+pub mod runtime;
 pub mod sif;
 pub mod singularity;
 pub mod source;

@@ -26,6 +26,7 @@ fn value(id: &str) -> Option<&'static str> {
         "timeout" => "9",
         "compression" => "gzip:3",
         "block_size" => "8192",
+        "for" => "enroot",
         "if_exists" => "replace",
         "mode" => "640",
         "jobs" => "3",

@@ -101,6 +101,9 @@ pub(super) struct OutputOptions {
     /// Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
     #[arg(long, value_name = "BYTES")]
     pub(super) block_size: Option<u32>,
+    /// Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default: plain]
+    #[arg(id = "for", long = "for", value_name = "RUNTIME")]
+    pub(super) runtime: Option<String>,
     /// Replace an output that exists, at once and whole
     #[arg(long, short, conflicts_with = "if_exists")]
     pub(super) force: bool,

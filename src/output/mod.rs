@@ -71,6 +71,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
 use crate::model::Digest;
+use crate::runtime::Runtime;
 use crate::source::Spec;
 use place::Place;
 use prepared::Task;
@@ -85,6 +86,16 @@ trait Format: fmt::Debug {
 
     /// What the names of its outputs end in.
     fn suffix(&self) -> String;
+
+    /// What an output is called that is made from `source`.
+    fn default_name(&self, source: &Spec) -> Option<OsString> {
+        name::of_output(source, &self.suffix())
+    }
+
+    /// What runs it, where it is made for one of several.
+    fn runtime(&mut self) -> Option<&mut Runtime> {
+        None
+    }
 
     /// The permission bits of its outputs, before the umask.
     fn mode(&self) -> u32 {
@@ -221,7 +232,12 @@ impl Target {
 
     /// What an output is called that is made from `source`; `None` where the source has no name to take it from.
     pub fn default_name(&self, source: &Spec) -> Option<OsString> {
-        name::of_output(source, &self.format().suffix())
+        self.format().default_name(source)
+    }
+
+    /// What runs the output, where it is made for one of several.
+    pub fn runtime_mut(&mut self) -> Option<&mut Runtime> {
+        self.format_mut().runtime()
     }
 
     /// How the output is compressed, where that can be chosen; `None` inside is as its name says, else as usual.

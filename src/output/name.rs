@@ -55,6 +55,19 @@ pub(super) fn misleading(path: &Path, format: &str, compression: Compression) ->
     })
 }
 
+/// As enroot names what it imports: `NAME+TAG.sqsh`, with `+` for the slashes of the name, without the registry.
+pub(super) fn of_enroot(source: &Spec, suffix: &str) -> Option<OsString> {
+    let (Spec::DockerDaemon(reference) | Spec::Registry(reference)) = source else { return of_output(source, suffix) };
+    let (name, _) = reference.split_once('@').unwrap_or((reference, ""));
+    // What stands before the first slash is a host only where it cannot be a part of a name.
+    let path = match name.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path,
+        _ => name,
+    };
+    let path = path.trim_start_matches('/');
+    (!path.is_empty()).then(|| OsString::from(format!("{}{suffix}", path.replace(['/', ':'], "+"))))
+}
+
 fn stem(source: &Spec) -> Option<OsString> {
     match source {
         Spec::Stdin => None,
@@ -129,6 +142,20 @@ mod tests {
             assert!(!misleads(name, format, Compression::NONE), "{name} {format}");
         }
         assert!(!misleads("x.tar", "rootfs", Compression::GZIP) && !misleads("x.tgz", "rootfs", Compression::GZIP));
+    }
+
+    #[test]
+    fn enroot_has_names_of_its_own() {
+        let enroot = || crate::output::Squashfs::new().runtime(crate::runtime::Runtime::Enroot);
+        for (source, expected) in [
+            ("docker://nvcr.io/nvidia/pytorch:24.01-py3", "nvidia+pytorch+24.01-py3.sqsh"),
+            ("docker://ubuntu:24.04", "ubuntu+24.04.sqsh"),
+            ("docker://localhost:5000/a/b", "a+b.sqsh"),
+            ("docker-daemon:org/app:1", "org+app+1.sqsh"),
+            ("x.tar.gz", "x.sqsh"),
+        ] {
+            assert_eq!(name(source, enroot()).as_deref(), Some(expected), "{source}");
+        }
     }
 
     #[test]

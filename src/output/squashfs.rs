@@ -1,12 +1,15 @@
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::flat::{self, Foresight, Written};
 use super::place::Place;
 use super::prepared::Task;
-use super::{Format, Outcome, file_system, policy};
+use super::{Format, Outcome, file_system, name, policy};
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
+use crate::runtime::{self, Runtime};
+use crate::source::Spec;
 use crate::squashfs::FileStore;
 
 /// A squashfs: the image's files and nothing else, as a file system to mount.
@@ -17,6 +20,8 @@ pub struct Squashfs {
     pub compression: Option<Compression>,
     /// Bytes in a data block, a power of two from 4 KiB to 1 MiB; `None` is 128 KiB.
     pub block_size: Option<u32>,
+    /// What it is made for.
+    pub runtime: Runtime,
 }
 
 impl Squashfs {
@@ -38,6 +43,13 @@ impl Squashfs {
         self.block_size = Some(bytes);
         self
     }
+
+    /// Adds what a runtime expects inside.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
 }
 
 impl Format for Squashfs {
@@ -50,7 +62,19 @@ impl Format for Squashfs {
     }
 
     fn suffix(&self) -> String {
-        ".squashfs".to_string()
+        self.runtime.suffix().to_string()
+    }
+
+    fn default_name(&self, source: &Spec) -> Option<OsString> {
+        let suffix = self.suffix();
+        match self.runtime {
+            Runtime::Enroot => name::of_enroot(source, &suffix),
+            _ => name::of_output(source, &suffix),
+        }
+    }
+
+    fn runtime(&mut self) -> Option<&mut Runtime> {
+        Some(&mut self.runtime)
     }
 
     fn compression(&mut self) -> Option<&mut Option<Compression>> {
@@ -78,7 +102,8 @@ impl Format for Squashfs {
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
         flat::write(image, place, Foresight::Blocks(&options), false, task, monitor, |mut flattened, place, reuse| {
-            let mut all: Vec<_> = policy::drop_unstorable_xattrs(&mut flattened.tree).collect();
+            let mut all = runtime::prepare(&mut flattened.tree, &image.config, self.runtime, task.made_at(image))?;
+            all.extend(policy::drop_unstorable_xattrs(&mut flattened.tree));
             let names = flattened.tree.walk().count() as u64;
             let store = FileStore { file: Arc::clone(place.expect_file("a squashfs")?), offset: 0 };
             let (bytes, notes) = file_system::write(flattened, store, options.clone(), reuse, monitor)?;

@@ -189,6 +189,10 @@ fn help_is_for_newcomers() {
           --block-size <BYTES>
               Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
 
+          --for <RUNTIME>
+              Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default:
+              plain]
+
       -f, --force
               Replace an output that exists, at once and whole
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room and what it may use, besides itself. Everyone may use `error`.
-const ROOMS: [(&str, &[&str]); 26] = [
+const ROOMS: [(&str, &[&str]); 27] = [
     ("error", &[]),
     ("model", &[]),
     ("io", &["model"]),
@@ -20,6 +20,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
     ("sif", &["model", "io"]),
     ("singularity", &["tree", "model"]),
     ("trust", &["model"]),
+    ("runtime", &["tree", "model"]),
     ("volume", &["model", "io", "tar", "tree", "squashfs", "folder", "gocryptfs"]),
     (
         "output",
@@ -34,6 +35,7 @@ const ROOMS: [(&str, &[&str]); 26] = [
             "squashfs",
             "sif",
             "singularity",
+            "runtime",
             "folder",
             "registry",
             "volume",

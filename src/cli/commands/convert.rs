@@ -175,6 +175,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
     Ok(match id {
         "compression" => set(target.compression_mut(), parsed("--compression", output.compression.as_deref())?),
         "block_size" => set(target.block_size_mut(), output.block_size),
+        "for" => set(target.runtime_mut(), parsed("--for", output.runtime.as_deref())?.unwrap_or_default()),
         "arch" => set(target.architecture_mut(), root.arch.clone()),
         "reference" => set(target.root_mut().map(|it| &mut it.reference), root.reference.clone()),
         "xattrs" => set(target.root_mut().map(|it| &mut it.xattrs), xattrs(root.xattrs)),
