@@ -378,3 +378,51 @@ write("squashfs_reader", {
     "empty": squashfs(lambda tree: None, *stored),
     "cut-short": squashfs(small, *stored)[:500],
 })
+
+
+# --- file systems that stand for an image (fuzz_targets/volume_reader.rs) ---
+def root(tree):
+    small(tree)
+    os.link(tree / "d/file", tree / "d/.wh.hard")
+    (tree / "etc").mkdir()
+    (tree / "etc/hosts").touch()
+    os.setxattr(tree / "d/blocks", "user.rootlesscontainers", b"\x08\xe8\x07\x10\x05")
+
+
+def prepared(tree):
+    root(tree)
+    files = {
+        "runscript": b"#!/bin/sh\nOCI_ENTRYPOINT='\"/bin/sh\" \"-c\"'\nOCI_CMD='\"echo it'\"'\"'s\"'\nexec \"$@\"\n",
+        "startscript": b"#!/bin/sh\n",
+        "env/10-docker2singularity.sh": b"#!/bin/sh\nexport PATH=\"/bin\"\nexport A=\"${A:-\"x \\\\$y\"}\"\n",
+        "env/90-environment.sh": b"#!/bin/sh\nexport B=\"$A/c\" C='d'\n",
+        "labels.json": b'{"k": "v", "org.label-schema.build-date": "x"}',
+        "sif-convert.made": b"proc\0sys\0etc/hosts\0",
+        "replaced/etc/hosts": b"127.0.0.1 localhost\n",
+    }
+    for name, data in files.items():
+        path = tree / ".singularity.d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for name in ["proc", "sys"]:
+        (tree / name).mkdir()
+    os.symlink(".singularity.d/runscript", tree / "singularity")
+
+
+def container(image, config=None):
+    objects = [(0x4006, 1, 0, 1, b"oci-config.json", b"", config)] if config else []
+    partition = struct.pack("<ii", 1, 2) + b"02\0"
+    return sif(objects + [(0x4004, 1, 0, 4096, b"rootfs", partition, image)], 4)
+
+
+runs = json.dumps({"Env": ["A=b"], "Entrypoint": ["/x"], "User": "1", "Labels": {"a": "b"}, "Volumes": {"/v": {}}}).encode()
+write("volume_reader", {
+    "squashfs": squashfs(root, *stored),
+    "devices": squashfs(root, *stored, *devices),
+    "holes": squashfs(holes, *stored),
+    "zstd": squashfs(prepared, "-comp", "zstd"),
+    "prepared": squashfs(prepared, *stored),
+    "sif": container(squashfs(prepared, *stored)),
+    "sif-config": container(squashfs(prepared, *stored), runs),
+    "sif-plain": container(squashfs(small, *stored), runs),
+})

@@ -172,3 +172,26 @@ fn what_changes_in_a_directory_is_found() {
         assert!(error.to_string().contains(named), "{named}: {error}");
     }
 }
+
+/// What the fuzzer starts from, and what it ever tripped over (fuzz/README.md): squashfs images, some of them inside of SIFs.
+#[test]
+fn the_corpus_is_survived() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/corpus/volume_reader");
+    let mut readable = 0;
+    for seed in std::fs::read_dir(corpus).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        let Some(start) = bytes.windows(4).position(|window| window == b"hsqs") else { continue };
+        let file = tempfile::tempfile().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes[start..], 0).unwrap();
+        let Ok(volume) = Volume::of_squashfs(Region::whole(Arc::new(file)).unwrap(), &Monitor::default()) else {
+            continue;
+        };
+        let volume = Arc::new(volume);
+        let mut tar = Vec::new();
+        if volume.tar(threads(2)).read_to_end(&mut tar).is_ok() {
+            assert_eq!(tar.len() as u64, volume.tar_bytes());
+            readable += 1;
+        }
+    }
+    assert!(readable >= 8, "{readable}");
+}
