@@ -9,14 +9,17 @@ use super::document::Store;
 use super::input::Input;
 use super::members::Members;
 use super::{Kind, Source};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::{BlobRef, Blobs};
 use crate::io::Region;
-use crate::model::{Config, Digest};
+use crate::model::{Config, Digest, Quoted};
 use crate::sif::goarch_of_elf;
+use crate::singularity::{self, Remains};
 
 /// The key of the one layer.
 const LAYER: &str = "rootfs.tar";
+/// The most that is read of one of Singularity's own files, in bytes.
+const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// Programs that say what a root is for; links of the archive are followed.
 const PROGRAMS: [&[u8]; 4] = [b"bin/sh", b"usr/bin/env", b"bin/busybox", b"usr/bin/dash"];
 
@@ -31,19 +34,29 @@ struct RootfsTar {
 /// The image of the tar that `archive` is.
 pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
     let members = archive.members();
-    let config = Config::of_execution(serde_json::Map::new(), architecture(members), None)?;
+    let mut warnings = Vec::new();
+    let mut execution = serde_json::Map::new();
+    if let Some(remains) = remains(members)? {
+        // The files stay: a conversion to Singularity writes them anew.
+        warnings.push("the tar holds .singularity.d, which is kept".to_string());
+        let recovered = singularity::recover(&remains)?;
+        execution = recovered.execution;
+        warnings.extend(recovered.notes.iter().map(|note| match note.examples.is_empty() {
+            true => note.message.clone(),
+            false => format!("{}: {}", note.message, note.examples.join(", ")),
+        }));
+    }
+    let config = Config::of_execution(execution, architecture(members), None)?;
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;
     found.set_config(config);
     found.candidate.layers = 1;
     found.diff_ids_unknown = true;
     found.members = Some(MemberList { listed_in: place.to_string(), names: vec![LAYER.to_string()] });
-    let prepared = members.names().any(|name| name.starts_with(b".singularity.d/"));
-    let kept = "the tar holds .singularity.d, which is kept: how it ran is not read from there";
     let store = RootfsTar {
         name: Kind::RootfsTar.name(place),
         tar: members.whole().cloned(),
-        warnings: prepared.then(|| kept.to_string()).into_iter().collect(),
+        warnings,
         input: Arc::clone(archive.input()),
     };
     Ok(Source {
@@ -56,6 +69,49 @@ pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
         volume: None,
         input: Some(Arc::clone(archive.input())),
     })
+}
+
+/// Singularity's own files, where the tar has them. `None` too where its contents were passed over.
+fn remains(members: &Members) -> Result<Option<Remains>> {
+    if !members.names().any(|name| name.starts_with(b".singularity.d/")) {
+        return Ok(None);
+    }
+    let text = |name: &str| -> Result<Option<String>> {
+        let path = format!(".singularity.d/{name}");
+        let Some(contents) = members.find(path.as_bytes())? else { return Ok(Some(String::new())) };
+        if contents.len() > TEXT_BYTES_MAX {
+            let message = format!("{} has {} bytes", Quoted(path.as_bytes()), contents.len());
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let Ok(reader) = contents.reader() else { return Ok(None) };
+        let mut bytes = Vec::new();
+        reader.take(TEXT_BYTES_MAX).read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
+        let not_text = |_| Error::new(ErrorKind::Unsupported, format!("{} is not UTF-8 text", Quoted(path.as_bytes())));
+        String::from_utf8(bytes).map(Some).map_err(not_text)
+    };
+    let names = [
+        "runscript",
+        "startscript",
+        "env/10-docker2singularity.sh",
+        "env/10-docker.sh",
+        "env/90-environment.sh",
+        "env/91-environment.sh",
+        "labels.json",
+    ];
+    let texts: Option<Vec<String>> = names.iter().map(|name| text(name)).collect::<Result<_>>()?;
+    let Some([runscript, startscript, docker, docker_of_old, first, second, labels]) =
+        texts.and_then(|texts| <[String; 7]>::try_from(texts).ok())
+    else {
+        return Ok(None);
+    };
+    Ok(Some(Remains {
+        oci_config: None,
+        runscript,
+        startscript,
+        docker_environment: docker + &docker_of_old,
+        environment: format!("{first}\n{second}"),
+        labels,
+    }))
 }
 
 fn architecture(members: &Members) -> Option<&'static str> {

@@ -42,6 +42,7 @@ mod registry_logins;
 mod registry_oracles;
 mod registry_push;
 mod registry_secrets;
+mod round_trips;
 mod runtimes;
 mod scripts;
 mod settings;
