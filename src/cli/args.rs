@@ -12,6 +12,7 @@ use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::cat::Cat;
 use super::commands::convert::Convert;
+use super::commands::decrypt::Decrypt;
 use super::commands::diff::Diff;
 use super::commands::inspect::Inspect;
 use super::commands::ls::Ls;
@@ -137,6 +138,8 @@ pub(super) enum Word {
     Verify(Verify),
     /// Sign a SIF, as "apptainer sign --key" does
     Sign(Box<Sign>),
+    /// Decrypt an encrypted SIF
+    Decrypt(Decrypt),
     /// Manage the cache
     Cache(Cache),
     /// Show the settings that are in effect, and where each comes from

@@ -52,8 +52,9 @@ fn value(id: &str) -> Option<&'static str> {
         "progress" => "json",
         "older_than" | "mksquashfs_procs" | "depth" => "5",
         "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
-        "encrypt_passphrase_file" => "fixtures/encryption/passphrase",
+        "encrypt_passphrase_file" | "decrypt_passphrase_file" | "passphrase_file" => "fixtures/encryption/passphrase",
         "encrypt_pem" | "pem_path" => "fixtures/encryption/public.pem",
+        "decrypt_pem" | "pem" => "fixtures/encryption/key.pem",
         "section" | "build_arg" | "build_arg_file" => "x",
         "against" => "y.tar",
         "to" | "output" => return None,
@@ -211,7 +212,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
-    let lines: [(&[&str], &[&str], usize, usize); 16] = [
+    let lines: [(&[&str], &[&str], usize, usize); 17] = [
         (&["build"], &["x.sif", "docker://h.example/x:1"], 34, 9),
         (&["inspect"], &["docker://h.example/x:1"], 10, 0),
         (&["inspect"], &["x.tar"], 5, 5),
@@ -226,6 +227,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
         (&["verify"], &["x.tar"], 5, 0),
         (&["verify"], &[&sif], 2, 3),
         (&["cache", "prune"], &["x"], 2, 0),
+        (&["decrypt"], &["x.sif", "-o", "y.sif"], 6, 0),
         (&["attach"], &["docker://h.example/x:1"], 20, 2),
         (&["config"], &[], 0, 0),
     ];

@@ -42,7 +42,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{attach, cache, cat, config, convert, diff, inspect, ls, pull, shim, sign, verify};
+use commands::{attach, cache, cat, config, convert, decrypt, diff, inspect, ls, pull, shim, sign, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -97,6 +97,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Cat(arguments)) => cat::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Diff(arguments)) => diff::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Sign(arguments)) => sign::run(&arguments, &environment, quit),
+        Parsed::Word(Word::Decrypt(decrypt)) => decrypt::run(&decrypt, &arguments, &environment, quit),
         Parsed::Word(Word::Inspect(arguments)) => inspect::run(&arguments, &given, &environment, quit),
         Parsed::Word(Word::Cache(cache)) => {
             session::printed(|| printer::data(cache::page(&cache, &environment)?.as_bytes()))

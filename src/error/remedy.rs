@@ -69,6 +69,12 @@ pub enum Remedy {
     Architecture,
     /// Give the image a plain name.
     Reference,
+    /// Name the passphrase or the RSA key of an encrypted SIF.
+    Key,
+    /// Name no key: nothing is encrypted.
+    NoKey,
+    /// Have Apptainer unpack the SIF, as root.
+    Sandbox,
     /// Give all files to root.
     AllRoot,
     /// Convert to an OCI layout before.
@@ -116,6 +122,9 @@ impl fmt::Display for Remedy {
             Remedy::OtherImage => "select another image of the index by its digest, or push it in layers of tar",
             Remedy::Architecture => "say which architecture the image is for, for example amd64",
             Remedy::Reference => "give the image a plain name, for example app:1.0",
+            Remedy::Key => "name the passphrase or the RSA key that it is encrypted with",
+            Remedy::NoKey => "name no key: nothing is encrypted",
+            Remedy::Sandbox => "have Apptainer unpack it into a directory, and convert that",
             Remedy::AllRoot => "squashfs cannot hold more: give all files to root",
             Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
             Remedy::OciMediaTypes => "write it with the media types of the OCI",

@@ -10,16 +10,13 @@
 //! An image of a file system is written in order but for its superblock, which comes last. So block 0 waits in memory, and
 //! with it the first bytes of the outer squashfs ([`HeldStart`]).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::gocryptfs::{BLOCK_BYTES, CONFIG_NAME, Encryptor, Keys, Passphrase, PublicKey};
 use crate::model::Digest;
-use crate::sif::{Contents, ENCRYPTED_START_BYTES};
+use crate::sif::{ENCRYPTED_START_BYTES, HiddenObjects};
 use crate::squashfs::{Store, StreamWriter};
 
 /// What is held back of the partition, in bytes.
@@ -28,8 +25,6 @@ const START_BYTES: usize = ENCRYPTED_START_BYTES as usize;
 const SUPERBLOCK_BYTES: u64 = 96;
 /// The name of the inner squashfs: Apptainer looks for one that begins with `squashfs-`.
 const ROOT_NAME: &str = "squashfs-root";
-/// The name of the file with what a SIF in the clear has as JSON objects. Apptainer passes it over.
-pub(super) const OBJECTS_NAME: &str = "sif-objects.json";
 
 /// What a SIF is encrypted with.
 #[derive(Debug, Clone)]
@@ -74,29 +69,6 @@ pub const HIDDEN_IMAGE: &str = "hidden:";
 /// repeated in the clear.
 pub(super) fn hidden_image(image: &str) -> String {
     format!("{HIDDEN_IMAGE}{}", Digest::of(format!("sif-convert hidden image\0{image}").as_bytes()).hex())
-}
-
-/// What a SIF in the clear tells in objects, and an encrypted one in a file beside its root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Objects {
-    pub(super) definition: String,
-    pub(super) json: BTreeMap<String, String>,
-}
-
-impl Objects {
-    pub(super) fn of(contents: &Contents) -> Result<Self> {
-        let text = |bytes: &Vec<u8>| {
-            let not_text = |error| Error::new(ErrorKind::Bug, format!("an object of the SIF is not text: {error}"));
-            String::from_utf8(bytes.clone()).map_err(not_text)
-        };
-        let json = contents.json.iter().map(|(name, bytes)| Ok((name.clone(), text(bytes)?)));
-        let definition = contents.definition.as_ref().map_or(Ok(String::new()), text)?;
-        Ok(Objects { definition, json: json.collect::<Result<_>>()? })
-    }
-
-    pub(super) fn to_json(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|error| Error::new(ErrorKind::Bug, format!("{OBJECTS_NAME}: {error}")))
-    }
 }
 
 /// See [`Encryption::begin`].
@@ -156,8 +128,8 @@ impl<S: Store> EncryptedPartition<S> {
         Ok(EncryptedPartition(Arc::new(Mutex::new(state))))
     }
 
-    /// Ends the partition, whose inner squashfs is complete, with what a SIF in the clear has as JSON `objects`. Returns the
-    /// length in bytes.
+    /// Ends the partition, whose inner squashfs is complete, with what a SIF in the clear has as objects. Returns the length
+    /// in bytes. Apptainer passes that file over.
     pub(super) fn finish(&self, objects: &[u8]) -> Result<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { keys, encryptor, outer, first, first_position, pending, encrypted, position } = &mut *state;
@@ -169,8 +141,8 @@ impl<S: Store> EncryptedPartition<S> {
         encrypted.clear();
         encryptor.encrypt(0, first, encrypted)?;
         outer.overwrite(encrypted, *first_position)?;
-        let encryptor = Encryptor::new(keys, OBJECTS_NAME);
-        outer.begin(OBJECTS_NAME)?;
+        let encryptor = Encryptor::new(keys, HiddenObjects::NAME);
+        outer.begin(HiddenObjects::NAME)?;
         outer.append(&encryptor.header())?;
         encrypted.clear();
         encryptor.encrypt(0, objects, encrypted)?;
@@ -308,7 +280,7 @@ mod tests {
             let image = Image::open(image).unwrap();
             image.verify(NonZeroUsize::MIN, &Monitor::default()).unwrap();
             assert_eq!(file(&image, CONFIG_NAME.as_bytes()), config);
-            for (name, expected) in [(ROOT_NAME, &plain[..]), (OBJECTS_NAME, b"{}")] {
+            for (name, expected) in [(ROOT_NAME, &plain[..]), (HiddenObjects::NAME, b"{}")] {
                 let encrypted = file(&image, name.as_bytes());
                 let (header, blocks) = encrypted.split_first_chunk::<HEADER_BYTES>().unwrap();
                 let mut back = Vec::new();

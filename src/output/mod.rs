@@ -8,6 +8,7 @@
 
 mod additional_files;
 mod architecture;
+mod decrypt;
 mod dir;
 mod docker_archive;
 mod encrypted;
@@ -42,6 +43,7 @@ mod verify;
 
 pub use additional_files::{AdditionalFiles, PreparedFolder};
 pub use architecture::other_machine;
+pub use decrypt::{Decrypt, Decrypted};
 pub use dir::Dir;
 pub use docker_archive::DockerArchive;
 pub use encrypted::{Encryption, HIDDEN_IMAGE};

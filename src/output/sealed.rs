@@ -13,15 +13,17 @@ pub(super) struct Sealed<'a> {
     plan: Plan,
     file: &'a Arc<File>,
     sum: Arc<Mutex<PartitionSum>>,
+    has_seal: bool,
 }
 
 impl<'a> Sealed<'a> {
-    /// Writes what comes before the partition. One of the JSON objects is [`sif::unsealed`].
+    /// Writes what comes before the partition. Where one of the JSON objects is [`sif::unsealed`], it is filled in later.
     pub(super) fn begin(contents: sif::Contents, file: &'a Arc<File>) -> Result<Self> {
         let sum = PartitionSum::new(contents.file_system);
+        let has_seal = contents.json.contains_key(sif::SEAL_NAME);
         let plan = Plan::new(contents)?;
         plan.write_objects(&mut &**file)?;
-        Ok(Sealed { plan, file, sum: Arc::new(Mutex::new(sum)) })
+        Ok(Sealed { plan, file, sum: Arc::new(Mutex::new(sum)), has_seal })
     }
 
     /// Where the partition is written to.
@@ -35,7 +37,9 @@ impl<'a> Sealed<'a> {
         let bytes = self.plan.finish(&mut &**self.file, partition_bytes)?;
         // Decoded contents that lay behind the output are not wanted any more.
         self.file.set_len(bytes).or_kind(ErrorKind::Output)?;
-        sif::seal(self.file, &self.sum.lock().unwrap_or_else(PoisonError::into_inner))?;
+        if self.has_seal {
+            sif::seal(self.file, &self.sum.lock().unwrap_or_else(PoisonError::into_inner))?;
+        }
         Ok(bytes)
     }
 }

@@ -18,7 +18,7 @@ use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, Region};
 use crate::layers::Flattened;
 use crate::model::{Digest, Note, OUTPUT_FORMAT};
-use crate::sif::{self, Architecture, Container, FileSystem, LAUNCH_SCRIPT};
+use crate::sif::{self, Architecture, Container, FileSystem, HiddenObjects, LAUNCH_SCRIPT};
 use crate::squashfs::Options;
 use crate::tree::FileData;
 use crate::trust::PrivateKey;
@@ -240,7 +240,7 @@ impl Sif {
         file: &Arc<File>,
         monitor: &Monitor,
     ) -> Result<(u64, Vec<Note>)> {
-        let objects = encrypted::Objects::of(&contents)?.to_json()?;
+        let objects = self.hidden_objects(image, &contents)?.to_json()?;
         let Options { compression, block_size, mkfs_time, .. } = options;
         let choices = self.choices().unwrap_or_default();
         let context = format!(
@@ -262,13 +262,31 @@ impl Sif {
         Ok((sealed.finish(padded_bytes)?, notes))
     }
 
+    fn hidden_objects(&self, image: &Image, contents: &sif::Contents) -> Result<HiddenObjects> {
+        let text = |bytes: &Vec<u8>| {
+            let not_text = |error| Error::new(ErrorKind::Bug, format!("an object of the SIF is not text: {error}"));
+            String::from_utf8(bytes.clone()).map_err(not_text)
+        };
+        let json = contents.json.iter().map(|(name, bytes)| Ok((name.clone(), text(bytes)?)));
+        Ok(HiddenObjects {
+            definition: contents.definition.as_ref().map_or(Ok(String::new()), text)?,
+            json: json.collect::<Result<_>>()?,
+            image: image.id().to_string(),
+            options: self.root.choices(),
+            format: OUTPUT_FORMAT,
+        })
+    }
+
     /// Writes what comes before the partition.
     fn begin<'a>(&self, image: &Image, mut contents: sif::Contents, file: &'a Arc<File>) -> Result<Sealed<'a>> {
         let others = contents.json.len()
             + usize::from(contents.definition.is_some())
             + usize::from(contents.key_message.is_some());
         let image = self.recorded_image(&image.id().to_string());
-        contents.json.insert(sif::SEAL_NAME.to_string(), sif::unsealed(&image, self.choices().as_deref(), others));
+        contents.json.insert(
+            sif::SEAL_NAME.to_string(),
+            sif::unsealed(OUTPUT_FORMAT, &image, self.choices().as_deref(), others),
+        );
         Sealed::begin(contents, file)
     }
 }

@@ -37,6 +37,7 @@ mod architecture;
 mod descriptor;
 mod finding;
 mod header;
+mod hidden;
 mod kind;
 mod reader;
 mod record;
@@ -54,6 +55,7 @@ pub use architecture::{Architecture, goarch_of_elf};
 pub use descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, Link};
 pub use finding::{Finding, Severity};
 pub use header::{HEADER_BYTES, Header, LAUNCH_SCRIPT};
+pub use hidden::HiddenObjects;
 pub use kind::{DataType, Extra, FileSystem, Hash, MessageFormat, MessageKind, PartitionKind, SbomFormat};
 pub use reader::{Container, DESCRIPTORS_MAX};
 pub use seal::{

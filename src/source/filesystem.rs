@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::catalogue::{Catalogue, MemberList};
 use super::document::Store;
 use super::input::Input;
+use super::sif::Root;
 use super::{Kind, OpenOptions, Source, quoted, sif, spec};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::{BlobRef, Blobs};
@@ -91,12 +92,19 @@ pub(super) fn open_unnamed(
     let input = Arc::new(Input::of_file(file, options.hash, monitor));
     let region = Region::whole(Arc::clone(file)).or_kind(ErrorKind::SourceUnavailable)?;
     let opened = || {
-        let (region, about) = match kind {
-            Kind::Sif => sif::primary(region)?,
-            _ => (region, About::default()),
+        let (volume, about) = match kind {
+            Kind::Sif => {
+                let (root, about) = sif::primary(region, options.secret.as_ref())?;
+                let volume = match root {
+                    Root::Plain(region) => Volume::of_squashfs(region, monitor),
+                    Root::Unlocked(root) => Volume::of_squashfs(*root, monitor),
+                };
+                (volume?, about)
+            }
+            _ => (Volume::of_squashfs(region, monitor)?, About::default()),
         };
         let about = About { input: Some(Arc::clone(&input)), ..about };
-        source(Volume::of_squashfs(region, monitor)?, about, kind, place, options)
+        source(volume, about, kind, place, options)
     };
     opened().map_err(|error| input.blame(error))
 }

@@ -43,6 +43,7 @@ use layout::Layout;
 use oci::INDEX;
 
 use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
+use crate::gocryptfs::Secret;
 use crate::io::Monitor;
 use crate::model::{Digest, Platform, Quoted};
 use crate::volume::Volume;
@@ -58,6 +59,8 @@ pub use spec::Spec;
 pub struct OpenOptions {
     /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
+    /// What an encrypted SIF is opened with.
+    pub secret: Option<Secret>,
     /// Whether temporary files hold nothing in the clear: what goes to them is encrypted with a key that is known to this
     /// process only.
     pub private_temporaries: bool,
@@ -90,6 +93,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             tmpdir: std::env::temp_dir(),
+            secret: None,
             private_temporaries: false,
             adopting: None,
             want_layers: true,
@@ -242,6 +246,7 @@ impl Source {
 /// [`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`] when `monitor` says so.
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     refuse_hash(spec, options.hash)?;
+    refuse_secret(spec, options)?;
     let opened = match spec {
         Spec::Path(path) if !path.exists() && !path.is_symlink() => Err(spec::no_such_file(path)),
         Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
@@ -271,8 +276,25 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         None => error,
     };
     let mut source = opened.doing(|| format!("opening {spec}")).map_err(about)?;
+    if options.secret.is_some() && source.kind != Kind::Sif {
+        return Err(not_encrypted(spec));
+    }
     source.wanted = spec.image().map(str::to_string);
     Ok(source)
+}
+
+/// Only a SIF in a file is opened with a key. What comes from elsewhere is looked at first.
+fn refuse_secret(spec: &Spec, options: &OpenOptions) -> Result<()> {
+    let may_be = match spec {
+        Spec::Path(path) => !path.exists() || filesystem::recognise(path)? == Some(Kind::Sif),
+        Spec::Oras(_) | Spec::Web(_) => true,
+        _ => false,
+    };
+    if options.secret.is_some() && !may_be { Err(not_encrypted(spec)) } else { Ok(()) }
+}
+
+fn not_encrypted(spec: &Spec) -> Error {
+    Error::new(ErrorKind::Usage, format!("{spec} is not an encrypted SIF")).with_remedy(Remedy::NoKey)
 }
 
 /// Only what is one file or stream has a SHA-256.

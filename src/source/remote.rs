@@ -109,6 +109,11 @@ fn open_sif(
     monitor: &Monitor,
 ) -> Result<Source> {
     monitor.begin(Phase::Open, expected.size.unwrap_or(0));
+    if options.private_temporaries {
+        let message = format!("{place} would lie in the clear in a temporary file while it is converted");
+        return Err(Error::new(ErrorKind::Unsupported, message)
+            .hint("download it to a place of your choice, and convert the file"));
+    }
     let mending =
         |error: Error, remedy| error.doing(format!("keeping {place} in {:?}", options.tmpdir)).with_remedy(remedy);
     let file = tempfile::tempfile_in(&options.tmpdir).or_kind(ErrorKind::Output);

@@ -1,18 +1,27 @@
 //! What a SIF file holds, and what of it can be converted.
 
 use super::filesystem::About;
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
+use crate::gocryptfs::Secret;
 use crate::io::Region;
 use crate::model::{Note, Timestamp};
-use crate::sif::{Architecture, Container, DataType, Descriptor, Extra, FileSystem, PartitionKind};
+use crate::sif::{Architecture, Container, DataType, Descriptor, Extra, FileSystem, HiddenObjects, PartitionKind};
+use crate::volume::{EncryptedRoot, UnlockedRoot};
 
 /// The name of the object that holds the image's config.
 const OCI_CONFIG: &[u8] = b"oci-config.json";
 /// The most that is read of it, in bytes.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
-/// The root file system that the SIF file in `file` runs, a squashfs, and what is said of it.
-pub(super) fn primary(file: Region) -> Result<(Region, About)> {
+/// A squashfs that is run.
+pub(super) enum Root {
+    Plain(Region),
+    Unlocked(Box<UnlockedRoot>),
+}
+
+/// The root file system that the SIF file in `file` runs, a squashfs, and what is said of it. An encrypted one is opened with
+/// `secret`.
+pub(super) fn primary(file: Region, secret: Option<&Secret>) -> Result<(Root, About)> {
     let container = Container::open(file)?;
     if container.is_oci() {
         let message = "this is an OCI-SIF of SingularityCE 4: it holds an OCI image in layers, not a root file system";
@@ -29,26 +38,49 @@ pub(super) fn primary(file: Region) -> Result<(Region, About)> {
     let Extra::Partition { file_system, architecture, .. } = primary.extra() else {
         return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
     };
-    expect_squashfs(file_system)?;
+    let (root, hidden) = match (file_system, secret) {
+        (FileSystem::GocryptfsSquashfs, Some(secret)) => unlock(&container, primary, secret)?,
+        (_, None) => {
+            expect_squashfs(file_system)?;
+            (Root::Plain(container.data(primary)?), None)
+        }
+        (_, Some(_)) => {
+            let message = "the root file system of the SIF is not encrypted with gocryptfs";
+            return Err(Error::new(ErrorKind::Usage, message).with_remedy(Remedy::NoKey));
+        }
+    };
     let created = container.header().created_seconds;
     let about = About {
-        oci_config: oci_config(&container)?,
+        oci_config: match hidden {
+            Some(hidden) => hidden.json.get("oci-config.json").map(|text| text.clone().into_bytes()),
+            None => oci_config(&container)?,
+        },
         architecture: Architecture::goarch(architecture),
         created: (created > 0).then(|| Timestamp::from_seconds(created)),
         notes: others(&container, primary),
         input: None,
     };
-    Ok((container.data(primary)?, about))
+    Ok((root, about))
+}
+
+/// Opens an encrypted root; what it has beside that a SIF in the clear has as objects.
+fn unlock(container: &Container, primary: &Descriptor, secret: &Secret) -> Result<(Root, Option<HiddenObjects>)> {
+    let passphrase = secret.passphrase(container.key_message(primary)?.as_deref())?;
+    let root = EncryptedRoot::open(container.data(primary)?)?.unlock(&passphrase)?;
+    let hidden = root.read(HiddenObjects::NAME)?.map(|bytes| HiddenObjects::parse(&bytes)).transpose()?;
+    Ok((Root::Unlocked(Box::new(root)), hidden))
 }
 
 fn expect_squashfs(file_system: FileSystem) -> Result<()> {
     let (what, hint) = match file_system {
         FileSystem::Squashfs => return Ok(()),
         FileSystem::EncryptedSquashfs => {
-            ("encrypted (LUKS2)", "decrypt it first, with Apptainer: build a sandbox of it")
+            let message = "the root file system of the SIF is encrypted with LUKS2, which only root can open";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_remedy(Remedy::Sandbox));
         }
         FileSystem::GocryptfsSquashfs => {
-            ("encrypted (gocryptfs)", "decrypt it first, with Apptainer: build a sandbox of it")
+            let message = "the root file system of the SIF is encrypted (gocryptfs)";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_remedy(Remedy::Key));
         }
         FileSystem::Ext3 => ("ext3", "unpack it first: apptainer build --sandbox DIRECTORY x.sif"),
         FileSystem::ImmutableObjects => ("an archive of immutable objects", "build the SIF again"),

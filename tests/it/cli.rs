@@ -115,6 +115,7 @@ fn help_is_for_newcomers() {
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
       sign         Sign a SIF, as "apptainer sign --key" does
+      decrypt      Decrypt an encrypted SIF
       cache        Manage the cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell
@@ -275,6 +276,12 @@ fn help_is_for_newcomers() {
 
               For apptainer run --pem-path. No two outputs are the same.
 
+          --decrypt-passphrase-file <FILE>
+              Decrypt SOURCE, an encrypted SIF, with the passphrase in this file
+
+          --decrypt-pem <FILE>
+              Decrypt SOURCE, an encrypted SIF, with this private RSA key in PEM
+
     The image (oci, oci-archive and docker-archive):
           --flatten
               Make one layer of all
@@ -402,6 +409,7 @@ fn short_help_fits_a_screen() {
       diff         Compare two sources: files, owners, contents, config; exit code 1 where they differ
       verify       Check that a SIF, archive or layout is intact
       sign         Sign a SIF, as "apptainer sign --key" does
+      decrypt      Decrypt an encrypted SIF
       cache        Manage the cache
       config       Show the settings that are in effect, and where each comes from
       completions  Print a completion script for a shell

@@ -381,3 +381,100 @@ fn gocryptfs_finds_no_fault() {
                    gocryptfs -passfile passphrase -fsck inner";
     assert_ne!(shell(&oracles, place, damaged).code, 0);
 }
+
+#[test]
+fn decrypting_gives_what_would_have_been_written_in_the_clear() {
+    let place = Place::new(Squeeze::Not);
+    for options in ["", " --compression zstd:1 --label a=b --fix-perms"] {
+        place.convert(&format!("image.tar --to sif -f -o plain.sif{options}"));
+        let plain = place.read("plain.sif");
+        place.convert(&format!("image.tar --to sif -f -o p.sif --encrypt-passphrase-file passphrase{options}"));
+        place.convert(&format!("image.tar --to sif -f -o k.sif --encrypt-pem public.pem{options}"));
+        place.convert("decrypt p.sif -f -o back.sif --passphrase-file passphrase");
+        assert!(place.read("back.sif") == plain, "{options}");
+        place.convert("decrypt k.sif -f -o back.sif --pem key.pem");
+        assert!(place.read("back.sif") == plain, "{options}");
+    }
+    let mut command = program();
+    command.current_dir(place.0.path()).args(["decrypt", "p.sif", "-o", "e.sif"]);
+    let done = run::run(command.env("APPTAINER_ENCRYPTION_PASSPHRASE", "correct horse battery staple"));
+    assert!(done.code == 0 && place.read("e.sif") == place.read("plain.sif"), "{}", done.stderr);
+    for (line, code, said) in [
+        ("decrypt p.sif -o x.sif --passphrase-file other", 5, "is not the one"),
+        ("decrypt p.sif -o x.sif --pem key.pem", 5, "with a passphrase"),
+        ("decrypt k.sif -o x.sif --passphrase-file passphrase", 5, "is not the one"),
+        ("decrypt plain.sif -o x.sif --passphrase-file passphrase", 4, "is not encrypted"),
+        ("decrypt image.tar -o x.sif --passphrase-file passphrase", 4, ""),
+        ("decrypt p.sif -o x.sif", 2, "decrypted with"),
+        ("decrypt p.sif -o p.sif -f --passphrase-file passphrase", 2, "the output is the source"),
+        ("decrypt p.sif -o e.sif --passphrase-file passphrase", 8, "exists"),
+    ] {
+        let done = place.run(line);
+        assert_eq!(done.code, code, "{line}: {}", done.stderr);
+        assert!(done.stderr.contains(said) && done.stderr.contains("hint: "), "{line}: {}", done.stderr);
+        assert!(!place.path("x.sif").exists(), "{line}");
+    }
+    // One bit of the ciphertext: no block of it is taken for good.
+    let mut damaged = place.read("p.sif");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(place.path("damaged.sif"), damaged).unwrap();
+    let done = place.run("decrypt damaged.sif -o x.sif --passphrase-file passphrase");
+    assert!(done.code == 4 && done.stderr.contains("is damaged") && !place.path("x.sif").exists(), "{}", done.stderr);
+}
+
+#[test]
+fn encrypted_sifs_are_sources() {
+    let place = Place::new(Squeeze::Not);
+    place.convert("image.tar --to sif -o plain.sif");
+    place.convert("image.tar --to sif -o p.sif --encrypt-passphrase-file passphrase");
+    place.convert("image.tar --to sif -o k.sif --encrypt-pem public.pem");
+    for format in ["rootfs", "docker-archive"] {
+        place.convert(&format!("plain.sif --to {format} -f -o plain"));
+        place.convert(&format!("p.sif --to {format} -f -o p --decrypt-passphrase-file passphrase"));
+        place.convert(&format!("k.sif --to {format} -f -o k --decrypt-pem key.pem"));
+        let plain = place.read("plain");
+        assert!(place.read("p") == plain && place.read("k") == plain, "{format}");
+    }
+    // From one key to another.
+    place.convert("p.sif --to sif -o again.sif --decrypt-passphrase-file passphrase --encrypt-passphrase-file other");
+    assert_eq!(place.run("decrypt again.sif -o x.sif --passphrase-file passphrase").code, 5);
+    place.convert("again.sif --to rootfs -f -o p --decrypt-passphrase-file other");
+    place.convert("plain.sif --to rootfs -f -o plain");
+    assert!(place.read("p") == place.read("plain"));
+    for (line, code, said) in [
+        ("p.sif --to rootfs -o x", 4, "--decrypt-passphrase-file"),
+        ("p.sif --to rootfs -o x --decrypt-passphrase-file other", 5, "is not the one"),
+        ("plain.sif --to rootfs -o x --decrypt-passphrase-file passphrase", 2, "not encrypted"),
+        ("image.tar --to rootfs -o x --decrypt-passphrase-file passphrase", 2, "is not an encrypted SIF"),
+        ("- --to rootfs -o x --decrypt-passphrase-file passphrase", 2, "is not an encrypted SIF"),
+    ] {
+        let done = place.run(line);
+        assert_eq!(done.code, code, "{line}: {}", done.stderr);
+        assert!(done.stderr.contains(said), "{line}: {}", done.stderr);
+        assert!(!place.path("x").exists(), "{line}");
+    }
+}
+
+/// What Apptainer itself encrypts is decrypted and converted.
+#[test]
+fn apptainers_own_are_opened() {
+    let Some((oracles, image)) = subject("sif-theirs") else { return };
+    let place = image.place.path();
+    convert_in(place, "image.tar --to sif -o plain.sif");
+    let build = "APPTAINER_ENCRYPTION_PASSPHRASE=\"$(cat passphrase)\" apptainer build --encrypt p.sif plain.sif &&
+                 apptainer build --pem-path public.pem k.sif plain.sif";
+    let done = shell(&oracles, place, build);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    convert_in(place, "decrypt p.sif -o p.plain.sif --passphrase-file passphrase");
+    convert_in(place, "decrypt k.sif -o k.plain.sif --pem key.pem");
+    let expected = String::from_utf8(image.docker(&["run", "--rm", &image.name])).unwrap();
+    for name in ["p.plain.sif", "k.plain.sif"] {
+        let done = shell(&oracles, place, &format!("apptainer --silent run {name}"));
+        assert_eq!(String::from_utf8(done.stdout).unwrap(), expected, "{name}: {}", done.stderr);
+        convert_in(place, &format!("verify {name}"));
+    }
+    convert_in(place, "p.sif --to rootfs -o theirs.tar --decrypt-passphrase-file passphrase");
+    convert_in(place, "p.plain.sif --to rootfs -o plain.tar");
+    assert!(fs::read(place.join("theirs.tar")).unwrap() == fs::read(place.join("plain.tar")).unwrap());
+}

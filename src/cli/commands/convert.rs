@@ -148,6 +148,7 @@ impl Convert {
         let mut conversion = Conversion::new(spec, target, destination);
         conversion.open = OpenOptions {
             hash,
+            secret: arguments.encryption.secret()?,
             registry: registry::settings(&arguments.registry, &conversion.source, environment)?,
             jobs: Some(jobs(&arguments.output_options, environment)?),
             all_root: arguments.root.all_root,

@@ -7,6 +7,7 @@ pub(super) mod cache;
 pub(super) mod cat;
 pub(super) mod config;
 pub(super) mod convert;
+pub(super) mod decrypt;
 pub(super) mod diff;
 pub(super) mod inspect;
 pub(super) mod ls;

@@ -23,7 +23,6 @@ use super::kind::{DataType, FileSystem};
 use super::reader::Container;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::Region;
-use crate::model::OUTPUT_FORMAT;
 
 pub use check::check;
 
@@ -110,10 +109,10 @@ fn blank(text: &mut [u8]) {
 }
 
 /// The object as it stands until [`seal`] fills it in, behind `others` other objects. `options` is a digest of choices
-/// that are not the usual ones.
-pub fn unsealed(image: &str, options: Option<&str>, others: usize) -> Vec<u8> {
+/// that are not the usual ones, `format` the number of the output format.
+pub fn unsealed(format: u32, image: &str, options: Option<&str>, others: usize) -> Vec<u8> {
     let checksums = Checksums::of(0, &vec![0; others], 0);
-    Seal { checksums, image: image.to_string(), format: OUTPUT_FORMAT, options: options.map(str::to_string) }.text()
+    Seal { checksums, image: image.to_string(), format, options: options.map(str::to_string) }.text()
 }
 
 /// The checksum of a partition that is being written: of its bytes in the order in which an image of a file system is
