@@ -148,7 +148,9 @@ impl Conversion {
     /// bytes must be, only the source tells.
     fn reuse_unread(&self, prepared: &Prepared, monitor: &Monitor) -> Result<Option<Outcome>> {
         match (self.expected_digest, self.open.hash) {
-            (Some(expected), InputHash::Unneeded | InputHash::Wanted) if self.changes.is_empty() => {
+            (Some(expected), InputHash::Unneeded | InputHash::Wanted)
+                if self.changes.is_empty() && self.open.trust.is_none() && self.open.policy.is_none() =>
+            {
                 prepared.reuse_unread(expected, monitor)
             }
             _ => Ok(None),

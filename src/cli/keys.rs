@@ -15,7 +15,7 @@ use crate::model::Quoted;
 use crate::trust::{PrivateKey, PublicKey, Zeroizing};
 
 /// Most bytes of a file with keys; RSA keys of 4096 bits take 3.3 KB.
-const KEY_BYTES_MAX: usize = 64 << 10;
+pub(super) const KEY_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a passphrase.
 const PASSPHRASE_BYTES_MAX: usize = 4096;
 

@@ -137,6 +137,15 @@ pub(super) struct Checks {
     /// Fail unless the input file or stream has this SHA-256
     #[arg(long, value_name = "HEX")]
     pub(super) expect_sha256: Option<String>,
+    /// Refuse an image without a signature by this public key, in PEM; may be repeated: by any of them
+    ///
+    /// Signatures of cosign in either form, on the registry or in the OCI layout or archive that holds
+    /// the image, over the digest that was asked for. Nothing of the image is read before.
+    #[arg(long, value_name = "PUB.pem", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
+    pub(super) verify_key: Vec<PathBuf>,
+    /// Obey a policy.json of containers/image, for example /etc/containers/policy.json
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) policy: Option<PathBuf>,
     /// Write a JSON report, on success and on failure; "-" is standard output
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) report: Option<OsString>,

@@ -4,11 +4,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::keys;
-use super::options::SignatureOptions;
+use super::options::{Checks, SignatureOptions};
 use super::values::usage;
 use crate::error::{Error, Result, ResultExt as _};
 use crate::model::Quoted;
 use crate::output::{CarriedSignature, SIGNATURE_BYTES_MAX, Signing};
+use crate::trust::{ImagePolicy, PolicyFile};
 
 /// Refuses options that mean nothing without another one.
 pub(super) fn refuse_idle(options: &SignatureOptions) -> Result<()> {
@@ -43,6 +44,22 @@ pub(super) fn signing(options: &SignatureOptions) -> Result<Signing> {
         detached: options.sign_detached.is_some(),
         carried: options.signature.as_deref().map(carried).transpose()?.map(Box::new),
     })
+}
+
+/// Whose images are converted, where not everybody's.
+pub(super) fn trust(checks: &Checks) -> Result<Option<ImagePolicy>> {
+    if checks.verify_key.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(ImagePolicy::keys(keys::public_keys(&checks.verify_key)?)))
+}
+
+/// Reads a policy.json and the keys that it names.
+pub(super) fn policy(path: &Path) -> Result<PolicyFile> {
+    let doing = || format!("policy {}", Quoted(path.as_os_str().as_bytes()));
+    let text = keys::small_file(path, SIGNATURE_BYTES_MAX as usize).doing(doing)?;
+    let read = |name: &str| keys::small_file(Path::new(name), keys::KEY_BYTES_MAX).map(|text| text.to_vec());
+    PolicyFile::parse(&text, &read).doing(doing)
 }
 
 /// Reads a detached signature.

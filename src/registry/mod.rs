@@ -7,6 +7,7 @@
 //! credentials go to nobody else. Nothing here reads the environment.
 
 mod artifact;
+mod attached;
 mod auth;
 mod cache;
 mod challenge;

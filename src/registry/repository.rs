@@ -24,9 +24,9 @@ type Asked<T> = std::result::Result<T, Failure>;
 pub struct Repository {
     pub(super) client: Arc<Client>,
     /// Other repositories on the same registry that may have the blobs already.
-    mounts: Vec<String>,
+    pub(super) mounts: Vec<String>,
     /// Whether the registry has declined to mount anything: it is not asked again.
-    mounts_nothing: AtomicBool,
+    pub(super) mounts_nothing: AtomicBool,
 }
 
 impl fmt::Debug for Repository {

@@ -28,6 +28,7 @@ mod remote;
 mod rootfs_tar;
 mod select;
 mod sif;
+mod signatures;
 mod spec;
 mod v1;
 
@@ -46,6 +47,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::gocryptfs::Secret;
 use crate::io::Monitor;
 use crate::model::{Digest, Platform, Quoted};
+use crate::trust::{ImagePolicy, PolicyFile};
 use crate::volume::Volume;
 
 pub use catalogue::Candidate;
@@ -80,6 +82,10 @@ pub struct OpenOptions {
     pub all_root: bool,
     /// Whether what Singularity added to a root stays in it.
     pub keep_singularity: bool,
+    /// Whose signature an image must have, before anything of it is read.
+    pub trust: Option<ImagePolicy>,
+    /// What is asked of images by where they come from.
+    pub policy: Option<PolicyFile>,
     /// How the local engine is found.
     #[cfg(feature = "network")]
     pub engine: EngineSettings,
@@ -102,6 +108,8 @@ impl Default for OpenOptions {
             jobs: None,
             all_root: false,
             keep_singularity: false,
+            trust: None,
+            policy: None,
             #[cfg(feature = "network")]
             engine: EngineSettings::default(),
             #[cfg(feature = "network")]
@@ -247,8 +255,10 @@ impl Source {
 pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     refuse_hash(spec, options.hash)?;
     refuse_secret(spec, options)?;
+    let options = &signatures::with_policy(spec, options)?;
     let opened = match spec {
         Spec::Path(path) if !path.exists() && !path.is_symlink() => Err(spec::no_such_file(path)),
+        Spec::Path(path) if options.trust.is_some() && filesystem::recognise(path)?.is_some() => Err(unsigned()),
         Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
         Spec::Path(path) => match filesystem::recognise(path)? {
             Some(kind) => filesystem::open_file(path, kind, options, monitor),
@@ -256,7 +266,7 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         },
         Spec::DockerArchive { path, .. } => open_archive(path, Some(Kind::DockerArchive), options, monitor),
         Spec::OciArchive { path, .. } => open_archive(path, Some(Kind::OciArchive), options, monitor),
-        Spec::OciLayout { path, .. } => open_layout(path),
+        Spec::OciLayout { path, .. } => open_layout(path, options),
         Spec::Stdin => open_stdin(options, monitor),
         #[cfg(feature = "network")]
         Spec::DockerDaemon(word) => remote::open_engine(word, options, monitor),
@@ -316,9 +326,12 @@ fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
 fn open_path_of_directory(path: &Path, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     let is_layout = path.join(INDEX).exists() || path.join("oci-layout").exists();
     if !is_layout && filesystem::is_root(path) {
+        if options.trust.is_some() {
+            return Err(unsigned());
+        }
         return filesystem::open_directory(path, options, monitor);
     }
-    open_layout(path)
+    open_layout(path, options)
 }
 
 fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
@@ -328,20 +341,26 @@ fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor
     }
     let place = quoted(path);
     let name = asked.map_or_else(|| place.clone(), |kind| kind.name(&place));
-    read_archive(Archive::open(path, name, options, monitor)?, asked, &place)
+    read_archive(Archive::open(path, name, options, monitor)?, asked, options, &place)
 }
 
 fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
-    read_archive(Archive::of_stdin("standard input".to_string(), options, monitor)?, None, "from standard input")
+    let archive = Archive::of_stdin("standard input".to_string(), options, monitor)?;
+    read_archive(archive, None, options, "from standard input")
 }
 
 /// Reads an archive: as a docker-archive when it has the documents of one, for these say more.
-fn read_archive(mut archive: Archive, asked: Option<Kind>, place: &str) -> Result<Source> {
+fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions, place: &str) -> Result<Source> {
     let mut catalogue = Catalogue::default();
     let documents = Documents::new(&archive);
-    let listed = docker::read(&documents, &mut catalogue);
-    let indexed = oci::read(&documents, &mut catalogue);
+    let trust = options.trust.as_ref();
+    // What is signed are manifests: the list of a docker-archive names none.
+    let listed = if trust.is_some() { Ok(false) } else { docker::read(&documents, &mut catalogue) };
+    let indexed = oci::read(&documents, &mut catalogue, trust);
     let (listed, indexed, warnings) = one_will_do(listed, indexed, asked)?;
+    if trust.is_some() && !indexed {
+        return Err(unsigned());
+    }
     let chained = !listed && !indexed && v1::read(&documents, archive.members(), &mut catalogue)?;
     let kind = match (listed || chained, indexed, asked) {
         (true, _, Some(Kind::DockerDaemon)) | (_, true, Some(Kind::DockerDaemon)) => Kind::DockerDaemon,
@@ -381,6 +400,12 @@ fn one_will_do(listed: Result<bool>, indexed: Result<bool>, asked: Option<Kind>)
     }
 }
 
+/// Nothing that is no image with a manifest has a signature of one.
+fn unsigned() -> Error {
+    Error::new(ErrorKind::Mismatch, "no valid signature: what this is carries none of images")
+        .hint("take the image from its registry, or from an OCI layout or archive that holds its signatures")
+}
+
 fn other_kind(asked: Kind) -> Error {
     let (lacks, has, instead) = match asked {
         Kind::OciArchive => (INDEX, "a docker-archive", "docker-archive:PATH"),
@@ -390,7 +415,7 @@ fn other_kind(asked: Kind) -> Error {
         .hint(format!("write {instead}, or just PATH"))
 }
 
-fn open_layout(path: &Path) -> Result<Source> {
+fn open_layout(path: &Path, options: &OpenOptions) -> Result<Source> {
     if !path.exists() {
         return Err(spec::no_such_path(path));
     }
@@ -400,7 +425,7 @@ fn open_layout(path: &Path) -> Result<Source> {
     }
     let layout = Layout::new(path, Kind::OciLayout.name(&quoted(path)));
     let mut catalogue = Catalogue::default();
-    if !oci::read(&Documents::new(&layout), &mut catalogue)? {
+    if !oci::read(&Documents::new(&layout), &mut catalogue, options.trust.as_ref())? {
         return Err(recognise::directory_without_layout(path));
     }
     Ok(Source {

@@ -4,8 +4,10 @@ use serde::de::IgnoredAny;
 use super::artifact::{self, Content};
 use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
 use super::document::Documents;
+use super::signatures;
 use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::model::{Algorithm, Config, Descriptor, Digest, Index, Manifest, Platform, parse_json};
+use crate::trust::ImagePolicy;
 
 /// The document of an OCI layout that lists its images.
 pub(super) const INDEX: &str = "index.json";
@@ -19,12 +21,48 @@ const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Adds the images of `index.json`; whether there is one.
-pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
+///
+/// Where signatures are asked for, only what is signed is read; all else is listed as what cannot be.
+pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue, trust: Option<&ImagePolicy>) -> Result<bool> {
     let Some(bytes) = documents.read(INDEX)? else { return Ok(false) };
-    let index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
+    let mut index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
+    if let Some(policy) = trust {
+        index.manifests = only_signed(documents, catalogue, policy, index.manifests)?;
+    }
     let mut walk = Walk { documents, catalogue, descriptors: 0, reads_all: true };
     walk.index(index, &Place { names: Vec::new(), index_digest: None, depth: 0 })?;
     Ok(true)
+}
+
+/// Those entries of `index.json` that are signed.
+fn only_signed(
+    documents: &Documents<'_>,
+    catalogue: &mut Catalogue,
+    policy: &ImagePolicy,
+    entries: Vec<Result<Descriptor>>,
+) -> Result<Vec<Result<Descriptor>>> {
+    let found = signatures::of_layout(documents)?;
+    let mut signed = Vec::new();
+    for descriptor in entries.into_iter().filter_map(Result::ok) {
+        let is_beside = signatures::is_signature(&descriptor) || signatures::is_referrers_list(&descriptor);
+        let is_image = artifact::of_descriptor(&descriptor) == Content::Image && artifact::may_be_image(&descriptor);
+        if is_beside || !is_image || artifact::is_attestation(&descriptor) {
+            continue;
+        }
+        let digest = descriptor.digest().doing(|| documents.doing(INDEX))?;
+        match policy.check(digest, None, &found) {
+            Ok(_) => signed.push(Ok(descriptor)),
+            Err(trouble) => {
+                let candidate = Candidate {
+                    manifest_digest: Some(digest),
+                    platform: descriptor.platform(),
+                    ..Candidate::default()
+                };
+                catalogue.add_unreadable(candidate, &names_of(&descriptor), trouble)?;
+            }
+        }
+    }
+    Ok(signed)
 }
 
 /// Adds the images that the manifest or index with this digest leads to, under this name. Where an index says for which

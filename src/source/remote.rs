@@ -8,7 +8,7 @@ use super::archive::Archive;
 use super::catalogue::{Candidate, Catalogue};
 use super::document::{Documents, Store};
 use super::spec::without_query;
-use super::{InputHash, Kind, OpenOptions, Source, daemon, filesystem, oci, read_archive};
+use super::{InputHash, Kind, OpenOptions, Source, daemon, filesystem, oci, read_archive, signatures, unsigned};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::Layer;
 use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Phase};
@@ -23,7 +23,7 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
     // The bytes of two exports differ (in times, at least): their hash says nothing.
     let options = OpenOptions { hash: InputHash::Unneeded, ..options.clone() };
     let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
-    let mut source = read_archive(archive, Some(Kind::DockerDaemon), &place)?;
+    let mut source = read_archive(archive, Some(Kind::DockerDaemon), &options, &place)?;
     if let Some(id) = full_id(word) {
         keep_only(&mut source, id)?;
     }
@@ -58,6 +58,14 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
     let tmpdir = Some(options.tmpdir.as_path()).filter(|_| !options.private_temporaries);
     let fetching = Fetching { want_layers: options.want_layers, tmpdir };
     let (registry, digest) = Registry::open(&reference, &options.registry, fetching, monitor)?;
+    if let Some(policy) = &options.trust {
+        let mut found = Vec::new();
+        for attached in registry.attached(digest)? {
+            let read = |digest| registry.small_blob(digest);
+            found.extend(signatures::of_manifest(&attached.name, &attached.manifest, &read)?);
+        }
+        policy.check(digest, Some(&reference), &found)?;
+    }
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
     Ok(Source {
@@ -86,7 +94,7 @@ pub(super) fn open_web(url: &str, options: &OpenOptions, monitor: &Monitor) -> R
         return open_sif(start.as_slice().chain(file), expected, &place, options, monitor);
     }
     let archive = Archive::of_reader(start.as_slice().chain(file), size, place.clone(), options, monitor)?;
-    read_archive(archive, None, &place)
+    read_archive(archive, None, options, &place)
 }
 
 /// Downloads a SIF that a registry holds.
@@ -108,6 +116,9 @@ fn open_sif(
     options: &OpenOptions,
     monitor: &Monitor,
 ) -> Result<Source> {
+    if options.trust.is_some() {
+        return Err(unsigned());
+    }
     monitor.begin(Phase::Open, expected.size.unwrap_or(0));
     if options.private_temporaries {
         let message = format!("{place} would lie in the clear in a temporary file while it is converted");

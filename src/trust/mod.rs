@@ -6,8 +6,11 @@
 
 mod cosign_key;
 mod dsse;
+mod identity;
+mod image_policy;
 mod key_id;
 mod pem;
+mod policy_file;
 mod private_key;
 mod public_key;
 
@@ -15,6 +18,8 @@ mod public_key;
 mod tests;
 
 pub use dsse::Envelope;
+pub use image_policy::{FoundSignature, ImagePolicy, SignatureBytes};
+pub use policy_file::PolicyFile;
 pub use private_key::PrivateKey;
 pub use public_key::{PublicKey, SignatureHash};
 pub use zeroize::Zeroizing;

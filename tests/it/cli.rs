@@ -224,6 +224,17 @@ fn help_is_for_newcomers() {
           --expect-sha256 <HEX>
               Fail unless the input file or stream has this SHA-256
 
+          --verify-key <PUB.pem>
+              Refuse an image without a signature by this public key, in PEM; may be repeated: by any of
+              them
+
+              Signatures of cosign in either form, on the registry or in the OCI layout or archive that
+              holds
+              the image, over the digest that was asked for. Nothing of the image is read before.
+
+          --policy <FILE>
+              Obey a policy.json of containers/image, for example /etc/containers/policy.json
+
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
 

@@ -19,6 +19,7 @@ mod fixtures;
 mod flatten;
 mod hostile;
 mod image_oracles;
+mod image_signatures;
 mod images;
 mod inspect;
 mod kills;

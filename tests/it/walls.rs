@@ -12,7 +12,10 @@ const ROOMS: [(&str, &[&str]); 27] = [
     ("image", &["model", "io"]),
     ("registry", &["image", "model", "io"]),
     ("gocryptfs", &[]),
-    ("source", &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity", "gocryptfs"]),
+    (
+        "source",
+        &["image", "registry", "model", "io", "tar", "tree", "volume", "sif", "singularity", "gocryptfs", "trust"],
+    ),
     ("derived", &["model", "io"]),
     ("tree", &["model"]),
     ("layers", &["tree", "image", "tar", "io", "model"]),

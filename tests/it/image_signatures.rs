@@ -1,0 +1,240 @@
+//! Signatures of images: what cosign signed is converted, and nothing else is even looked into.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::support::registry::Registry;
+use crate::support::run::{self, Oracles, Run, exit_code, program, scratch};
+
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+
+/// A registry with images, and cosign to sign them.
+struct Place {
+    oracles: Oracles,
+    registry: Registry,
+    directory: tempfile::TempDir,
+    /// The digest of the manifest of `app:1` and of all its copies.
+    digest: String,
+}
+
+impl Place {
+    fn new() -> Option<Place> {
+        let oracles = run::oracles()?;
+        let directory = scratch();
+        let registry = Registry::start(directory.path(), "", "")?;
+        let root = env!("CARGO_MANIFEST_DIR");
+        for name in ["keys/cosign.key", "keys/cosign.pub", "keys/p256.pem", "keys/p256.pub", "archives/hello.tar"] {
+            let name = Path::new(root).join("fixtures").join(name);
+            fs::copy(&name, directory.path().join(name.file_name().unwrap())).unwrap();
+        }
+        let mut place = Place { oracles, registry, directory, digest: String::new() };
+        place.push("hello.tar", "app:1");
+        let inspect =
+            format!("skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{}/app:1", place.host());
+        place.digest = place.shell(&inspect).trim().to_string();
+        place.shell("cosign signing-config create >signing-config.json");
+        Some(place)
+    }
+
+    fn host(&self) -> &str {
+        &self.registry.host
+    }
+
+    fn hex(&self) -> &str {
+        self.digest.strip_prefix("sha256:").unwrap()
+    }
+
+    fn shell(&self, script: &str) -> String {
+        let script = format!("export COSIGN_PASSWORD=hunter2; {script}");
+        let done = run::run(self.oracles.run(self.directory.path()).args(["sh", "-ec", &script]));
+        assert_eq!(done.code, 0, "{script}: {}", done.stderr);
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Pushes an archive as Docker has it.
+    fn push(&self, archive: &str, name: &str) {
+        let to = format!("docker://{}/{name}", self.host());
+        self.shell(&format!("skopeo copy -q --dest-tls-verify=false docker-archive:{archive} {to}"));
+    }
+
+    /// Signs the image of a repository that has the digest of `app:1`, in the new form or the old one.
+    fn sign(&self, repository: &str, how: &str) {
+        let form = match how {
+            "bundle" => "--signing-config signing-config.json",
+            "tag" => "--new-bundle-format=false --use-signing-config=false --tlog-upload=false",
+            other => panic!("{other}"),
+        };
+        let name = format!("{}/{repository}@{}", self.host(), self.digest);
+        self.shell(&format!("cosign sign --key cosign.key {form} --allow-http-registry -y {name}"));
+    }
+
+    fn convert(&self, source: &str, words: &[&str]) -> Run {
+        let _ = fs::remove_file(self.directory.path().join("x.sif"));
+        let mut command = program();
+        command.current_dir(self.directory.path()).args([source, "--to", "sif", "-o", "x.sif"]).args(words);
+        run::run(&mut command)
+    }
+
+    fn pull(&self, name: &str, keys: &[&str]) -> Run {
+        let keys = keys.iter().flat_map(|key| ["--verify-key", *key]);
+        let words: Vec<&str> = ["--insecure", self.host()].into_iter().chain(keys).collect();
+        self.convert(&format!("docker://{}/{name}", self.host()), &words)
+    }
+
+    fn accepted(&self, done: &Run) {
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert!(self.directory.path().join("x.sif").exists());
+    }
+
+    fn refused(&self, done: &Run, why: &str) {
+        assert_eq!(done.code, exit_code("Mismatch"), "{}", done.stderr);
+        assert!(done.stderr.contains("no valid signature") && done.stderr.contains(why), "{why}: {}", done.stderr);
+        assert!(!self.directory.path().join("x.sif").exists());
+    }
+}
+
+#[test]
+fn both_forms_of_cosign_are_accepted_by_their_key_only() {
+    let Some(place) = Place::new() else { return };
+    place.refused(&place.pull("app:1", &["cosign.pub"]), "it has none");
+    for form in ["bundle", "tag"] {
+        place.push("hello.tar", &format!("{form}:1"));
+        place.sign(form, form);
+        let verify = format!(
+            "cosign verify --key cosign.pub --insecure-ignore-tlog=true --allow-http-registry {} {}/{form}@{} >/dev/null",
+            if form == "tag" { "--new-bundle-format=false" } else { "" },
+            place.host(),
+            place.digest
+        );
+        place.shell(&verify);
+        place.accepted(&place.pull(&format!("{form}:1"), &["cosign.pub"]));
+        place.accepted(&place.pull(&format!("{form}@{}", place.digest), &["p256.pub", "cosign.pub"]));
+        place.refused(&place.pull(&format!("{form}:1"), &["p256.pub"]), "not by any of the keys");
+    }
+}
+
+#[test]
+fn signatures_of_other_images_and_for_other_repositories_do_not_count() {
+    let Some(place) = Place::new() else { return };
+    place.sign("app", "tag");
+    place.accepted(&place.pull("app:1", &["cosign.pub"]));
+    // The same image elsewhere, with the signature that was made for this repository.
+    place.push("hello.tar", "elsewhere:1");
+    let (host, hex) = (place.host(), place.hex());
+    let copy = |from: &str, to: &str| place.shell(&format!("oras copy --from-plain-http --to-plain-http {from} {to}"));
+    copy(&format!("{host}/app:sha256-{hex}.sig"), &format!("{host}/elsewhere:sha256-{hex}.sig"));
+    place.refused(&place.pull("elsewhere:1", &["cosign.pub"]), "for another repository");
+    // Another image here, under whose tag the signature of the first one was put.
+    let done = run::run(program().current_dir(place.directory.path()).args([
+        "hello.tar",
+        "--to",
+        "docker-archive",
+        "-q",
+        "-o",
+        "other.tar",
+        "--env",
+        "OTHER=1",
+    ]));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    place.push("other.tar", "app:2");
+    let inspect = format!("skopeo inspect --tls-verify=false --format '{{{{.Digest}}}}' docker://{host}/app:2");
+    let other = place.shell(&inspect).trim().replace("sha256:", "");
+    place.refused(&place.pull("app:2", &["cosign.pub"]), "it has none");
+    copy(&format!("{host}/app:sha256-{hex}.sig"), &format!("{host}/app:sha256-{other}.sig"));
+    place.refused(&place.pull("app:2", &["cosign.pub"]), "of another image");
+}
+
+/// A bundle over a statement, signed by the key of the test.
+fn bundle(predicate: &str, hex: &str, signature: Option<&str>) -> String {
+    let key = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/p256.pem")).unwrap();
+    let key = sif_convert::trust::PrivateKey::from_pem(&key, &|| unreachable!()).unwrap();
+    let statement = format!(
+        r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{hex}"}}}}],"predicateType":"{predicate}","predicate":{{}}}}"#
+    );
+    let kind = "application/vnd.in-toto+json";
+    let pre = format!("DSSEv1 {} {kind} {} {statement}", kind.len(), statement.len());
+    let signed = BASE64_STANDARD.encode(key.sign(pre.as_bytes()).unwrap());
+    let (signature, payload) = (signature.unwrap_or(&signed), BASE64_STANDARD.encode(&statement));
+    format!(
+        r#"{{"mediaType":"{BUNDLE}","verificationMaterial":{{"publicKey":{{"hint":"x"}}}},"dsseEnvelope":{{"payload":"{payload}","payloadType":"{kind}","signatures":[{{"sig":"{signature}"}}]}}}}"#
+    )
+}
+
+#[test]
+fn forged_bundles_and_attestations_do_not_count() {
+    let Some(place) = Place::new() else { return };
+    let sign = "https://sigstore.dev/cosign/sign/v1";
+    let attach = |repository: &str, text: &str| {
+        place.push("hello.tar", &format!("{repository}:1"));
+        fs::write(place.directory.path().join("bundle.json"), text).unwrap();
+        let host = place.host();
+        place.shell(&format!(
+            "oras attach --plain-http --artifact-type {BUNDLE} {host}/{repository}:1 bundle.json:{BUNDLE}"
+        ));
+        place.pull(&format!("{repository}:1"), &["p256.pub"])
+    };
+    // The same as cosign would make counts; whatever differs does not.
+    place.accepted(&attach("genuine", &bundle(sign, place.hex(), None)));
+    place.refused(&attach("attested", &bundle("https://slsa.dev/provenance/v1", place.hex(), None)), "an attestation");
+    place.refused(&attach("swapped", &bundle(sign, &"0".repeat(64), None)), "of another image");
+    let other = bundle(sign, &"0".repeat(64), None);
+    let start = other.find("\"sig\":\"").unwrap() + 7;
+    let signature = &other[start..start + other[start..].find('"').unwrap()];
+    place.refused(&attach("moved", &bundle(sign, place.hex(), Some(signature))), "not by any of the keys");
+    place.refused(&attach("garbage", "{}"), "malformed");
+}
+
+#[test]
+fn layouts_and_archives_carry_signatures_too() {
+    let Some(place) = Place::new() else { return };
+    place.sign("app", "bundle");
+    let (host, directory) = (place.host(), place.directory.path());
+    place.shell(&format!("oras copy -r --from-plain-http {host}/app:1 --to-oci-layout signed:1"));
+    place.shell(&format!("oras copy --from-plain-http {host}/app:1 --to-oci-layout plain:1"));
+    place.shell("tar -C signed -cf signed.tar .; tar -C plain -cf plain.tar .");
+    for source in ["oci:signed", "signed", "oci-archive:signed.tar", "signed.tar"] {
+        place.accepted(&place.convert(source, &["--verify-key", "cosign.pub"]));
+        place.refused(&place.convert(source, &["--verify-key", "p256.pub"]), "not by any of the keys");
+    }
+    for source in ["plain", "plain.tar"] {
+        place.refused(&place.convert(source, &["--verify-key", "cosign.pub"]), "it has none");
+    }
+    place.refused(&place.convert("hello.tar", &["--verify-key", "cosign.pub"]), "carries none");
+    // Nothing of what is not signed is read: that its manifest is missing is not found out.
+    fs::remove_file(directory.join("plain/blobs/sha256").join(place.hex())).unwrap();
+    place.refused(&place.convert("plain", &["--verify-key", "cosign.pub"]), "it has none");
+    let unasked = place.convert("plain", &[]);
+    assert_eq!(unasked.code, exit_code("InvalidImage"), "{}", unasked.stderr);
+}
+
+#[test]
+fn a_policy_is_obeyed() {
+    let Some(place) = Place::new() else { return };
+    place.sign("app", "tag");
+    let (host, directory) = (place.host(), place.directory.path());
+    let pull = |name: &str, policy: &str| {
+        fs::write(directory.join("policy.json"), policy.replace("HOST", host)).unwrap();
+        place.convert(&format!("docker://{host}/{name}"), &["--insecure", host, "--policy", "policy.json"])
+    };
+    let signed = |key: &str, identity: &str| {
+        format!(
+            r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"HOST/app":[{{"type":"sigstoreSigned","keyPath":"{key}"{identity}}}]}}}}}}"#
+        )
+    };
+    let repository = r#","signedIdentity":{"type":"matchRepository"}"#;
+    place.accepted(&pull("app:1", &signed("cosign.pub", repository)));
+    place.accepted(&pull(&format!("app@{}", place.digest), &signed("cosign.pub", "")));
+    // cosign says no tag: that is not the exact name.
+    place.refused(&pull("app:1", &signed("cosign.pub", "")), "for another repository");
+    place.refused(&pull("app:1", &signed("p256.pub", repository)), "not by any of the keys");
+    place.push("hello.tar", "other:1");
+    let rejected = pull("other:1", &signed("cosign.pub", repository));
+    assert_eq!(rejected.code, exit_code("Mismatch"), "{}", rejected.stderr);
+    assert!(rejected.stderr.contains("the policy rejects images from here"), "{}", rejected.stderr);
+    place.accepted(&pull("other:1", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#));
+    let rejected = place.convert("hello.tar", &["--policy", "policy.json"]);
+    place.accepted(&rejected);
+}
