@@ -14,9 +14,9 @@ use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Region};
 use crate::model::{Quoted, Timestamp};
+use crate::output::HIDDEN_IMAGE;
 use crate::output::{self, SignatureForm, Signer};
 use crate::report::SourceRecord;
-use crate::output::HIDDEN_IMAGE;
 use crate::sif::{Container, Descriptor, Link, read_seal};
 use crate::source::{self as sources, Selection, Spec};
 
@@ -135,7 +135,10 @@ pub(super) fn inspection(
     let mut source = SourceRecord::of(&arguments.source, Some(path));
     (source.kind, source.size) = (Some("sif".to_string()), Some(size));
     let mut image = ImageView {
-        id: read_seal(&container).doing(doing)?.map(|(seal, _)| seal.image).filter(|image| !image.starts_with(HIDDEN_IMAGE)),
+        id: read_seal(&container)
+            .doing(doing)?
+            .map(|(seal, _)| seal.image)
+            .filter(|image| !image.starts_with(HIDDEN_IMAGE)),
         platform: container.header().architecture.goarch().map(|name| format!("linux/{name}")),
         ..ImageView::default()
     };
