@@ -61,6 +61,8 @@
 pub mod against;
 #[cfg(feature = "network")]
 pub mod attach;
+#[cfg(feature = "network")]
+pub mod batch;
 mod conversion;
 #[cfg(feature = "network")]
 mod download;

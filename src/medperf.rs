@@ -1,25 +1,16 @@
 //! What a MedPerf `container_config.yaml` says about places inside an image: `mount_path` and `type` of every volume of
 //! every task.
 //!
-//! The idea to hold: the file is read as events, never expanded. An alias is another pointer to the same node, so a text
-//! that would unfold into gigabytes stays as small as it is written; depth, size and the number of volumes have bounds.
-//! Whatever a reader could take in two ways is refused with its line, for the client that reads the same file takes it in
-//! one way only. Nothing here does I/O.
+//! The idea to hold: whatever a reader could take in two ways is refused with its line, for the client that reads the same
+//! file takes it in one way only. Size and the number of volumes have bounds. Nothing here does I/O.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
-
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{BindKind, BindTarget, EntryPath, Quoted};
+use crate::model::{BindKind, BindTarget, EntryPath, Quoted, YamlNode, load_yaml};
 
 /// The longest file that is read, in bytes: real ones have a few thousand.
 pub const BYTES_MAX: u64 = 1 << 20;
-/// How deep nodes may lie in each other, aliases counted as what they stand for: real files need five.
-const DEPTH_MAX: usize = 64;
-/// How many names one mapping may have.
-const NAMES_MAX: usize = 10_000;
 /// How many volumes are looked at, aliases counted as what they stand for.
 const VOLUMES_MAX: usize = 10_000;
 
@@ -36,8 +27,15 @@ pub fn bind_targets(text: &[u8]) -> Result<Vec<BindTarget>> {
         let line = text[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
         refuse(format!("line {line}: this is no UTF-8 text"), "name a container_config.yaml")
     })?;
-    let root = load(text)?;
-    let Data::Mapping(_) = root.data else { return Err(no_mapping(&root, "the configuration")) };
+    read(text).map_err(|error| error.hint(FORM))
+}
+
+fn read(text: &str) -> Result<Vec<BindTarget>> {
+    let root = load_yaml(text)?;
+    if root.is_null() {
+        return Err(refuse(format!("line {}: the configuration is not a mapping", root.line), FORM));
+    }
+    root.mapping("the configuration")?;
     let tasks = root.get("tasks")?.ok_or_else(|| {
         refuse("the configuration has no tasks", "name a container_config.yaml, whose volumes stand below \"tasks\"")
     })?;
@@ -63,7 +61,7 @@ struct Targets {
 }
 
 impl Targets {
-    fn add(&mut self, name: &Node, volume: &Node, place: &str) -> Result<()> {
+    fn add(&mut self, name: &YamlNode, volume: &YamlNode, place: &str) -> Result<()> {
         self.volumes += 1;
         if self.volumes > VOLUMES_MAX {
             return Err(refuse(format!("the configuration has more than {VOLUMES_MAX} volumes"), FORM));
@@ -119,7 +117,7 @@ impl Targets {
     }
 }
 
-fn mount_path(node: &Node, place: &str) -> Result<EntryPath> {
+fn mount_path(node: &YamlNode, place: &str) -> Result<EntryPath> {
     let wrong = |why: &str| {
         refuse(format!("line {}: {place}.mount_path {why}", node.line), "write an absolute path inside the image")
     };
@@ -138,204 +136,6 @@ const FORM: &str = "every volume below tasks.TASK.input_volumes and tasks.TASK.o
 
 fn refuse(message: impl std::fmt::Display, hint: &str) -> Error {
     Error::new(ErrorKind::Usage, message).hint(hint)
-}
-
-fn no_mapping(node: &Node, what: &str) -> Error {
-    refuse(format!("line {}: {what} is no mapping", node.line), FORM)
-}
-
-/// A part of the document. What an alias stands for is shared, not copied.
-struct Node {
-    /// From 1 up.
-    line: usize,
-    /// How many nodes lie inside each other from here down.
-    depth: usize,
-    data: Data,
-}
-
-enum Data {
-    Scalar {
-        text: String,
-        plain: bool,
-    },
-    /// Nothing of a configuration that we look at is a list.
-    Sequence,
-    Mapping(Vec<(Rc<Node>, Rc<Node>)>),
-}
-
-impl Node {
-    /// Text, or what YAML writes without quotes: `12` is fine as a name.
-    fn text(&self) -> Option<&str> {
-        match &self.data {
-            Data::Scalar { text, .. } if !self.is_null() => Some(text),
-            _ => None,
-        }
-    }
-
-    fn is_null(&self) -> bool {
-        let word = |text: &str| matches!(text, "" | "~" | "null" | "Null" | "NULL");
-        matches!(&self.data, Data::Scalar { text, plain: true } if word(text))
-    }
-
-    /// As a key, for messages: one word, whatever it is made of.
-    fn name(&self) -> String {
-        let text = self.text().unwrap_or("?");
-        let short = text.chars().take(60).flat_map(char::escape_default).collect::<String>();
-        if short.len() < text.len() { format!("{short}…") } else { short }
-    }
-
-    fn mapping(&self, what: &str) -> Result<&Node> {
-        match self.data {
-            Data::Mapping(_) => Ok(self),
-            _ if self.is_null() => Ok(self),
-            _ => Err(no_mapping(self, what)),
-        }
-    }
-
-    /// Keys and values; none of what is left empty.
-    fn entries(&self, what: &str) -> Result<&[(Rc<Node>, Rc<Node>)]> {
-        let Data::Mapping(entries) = &self.mapping(what)?.data else { return Ok(&[]) };
-        let mut lines = BTreeMap::new();
-        for (key, _) in entries {
-            no_merge_key(key)?;
-            let text = key.text();
-            let text = text.ok_or_else(|| refuse(format!("line {}: a name in {what} is no text", key.line), FORM))?;
-            if let Some(line) = lines.insert(text, key.line) {
-                return Err(twice(key, line));
-            }
-        }
-        Ok(entries)
-    }
-
-    fn get(&self, key: &str) -> Result<Option<&Node>> {
-        let Data::Mapping(entries) = &self.data else { return Ok(None) };
-        let mut found = entries.iter().filter(|(name, _)| name.text() == Some(key));
-        match (found.next(), found.next()) {
-            (Some((first, _)), Some((second, _))) => Err(twice(second, first.line)),
-            (Some((_, value)), None) => Ok(Some(value)),
-            // What a merge key stands for could hold it.
-            (None, _) => entries.iter().try_for_each(|(name, _)| no_merge_key(name)).map(|()| None),
-        }
-    }
-
-    fn required(&self, key: &str, place: &str, line: usize) -> Result<&Node> {
-        self.get(key)?.ok_or_else(|| refuse(format!("line {line}: {place} has no {key}"), FORM))
-    }
-}
-
-/// Of two equal keys one would be lost, and which one depends on who reads.
-fn twice(key: &Node, first_line: usize) -> Error {
-    let message = format!("lines {first_line} and {} both have {}", key.line, key.name());
-    refuse(message, "take one of the two out")
-}
-
-fn no_merge_key(key: &Node) -> Result<()> {
-    match &key.data {
-        Data::Scalar { text, plain: true } if text == "<<" => {
-            let message = format!("line {}: merge keys (<<) are not read", key.line);
-            Err(refuse(message, "write out what it stands for"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A mapping or sequence whose end has not come.
-struct Open {
-    line: usize,
-    anchor: usize,
-    depth: usize,
-    is_mapping: bool,
-    key: Option<Rc<Node>>,
-    entries: Vec<(Rc<Node>, Rc<Node>)>,
-}
-
-/// The nodes of a text under construction.
-#[derive(Default)]
-struct Loader {
-    open: Vec<Open>,
-    anchors: BTreeMap<usize, Rc<Node>>,
-    root: Option<Rc<Node>>,
-}
-
-fn load(text: &str) -> Result<Rc<Node>> {
-    let mut loader = Loader::default();
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| no_yaml(&error))?;
-        loader.take(event, span)?;
-    }
-    loader.root.ok_or_else(|| refuse("the file is empty", "name a container_config.yaml"))
-}
-
-fn no_yaml(error: &ScanError) -> Error {
-    let (line, column) = (error.marker().line(), error.marker().col() + 1);
-    let message = format!("line {line}, column {column}: this is no YAML: {}", error.info());
-    refuse(message, "correct that line: indentation is by spaces, and a colon is followed by one")
-}
-
-impl Loader {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<()> {
-        let line = span.start.line();
-        match event {
-            Event::Scalar(text, style, anchor, _) => {
-                let data = Data::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                self.put(Rc::new(Node { line, depth: 1, data }), anchor)
-            }
-            Event::SequenceStart(anchor, _) => self.begin(line, anchor, false),
-            Event::MappingStart(anchor, _) => self.begin(line, anchor, true),
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
-            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
-                Some(node) => self.put(node, 0),
-                None => Err(refuse(format!("line {line}: an alias stands inside of what it stands for"), FORM)),
-            },
-            Event::DocumentStart(_) if self.root.is_some() => {
-                Err(refuse(format!("line {line}: a second document begins"), "leave one document in the file"))
-            }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
-                Ok(())
-            }
-        }
-    }
-
-    fn begin(&mut self, line: usize, anchor: usize, is_mapping: bool) -> Result<()> {
-        if self.open.len() >= DEPTH_MAX {
-            return Err(too_deep(line));
-        }
-        self.open.push(Open { line, anchor, depth: 1, is_mapping, key: None, entries: Vec::new() });
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let Some(Open { line, anchor, depth, is_mapping, entries, .. }) = self.open.pop() else { return Ok(()) };
-        let data = if is_mapping { Data::Mapping(entries) } else { Data::Sequence };
-        self.put(Rc::new(Node { line, depth, data }), anchor)
-    }
-
-    fn put(&mut self, node: Rc<Node>, anchor: usize) -> Result<()> {
-        if anchor > 0 {
-            self.anchors.insert(anchor, Rc::clone(&node));
-        }
-        let Some(open) = self.open.last_mut() else {
-            self.root = Some(node);
-            return Ok(());
-        };
-        open.depth = open.depth.max(node.depth + 1);
-        if open.depth > DEPTH_MAX {
-            return Err(too_deep(node.line));
-        }
-        match (open.is_mapping, open.key.take()) {
-            (false, _) => {}
-            (true, None) => open.key = Some(node),
-            (true, Some(_)) if open.entries.len() >= NAMES_MAX => {
-                return Err(refuse(format!("line {}: a mapping has more than {NAMES_MAX} names", node.line), FORM));
-            }
-            (true, Some(key)) => open.entries.push((key, node)),
-        }
-        Ok(())
-    }
-}
-
-fn too_deep(line: usize) -> Error {
-    refuse(format!("line {line}: more than {DEPTH_MAX} levels lie inside each other"), "name a container_config.yaml")
 }
 
 #[cfg(test)]
@@ -406,11 +206,11 @@ additional_files: {}
     fn what_cannot_be_is_refused_with_its_line() {
         for (text, message) in [
             (String::new(), "the file is empty"),
-            ("- a".into(), "line 1: the configuration is no mapping"),
+            ("- a".into(), "line 1: the configuration is not a mapping"),
             ("image: x".into(), "the configuration has no tasks"),
-            ("tasks: [a]".into(), "line 1: tasks is no mapping"),
-            ("tasks:\n  t: 3".into(), "line 2: tasks.t is no mapping"),
-            ("tasks:\n  t:\n    input_volumes: x".into(), "line 3: tasks.t.input_volumes is no mapping"),
+            ("tasks: [a]".into(), "line 1: tasks is not a mapping"),
+            ("tasks:\n  t: 3".into(), "line 2: tasks.t is not a mapping"),
+            ("tasks:\n  t:\n    input_volumes: x".into(), "line 3: tasks.t.input_volumes is not a mapping"),
             ("a: b: c".into(), "line 1, column 5: this is no YAML"),
             ("tasks:\n\tt: 1".into(), "line 2"),
             ("a: 1\n---\nb: 2\n".into(), "a second document begins"),

@@ -8,6 +8,7 @@ use clap::error::ErrorKind as ClapKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::commands::attach::AttachSifs;
+use super::commands::batch::Batch;
 use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::cat::Cat;
@@ -57,6 +58,7 @@ Examples:
   gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
   sif-convert build app.sif docker-archive:app.tar     as singularity build is called
   sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+  sif-convert batch images.txt --to sif --out sifs     converts the images of a list
   sif-convert weights --to additional-files            packs a folder, prints its SHA-256
   sif-convert inspect ubuntu.tar                       shows what an image holds
   sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
@@ -119,6 +121,9 @@ struct CommandLine {
 pub(super) enum Word {
     /// Write a SIF, with the options and the order of "singularity build"
     Build(Box<Build>),
+    /// Convert many images: of a list, or the tags of a repository
+    #[command(override_usage = "sif-convert batch [OPTIONS] --to FORMAT --out DIR LIST|SOURCE...")]
+    Batch(Box<Batch>),
     /// Fetch or convert what a URI names, with the options of "apptainer pull"
     #[command(override_usage = "sif-convert pull [OPTIONS] [OUTPUT] URI")]
     Pull(Box<Pull>),

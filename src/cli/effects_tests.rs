@@ -51,7 +51,9 @@ fn value(id: &str) -> Option<&'static str> {
         "env" => "A=1",
         "user" => "5:6",
         "progress" => "json",
-        "older_than" | "mksquashfs_procs" | "depth" => "5",
+        "older_than" | "mksquashfs_procs" | "depth" | "parallel" | "only" => "5",
+        "list" | "tags" => "x",
+        "names" => "nextflow",
         "bind" | "mksquashfs_mem" | "mksquashfs_args" => "1",
         "encrypt_passphrase_file" | "decrypt_passphrase_file" | "passphrase_file" => "fixtures/encryption/passphrase",
         "encrypt_pem" | "pem_path" => "fixtures/encryption/public.pem",
@@ -79,6 +81,10 @@ fn meaning(words: &[String]) -> Result<String> {
             // A shim adds these to whatever it is called with.
             let given = given.without(&registry::IDS).without(&["encrypt", "passphrase", "pem_path"]);
             Ok(format!("{} {note:?}", conversion(&convert, &given, &environment)?))
+        }
+        Word::Batch(batch) => {
+            let (voice, mode) = voice(&batch.feedback, &environment)?;
+            Ok(format!("{:?} {voice:?} {mode:?}", batch.resolve(&given, &environment)?))
         }
         Word::Inspect(inspect) => {
             let subject = inspect.resolve(&given, &environment)?;
@@ -123,7 +129,7 @@ fn conversion(convert: &Convert, given: &Given, environment: &Environment) -> Re
 fn options(command: &Command) -> Vec<(String, String)> {
     let options = command.get_arguments().filter(|each| !each.is_positional());
     let named = options.filter_map(|each| Some((each.get_id().to_string(), each.get_long()?.to_string())));
-    named.filter(|(id, _)| !["help", "version", "to", "output"].contains(&id.as_str())).collect()
+    named.filter(|(id, _)| !["help", "version", "to", "output", "out"].contains(&id.as_str())).collect()
 }
 
 fn is_refusal(error: &Error) -> bool {
@@ -213,7 +219,9 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
-    let lines: [(&[&str], &[&str], usize, usize); 17] = [
+    let lines: [(&[&str], &[&str], usize, usize); 19] = [
+        (&["batch"], &["docker://h.example/x:1", "--to", "sif", "--out", "d"], 40, 4),
+        (&["batch"], &["docker://h.example/x:1", "--to", "rootfs", "--out", "d"], 25, 12),
         (&["build"], &["x.sif", "docker://h.example/x:1"], 34, 9),
         (&["inspect"], &["docker://h.example/x:1"], 10, 0),
         (&["inspect"], &["x.tar"], 5, 5),

@@ -5,6 +5,7 @@
 //! Nothing here may hold logic that a user of the library would miss.
 
 mod args;
+mod board;
 mod changes;
 mod commands;
 mod completions;
@@ -42,7 +43,7 @@ mod effects_tests;
 use std::ffi::OsString;
 
 use args::{Parsed, Word};
-use commands::{attach, cache, cat, config, convert, decrypt, diff, inspect, ls, pull, shim, sign, verify};
+use commands::{attach, batch, cache, cat, config, convert, decrypt, diff, inspect, ls, pull, shim, sign, verify};
 use environment::Environment;
 use printer::Voice;
 use settings::Settings;
@@ -89,6 +90,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     let code = match parsed {
         Parsed::Text(text) => session::printed(|| printer::data(text.as_bytes())),
         Parsed::Word(Word::Build(build)) => build.run(given, &arguments, &environment, quit),
+        Parsed::Word(Word::Batch(many)) => batch::run(&many, &given, &arguments, &environment, quit),
         Parsed::Word(Word::Pull(pull)) => pull.run(given, &arguments, &environment, quit),
         Parsed::Word(Word::Attach(attach)) => attach::run(*attach, &given, &arguments, &environment, quit),
         Parsed::Word(Word::Shim(arguments)) => session::printed(|| printer::data(shim::page(&arguments)?.as_bytes())),

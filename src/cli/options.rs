@@ -71,7 +71,7 @@ impl Given {
 }
 
 /// Which image of a source.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Which image")]
 pub(super) struct Choice {
     /// Which image, where the source holds several
@@ -91,7 +91,7 @@ impl Choice {
 }
 
 /// How the output is written.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
     /// none, gzip[:LEVEL] or zstd[:LEVEL]; for oci and oci-archive, applies to layers not yet compressed
@@ -152,7 +152,7 @@ pub(super) struct Checks {
 }
 
 /// What goes into a root for Singularity.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Inside the root (sif, sif-rootfs and dir)")]
 pub(super) struct RootOptions {
     /// Which extended attributes are kept [default: none]
@@ -191,7 +191,7 @@ pub(super) struct RootOptions {
 }
 
 /// What an image becomes that stays one.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "The image (oci, oci-archive and docker-archive)")]
 pub(super) struct ImageOptions {
     /// Make one layer of all
@@ -203,7 +203,7 @@ pub(super) struct ImageOptions {
 }
 
 /// How the image runs, and what of a SIF becomes one.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "How it runs (all formats but rootfs)")]
 pub(super) struct ConfigOptions {
     /// Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none

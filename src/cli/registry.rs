@@ -19,7 +19,7 @@ use crate::registry::{
 use crate::source::Spec;
 
 /// How registries are reached.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Registries")]
 pub(super) struct RegistryOptions {
     /// Speak plain HTTP to this registry; may be repeated

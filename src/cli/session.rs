@@ -81,6 +81,16 @@ impl Session {
         conclude(result, voice, &session.recorder)
     }
 
+    /// How progress is shown.
+    pub(super) fn mode(&self) -> ProgressMode {
+        self.mode
+    }
+
+    /// Runs the part of the work that takes its time and shows itself how far it is: signals stop it.
+    pub(super) fn supervise_quietly(&self, work: impl FnOnce(&Monitor) -> Result<()>) -> Result<()> {
+        supervised((ProgressMode::None, Duration::ZERO), self.voice, &self.recorder, self.quit, |monitor| work(monitor))
+    }
+
     /// Runs the part of the work that takes its time: signals stop it, and progress is shown.
     pub(super) fn supervise(&self, work: impl FnOnce(&Monitor) -> Result<()>) -> Result<()> {
         supervised((self.mode, Duration::ZERO), self.voice, &self.recorder, self.quit, |monitor| work(monitor))

@@ -94,6 +94,14 @@ pub(super) fn unfinished_name(path: &Path) -> PathBuf {
     super::output::directory_of(path).join(name)
 }
 
+/// Removes what unfinished files are left in `directory`, as the next output in it would.
+pub fn sweep_directory(directory: &Path) {
+    // Where nothing can be made, nothing was left.
+    if let Ok(fresh) = tempfile::tempfile_in(directory) {
+        sweep(&directory.join("x"), &fresh);
+    }
+}
+
 /// Removes what unfinished outputs are left in the directory of `path` by writers that are gone, and by other machines long
 /// ago. `fresh` is a file that was made there just now: its time is the file system's own, whatever clocks say here.
 pub(super) fn sweep(path: &Path, fresh: &File) {

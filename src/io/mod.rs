@@ -30,6 +30,7 @@ pub use compression::{Compression, Levels};
 pub use content_sum::ContentSum;
 pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
+pub use leftover::sweep_directory;
 pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;
 pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file, writable};

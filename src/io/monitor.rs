@@ -48,8 +48,10 @@ struct Shared {
     phase: AtomicU8,
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
-    stop: AtomicU8,
+    /// Shared by all monitors that are forks of one.
+    stop: Arc<AtomicU8>,
     received_bytes: AtomicU64,
+    saved_bytes: AtomicU64,
     receivable_bytes: AtomicU64,
     downloads: Mutex<Vec<Arc<Download>>>,
     listener: OnceLock<Listener>,
@@ -137,6 +139,12 @@ pub struct Snapshot {
 }
 
 impl Monitor {
+    /// A monitor of its own for one of several conversions: what stops this one stops that.
+    #[must_use]
+    pub fn fork(&self) -> Monitor {
+        Monitor(Arc::new(Shared { stop: Arc::clone(&self.0.stop), ..Shared::default() }))
+    }
+
     /// Begins a phase of `total_bytes` (0: unknown).
     pub fn begin(&self, phase: Phase, total_bytes: u64) {
         self.0.done_bytes.store(0, Ordering::Relaxed);
@@ -184,6 +192,16 @@ impl Monitor {
     /// Says that so many bytes more are to come over the network.
     pub fn expect_downloads(&self, bytes: u64) {
         self.0.receivable_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that a cache had, so that they need not come over the network.
+    pub fn save(&self, bytes: u64) {
+        self.0.saved_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that a cache had.
+    pub fn saved_bytes(&self) -> u64 {
+        self.0.saved_bytes.load(Ordering::Relaxed)
     }
 
     /// Begins a download of `total_bytes` (0: unknown).

@@ -64,8 +64,16 @@ impl Scratch {
     /// # Errors
     /// [`ErrorKind::Output`] when the disk says no.
     pub fn sync(&self) -> Result<()> {
-        self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
+        self.set_mode()?;
         self.file.sync_all().or_kind(ErrorKind::Output)
+    }
+
+    /// Gives it its permission bits, for what need not be durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Output`] when that fails.
+    pub fn set_mode(&self) -> Result<()> {
+        self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)
     }
 
     /// Gives it the name `path`, at once and in place of what may be there. It is still removed when dropped, unless it is

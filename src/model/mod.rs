@@ -20,6 +20,7 @@ mod platform;
 mod quote;
 mod reference;
 mod time;
+mod yaml;
 
 pub use bind::{BindKind, BindTarget};
 pub use changes::ConfigChanges;
@@ -38,3 +39,6 @@ pub use quote::Quoted;
 pub(crate) use quote::hides;
 pub use reference::Reference;
 pub use time::Timestamp;
+#[cfg(feature = "network")]
+pub(crate) use yaml::Data as YamlData;
+pub(crate) use yaml::{Node as YamlNode, load as load_yaml};

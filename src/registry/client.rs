@@ -235,7 +235,7 @@ impl Client {
         Ok(url.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{authority:?} is not a host")))?)
     }
 
-    fn ask_with(&self, at: usize, send: impl Fn(&Url) -> Asked<Answer>, path: &str) -> Asked<Answer> {
+    pub(super) fn ask_with(&self, at: usize, send: impl Fn(&Url) -> Asked<Answer>, path: &str) -> Asked<Answer> {
         let authority = &self.endpoints[at].authority;
         let ask = |scheme| send(&self.url(at, scheme, path)?);
         if let Some(scheme) = self.scheme(authority) {

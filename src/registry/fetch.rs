@@ -237,6 +237,7 @@ impl Shared {
         match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
             Claim::There(file) => {
                 let bytes = file.metadata().or_kind(ErrorKind::SourceUnavailable)?.len();
+                self.client.monitor.save(bytes);
                 transfer.begin(file, bytes);
                 Ok(())
             }

@@ -18,6 +18,7 @@ mod guard;
 mod helper;
 mod hosted;
 mod http;
+mod look;
 mod netrc;
 mod proxy;
 mod push;
@@ -56,8 +57,9 @@ use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{SIF_LAYER, SifArtifact};
-pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
+pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, trim, verify};
 pub use hosted::HostedSif;
+pub use look::{digest_of, tags};
 pub use proxy::Proxies;
 pub use push::BlobContent;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
@@ -175,6 +177,7 @@ impl Registry {
             None => fetch()?,
             Some(cache) => match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
                 Claim::There(file) => {
+                    self.client.monitor.save(file.metadata().map_or(0, |data| data.len()));
                     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
                     let mut bytes = Vec::new();
                     region.reader().read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;

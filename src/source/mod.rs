@@ -53,6 +53,8 @@ use crate::volume::Volume;
 pub use catalogue::Candidate;
 #[cfg(feature = "network")]
 pub use daemon::EngineSettings;
+#[cfg(feature = "network")]
+pub use remote::engine_image;
 pub use select::Selection;
 pub use spec::Spec;
 

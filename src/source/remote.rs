@@ -30,6 +30,16 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
     Ok(source)
 }
 
+/// Asks the local engine which image `word` names now, without having it exported: its ID; `None` where the engine does not
+/// say.
+///
+/// # Errors
+/// [`ErrorKind::Network`] when no engine answers or it may not be used, [`ErrorKind::SourceUnavailable`] when it has no such
+/// image, [`ErrorKind::Usage`] when `word` is not the name or ID of an image.
+pub fn engine_image(word: &str, settings: &daemon::EngineSettings, monitor: &Monitor) -> Result<Option<String>> {
+    daemon::image_id(word, settings, monitor)
+}
+
 /// The ID that a word spells out, which is the digest of the image's config, or where the engine keeps images as containerd
 /// does, of its manifest or index.
 fn full_id(word: &str) -> Option<Digest> {

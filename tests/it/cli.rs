@@ -106,6 +106,7 @@ fn help_is_for_newcomers() {
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
+      batch        Convert many images: of a list, or the tags of a repository
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
       shim         Write "singularity" and "apptainer" programs that call this one for pull and build
@@ -358,6 +359,7 @@ fn help_is_for_newcomers() {
       gpg -d app.tar.gpg | sif-convert - --to sif -o app.sif
       sif-convert build app.sif docker-archive:app.tar     as singularity build is called
       sif-convert docker://ghcr.io/org/app:1.0 --to sif    writes app_1.0.sif
+      sif-convert batch images.txt --to sif --out sifs     converts the images of a list
       sif-convert weights --to additional-files            packs a folder, prints its SHA-256
       sif-convert inspect ubuntu.tar                       shows what an image holds
       sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
@@ -411,6 +413,7 @@ fn short_help_fits_a_screen() {
 
     Commands:
       build        Write a SIF, with the options and the order of "singularity build"
+      batch        Convert many images: of a list, or the tags of a repository
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
       shim         Write "singularity" and "apptainer" programs that call this one for pull and build
@@ -691,7 +694,7 @@ fn readme_has_every_format_and_no_option_that_is_not_there() {
         let output = Place::new().command(&format!("{command} --help")).output().expect("the program runs");
         String::from_utf8(output.stdout).expect("UTF-8")
     };
-    let known = options(&(help + &["ls", "verify"].iter().map(of_command).collect::<String>()));
+    let known = options(&(help + &["batch", "ls", "verify"].iter().map(of_command).collect::<String>()));
     let named = options(&readme());
     let unknown: Vec<&String> = named.iter().filter(|o| !known.contains(*o) && !others.contains(&o.as_str())).collect();
     assert!(named.len() > 10 && unknown.is_empty(), "README.md names options that help does not: {unknown:?}");

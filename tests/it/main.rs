@@ -6,6 +6,7 @@ mod support;
 mod additional_files;
 mod against;
 mod attach;
+mod batch;
 mod changed;
 mod cli;
 mod crash;

@@ -229,7 +229,11 @@ fn instead(id: &str, arguments: &Convert) -> String {
 }
 
 /// Takes the compression of a SIF from the settings where no option says otherwise, and says so: it changes bytes.
-fn settle_compression(target: &mut Target, arguments: &Convert, environment: &Environment) -> Option<Note> {
+pub(in crate::cli) fn settle_compression(
+    target: &mut Target,
+    arguments: &Convert,
+    environment: &Environment,
+) -> Option<Note> {
     let setting = environment.settings.compression.as_ref();
     let setting = setting.filter(|_| target.name() == "sif" && arguments.output_options.compression.is_none())?;
     set(target.compression_mut(), Some(setting.value));

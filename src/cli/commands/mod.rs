@@ -2,6 +2,7 @@
 
 pub(super) mod additional_files;
 pub(super) mod attach;
+pub(super) mod batch;
 pub(super) mod build;
 pub(super) mod cache;
 pub(super) mod cat;

@@ -5,6 +5,7 @@
 //! from fetching the same blob at the same time. [`folder`] is the only way to the directory: others may write there, too.
 
 mod prune;
+mod trim;
 mod writer;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
 pub use prune::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
+pub use trim::trim;
 pub(super) use writer::Writer;
 
 /// Where blobs and locks are.

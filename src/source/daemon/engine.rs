@@ -32,6 +32,8 @@ pub(super) struct Engine {
 
 /// An image that the engine has.
 pub(super) struct Found {
+    /// Its image ID, or where the engine keeps images as containerd does, the digest of its manifest or index.
+    pub(super) id: Option<String>,
     /// What to ask an export for.
     pub(super) name: String,
     /// How many bytes its export has at least, where that is known.
@@ -74,7 +76,8 @@ impl Engine {
             }
             Err(error) => return Err(self.refused(error, &format!("looking for image {word:?}"))),
         };
-        Ok(Found { name: export_name(word, &reference, &image), at_least: bytes_at_least(&image) })
+        let (name, at_least) = (export_name(word, &reference, &image), bytes_at_least(&image));
+        Ok(Found { id: image.id, name, at_least })
     }
 
     /// The engine as one that exports, for `platform` where it can choose.

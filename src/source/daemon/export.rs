@@ -98,6 +98,32 @@ pub(in crate::source) fn export<'a>(
     Ok(export)
 }
 
+/// Asks the engine that `settings` lead to which image `word` names now: its ID. `None` where the engine does not say.
+///
+/// # Errors
+/// As [`export`].
+pub(in crate::source) fn image_id(word: &str, settings: &EngineSettings, monitor: &Monitor) -> Result<Option<String>> {
+    let places = places(settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_kind(ErrorKind::Other)?;
+    let asked = async { Engine::connect(places).await?.find(word).await };
+    let stopped = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = monitor.check() {
+                return error;
+            }
+        }
+    };
+    let found = runtime.block_on(async {
+        match select(pin!(asked), pin!(stopped)).await {
+            Either::Left((found, _)) => found,
+            Either::Right((error, _)) => Err(error),
+        }
+    });
+    runtime.shutdown_background();
+    found.map(|found| found.id)
+}
+
 impl Export<'_> {
     /// How many bytes there will be at least, where that is known.
     pub(in crate::source) fn at_least(&self) -> Option<u64> {

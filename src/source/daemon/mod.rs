@@ -15,7 +15,7 @@ mod ssh;
 
 use std::path::PathBuf;
 
-pub(super) use export::export;
+pub(super) use export::{export, image_id};
 
 /// How the local engine is found: what the docker and podman commands take from their environment. Empty values count as
 /// none.

@@ -40,6 +40,8 @@ pub struct Behaviour {
     pub api_version: &'static str,
     /// What it says its one image takes; with that it says that layers are kept unpacked.
     pub size: Option<u64>,
+    /// The ID of the image, where it matters.
+    pub id: Option<String>,
 }
 
 /// The one image that it has.
@@ -47,7 +49,7 @@ pub const NAME: &str = "example/case:latest";
 
 impl Behaviour {
     pub fn new(archive: &[u8], export: Export) -> Self {
-        Behaviour { archive: archive.to_vec(), export, api_version: "1.41", size: None }
+        Behaviour { archive: archive.to_vec(), export, api_version: "1.41", size: None, id: None }
     }
 }
 
@@ -138,7 +140,7 @@ fn answer(stream: &mut (impl Read + Write), behaviour: &Behaviour, log: &Mutex<V
 
 fn inspect(behaviour: &Behaviour) -> Value {
     let mut image = json!({
-        "Id": format!("sha256:{}", "0".repeat(64)),
+        "Id": behaviour.id.clone().unwrap_or_else(|| format!("sha256:{}", "0".repeat(64))),
         "RepoTags": [NAME],
         "RootFS": { "Type": "layers", "Layers": ["sha256:a"] },
         "Os": "linux",
