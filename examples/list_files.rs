@@ -1,7 +1,6 @@
 //! Prints every file of an image after all its layers were merged: `cargo run --example list_files image.tar`.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use sif_convert::io::Spool;
@@ -16,15 +15,8 @@ fn main() -> Result<()> {
 
     // Contents of compressed layers are decoded once, into a file that is gone when it is closed.
     let spool = || Ok(Spool::new(Arc::new(tempfile::tempfile().or_kind(ErrorKind::NoSpace)?), 0));
-    let options = Options {
-        jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        monitor: &monitor,
-        spool: &spool,
-        memory_bytes_max: sif_convert::layers::MEMORY_BYTES_MAX,
-        // Nothing is printed of layers that are not what the image says.
-        verify_first: true,
-        forecaster: None,
-    };
+    // Nothing is printed of layers that are not what the image says: their digests are checked first.
+    let options = Options::new(&monitor, &spool);
     let (text, summary) = flatten(&image, &options, |flattened| Ok(flattened.tree.dump()))?;
 
     print!("{text}");

@@ -160,6 +160,7 @@ impl OutputRecord {
 
 impl OutputRecord {
     /// Describes the index of SIFs at `place` on a registry.
+    #[cfg(feature = "network")]
     pub(crate) fn of_attached(place: &str, index: Option<Digest>, sifs: &[AttachedSif]) -> Self {
         OutputRecord {
             path: place.to_string(),

@@ -55,13 +55,15 @@ fn roots() -> impl Iterator<Item = Root> {
     let xattrs = [XattrPolicy::None, XattrPolicy::Capabilities, XattrPolicy::All];
     xattrs.into_iter().flat_map(|xattrs| {
         (0..16u8).map(move |bits| {
-            let mut root = Root::default();
-            root.xattrs = xattrs;
-            root.all_root = bits & 1 != 0;
-            root.fix_perms = bits & 2 != 0;
-            root.keep_devices = bits & 4 != 0;
-            root.workdir = bits & 8 != 0;
-            root
+            let has = |bit: u8| bits >> bit & 1 != 0;
+            Root {
+                xattrs,
+                all_root: has(0),
+                fix_perms: has(1),
+                keep_devices: has(2),
+                workdir: has(3),
+                ..Root::default()
+            }
         })
     })
 }

@@ -130,23 +130,23 @@ pub(super) enum Word {
     /// Attach SIFs to a hosted image: one place for Docker and for Singularity
     Attach(Box<AttachSifs>),
     /// Write "singularity" and "apptainer" programs that call this one for pull and build
-    Shim(Shim),
+    Shim(Box<Shim>),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
-    Inspect(Inspect),
+    Inspect(Box<Inspect>),
     /// List the files in a source, without unpacking it
-    Ls(Ls),
+    Ls(Box<Ls>),
     /// Print files of a source, without unpacking it
-    Cat(Cat),
+    Cat(Box<Cat>),
     /// Compare two sources: files, owners, contents, config; exit code 1 where they differ
-    Diff(Diff),
+    Diff(Box<Diff>),
     /// Check that a SIF, archive or layout is intact
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// Sign a SIF, as "apptainer sign --key" does
     Sign(Box<Sign>),
     /// Decrypt an encrypted SIF
-    Decrypt(Decrypt),
+    Decrypt(Box<Decrypt>),
     /// Manage the cache
-    Cache(Cache),
+    Cache(Box<Cache>),
     /// Show the settings that are in effect, and where each comes from
     Config,
     /// Print a completion script for a shell

@@ -58,7 +58,7 @@ fn has_lines_read(arguments: &[OsString], environment: &Environment) -> bool {
         Some(("--progress", value)) => Some(value),
         _ => Some(next).filter(|_| word == "--progress"),
     });
-    let option = option.or_else(|| words().last()?.strip_prefix("--progress="));
+    let option = option.or_else(|| words().next_back()?.strip_prefix("--progress="));
     let progress = option.or_else(|| environment.variable("CONVERT_PROGRESS")?.to_str());
     words().next().is_some_and(|word| ["build", "pull"].contains(&word))
         || progress.is_some_and(|value| !["", "auto", "bar"].contains(&value))

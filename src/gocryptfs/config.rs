@@ -92,7 +92,7 @@ impl Config {
         }
         let log_n = n.ilog2_or_zero();
         let memory = 128u64.saturating_mul(n).saturating_mul(r.into());
-        let costs_fit = memory <= MEMORY_BYTES_MAX && p <= P_MAX && p >= 1 && r >= R_MIN && log_n >= LOG_N_MIN;
+        let costs_fit = memory <= MEMORY_BYTES_MAX && (1..=P_MAX).contains(&p) && r >= R_MIN && log_n >= LOG_N_MIN;
         if !n.is_power_of_two() || !costs_fit || key_len != KEY_BYTES {
             return unsupported(format!("scrypt with N={n}, r={r}, p={p} and a key of {key_len} bytes"));
         }

@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+#[cfg(feature = "network")]
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -142,6 +143,7 @@ impl Folder {
     }
 
     /// The same, made where it is not there.
+    #[cfg(feature = "network")]
     pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
         match mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => self.folder(name),
@@ -227,6 +229,7 @@ impl Folder {
     }
 
     /// Where a name in it is, for messages.
+    #[cfg(feature = "network")]
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -251,6 +254,7 @@ pub(crate) fn age(data: &Stat) -> Option<Duration> {
 }
 
 /// Whether a file has no name but the one in the cache.
+#[cfg(feature = "network")]
 pub(crate) fn has_one_name(file: &File) -> bool {
     file.metadata().is_ok_and(|data| data.nlink() == 1)
 }

@@ -211,11 +211,11 @@ impl ScratchDirectory {
 
 impl Drop for ScratchDirectory {
     fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden {
-            if fs::remove_dir_all(hidden).is_err() {
-                // Directories that their owner may not write to, of an image whose owner is no one special here.
-                let _ = open_up(hidden).and_then(|()| fs::remove_dir_all(hidden));
-            }
+        if let Some(hidden) = &self.hidden
+            && fs::remove_dir_all(hidden).is_err()
+        {
+            // The image has directories that their owner may not write to.
+            let _ = open_up(hidden).and_then(|()| fs::remove_dir_all(hidden));
         }
     }
 }

@@ -36,6 +36,21 @@ pub struct Options<'a> {
     pub known: Option<&'a dyn KnownLayers>,
 }
 
+impl<'a> Options<'a> {
+    /// On all cores, within the usual memory, with every digest checked first.
+    pub fn new(monitor: &'a Monitor, spool: &'a (dyn Fn() -> Result<Spool> + Sync)) -> Self {
+        Options {
+            jobs: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            monitor,
+            spool,
+            verify_first: true,
+            memory_bytes_max: super::MEMORY_BYTES_MAX,
+            forecaster: None,
+            known: None,
+        }
+    }
+}
+
 /// A flattened image, while its digests may still be being checked.
 pub struct Flattened {
     /// The merged file system.

@@ -32,8 +32,14 @@ pub(crate) struct Node {
 }
 
 pub(crate) enum Data {
-    Scalar { text: String, plain: bool },
-    Sequence(Vec<Rc<Node>>),
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    Sequence(
+        #[cfg_attr(not(feature = "program"), allow(dead_code, reason = "only lists of batches have some"))]
+        Vec<Rc<Node>>,
+    ),
     Mapping(Vec<(Rc<Node>, Rc<Node>)>),
 }
 

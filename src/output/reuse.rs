@@ -79,13 +79,16 @@ pub(super) struct Known {
     damage: Arc<Damage>,
 }
 
+/// Where a decoded block is: the number of its layer, and its offset there.
+type DecodedAt = (u32, u64);
+
 /// What it takes to read files of a known layer again.
 struct Decoders {
     shown: BlockDecoder,
     hidden: BlockDecoder,
     packed: Vec<u8>,
     /// Fragments and blocks by where they are, the one that was used last at the end.
-    decoded: Vec<((u32, u64), Arc<Vec<u8>>)>,
+    decoded: Vec<(DecodedAt, Arc<Vec<u8>>)>,
 }
 
 impl fmt::Debug for Known {
