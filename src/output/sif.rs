@@ -143,7 +143,14 @@ impl Sif {
     }
 
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
-    fn usable(&self, path: &Path, image: &str, task: &Task, monitor: &Monitor) -> Result<Outcome> {
+    fn usable(
+        &self,
+        path: &Path,
+        image: &str,
+        architecture: Option<&str>,
+        task: &Task,
+        monitor: &Monitor,
+    ) -> Result<Outcome> {
         let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
         let image = &self.recorded_image(image);
         let refuse = |message| Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace));
@@ -153,6 +160,11 @@ impl Sif {
         }
         if whole.choices != self.choices() {
             return refuse(format!("output {path:?} exists and was made from this image with other options"));
+        }
+        if let (Some(expected), Some(made_for)) = (architecture, whole.architecture)
+            && expected != made_for
+        {
+            return refuse(format!("output {path:?} exists and was made for {made_for}, not for {expected}"));
         }
         if whole.format != Some(OUTPUT_FORMAT) {
             return refuse(format!("output {path:?} exists and was made in another output format"));
@@ -371,13 +383,17 @@ impl Format for Sif {
             // It says of no image but the one whose ID is asked for that it was made from it.
             let image = expected.to_string();
             let is_it = sealed_image(path) == Some(encrypted::hidden_image(&image));
-            return if is_it { self.usable(path, &image, task, monitor).map(Some) } else { Ok(None) };
+            return if is_it {
+                self.usable(path, &image, self.architecture.as_deref(), task, monitor).map(Some)
+            } else {
+                Ok(None)
+            };
         }
         let Some(image) = sealed_image(path) else { return Ok(None) };
         if image != expected.to_string() && !Origin::read(path).is_some_and(|origin| origin.led_to(&image, expected)) {
             return Ok(None);
         }
-        self.usable(path, &image, task, monitor).map(Some)
+        self.usable(path, &image, self.architecture.as_deref(), task, monitor).map(Some)
     }
 
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
@@ -385,7 +401,9 @@ impl Format for Sif {
             let message = format!("output {path:?} exists, and nothing tells whether it was made from these files");
             return Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace).at(path));
         }
-        let outcome = self.usable(path, &image.id().to_string(), task, monitor)?;
+        let declared = Some(image.platform().architecture).filter(|name| Architecture::from_goarch(name).is_some());
+        let architecture = self.architecture.as_ref().or(declared.as_ref()).map(String::as_str);
+        let outcome = self.usable(path, &image.id().to_string(), architecture, task, monitor)?;
         Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
     }
 }

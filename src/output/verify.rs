@@ -24,6 +24,8 @@ pub struct Whole {
     pub image: Option<String>,
     /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Root::choices`].
     pub choices: Option<String>,
+    /// What its programs run on, in Go's spelling, where it says so.
+    pub architecture: Option<&'static str>,
     /// The number of the output format it was made in, where it says so: see [`crate::model::OUTPUT_FORMAT`].
     pub format: Option<u32>,
     /// What its root file system is.
@@ -113,7 +115,8 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         None => (None, None, None),
     };
     let blocks = found.checked_blocks + found.unprotected_blocks;
-    Ok(Whole { names: found.names, blocks, image, choices, format, file_system, notes })
+    let architecture = container.header().architecture.goarch();
+    Ok(Whole { names: found.names, blocks, image, choices, architecture, format, file_system, notes })
 }
 
 /// The ID of the image that a SIF of ours says it was made from. Nothing is verified.

@@ -144,8 +144,14 @@ fn an_output_is_reused_only_when_it_is_whole_and_of_this_image() {
     std::fs::write(directory.path().join("image.tar"), other).unwrap();
     assert_eq!(reuse().status.code(), Some(8));
     std::fs::remove_file(&path).unwrap();
-    let output = convert(directory.path(), &["image.tar", "--to", "sif", "--if-exists", "reuse", "--arch", "amd64"]);
+    let reuse =
+        |arch: &str| convert(directory.path(), &["image.tar", "--to", "sif", "--if-exists", "reuse", "--arch", arch]);
+    let output = reuse("amd64");
     assert!(output.status.success(), "{}", told(&output));
+    assert!(told(&reuse("amd64")).contains("reused "));
+    let output = reuse("arm64");
+    assert_eq!(output.status.code(), Some(8), "{}", told(&output));
+    assert!(told(&output).contains("made for amd64, not for arm64"), "{}", told(&output));
 }
 
 #[test]

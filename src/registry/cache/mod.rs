@@ -9,6 +9,7 @@ mod trim;
 mod writer;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,19 +106,33 @@ impl Cache {
     /// is fetched and not kept.
     fn find(&self, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<Option<Arc<File>>> {
         let name = digest.hex();
-        if let Ok(file) = self.blobs.file(&name, OFlags::RDONLY) {
-            let file = Arc::new(file);
-            if is_whole(&file, digest, size, monitor)? {
-                // When it was used last; of a file that only others may write, prune does not learn it.
-                if has_one_name(&file) {
-                    let _ = touch(&file);
+        match self.blobs.file(&name, OFlags::RDONLY) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                if is_whole(&file, digest, size, monitor)? {
+                    // When it was used last; of a file that only others may write, prune does not learn it.
+                    if has_one_name(&file) {
+                        let _ = touch(&file);
+                    }
+                    return Ok(Some(file));
                 }
-                return Ok(Some(file));
+                // Another process may have put a good one in its place meanwhile.
+                if !self.blobs.file(&name, OFlags::RDONLY).is_ok_and(|now| is_same(&now, &file)) {
+                    return Ok(None);
+                }
             }
+            // What was not there a moment ago may be there now: whoever is giving the blob its name must not lose it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(_) => {}
         }
         let _ = self.blobs.remove(&name);
         Ok(None)
     }
+}
+
+fn is_same(one: &File, other: &File) -> bool {
+    let inode = |file: &File| file.metadata().map(|data| data.ino()).ok();
+    inode(one).is_some_and(|one| Some(one) == inode(other))
 }
 
 fn is_whole(file: &Arc<File>, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<bool> {

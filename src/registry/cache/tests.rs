@@ -70,6 +70,30 @@ fn one_fetches_and_the_others_wait() {
     assert_eq!(fetched, 1);
 }
 
+/// Who looks while another one gives the blob its name must not take that away.
+#[test]
+fn a_blob_is_not_lost_to_those_who_look_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path()).unwrap();
+    for round in 0..300_u32 {
+        let bytes = round.to_le_bytes();
+        let digest = Digest::of(&bytes);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        cache.find(digest, None, &Monitor::default()).unwrap();
+                    }
+                });
+            }
+            assert!(fetch(&cache, &bytes));
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(cache.blobs.has(&digest.hex()), "round {round}");
+    }
+}
+
 #[test]
 fn pruning_takes_what_is_ours_and_old() {
     let directory = tempfile::tempdir().unwrap();
