@@ -86,5 +86,5 @@ fn signatures_are_listed() {
     let signatures = json_of(&place, "app.sif")["sif"]["signatures"].clone();
     assert_eq!((&signatures[0]["over"], &signatures[0]["fingerprint"]), (&json!("group 1"), &Value::Null));
     let page = said(&place, "inspect app.sif");
-    assert!(page.contains("over group 1, not checked"), "{page}");
+    assert!(page.contains("over group 1 by SHA256:") && page.contains(", not checked"), "{page}");
 }

@@ -98,7 +98,7 @@ def fails():
         ("another image", 5, ["build", "--expect-digest", zeros, "new.sif", archive], zeros, "--expect-digest"),
         ("full disk", 7, [archive, "--to", "sif-rootfs", "-o", "/dev/full", "--progress", "plain"], "No space", "free"),
         ("output exists", 8, ["build", "other.sif", archive], "exists", "--force"),
-        ("no directory", 8, ["build", "no/such/new.sif", archive], "no/such/new.sif", "-o"),
+        ("no directory", 8, ["build", "no/such/new.sif", archive], "no/such/new.sif", "mkdir -p no/such"),
         ("bad configuration", 2, ["build", "--medperf-config", "bad.yaml", "new.sif", archive], "line 4", "type"),
         ("conflict", 2, ["build", "--medperf-config", "conflict.yaml", "new.sif", archive], "line 5", "mount_path"),
         ("a pipe in a folder", 4, ["pipes", "--to", "additional-files", "-o", "pipes.tar.gz", "--progress", "plain"], "named pipe", "take them"),
