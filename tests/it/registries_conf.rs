@@ -49,7 +49,8 @@ impl Registries {
             let mut paths: Vec<String> = log[after..]
                 .iter()
                 .map(|request| request.path.clone())
-                .filter(|path| path.contains("/manifests/"))
+                // The fallback tag of referrers is none of what skopeo asks for.
+                .filter(|path| path.contains("/manifests/") && !path.contains("/manifests/sha256-"))
                 .collect();
             paths.dedup();
             paths
