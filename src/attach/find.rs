@@ -27,7 +27,7 @@ pub struct Found {
 /// for the image itself.
 ///
 /// # Errors
-/// [`ErrorKind::Network`] when the registry cannot be reached or refuses.
+/// [`ErrorKind::Network`](crate::ErrorKind::Network) when the registry cannot be reached or refuses.
 pub fn find_attached(
     reference: &Reference,
     image: &Image,

@@ -41,7 +41,7 @@ pub struct ReferringSif {
 /// anything counts.
 ///
 /// # Errors
-/// [`ErrorKind::Network`] when the registry cannot be reached or refuses.
+/// [`ErrorKind::Network`](crate::ErrorKind::Network) when the registry cannot be reached or refuses.
 pub fn list_referrers(
     reference: &Reference,
     subject: Digest,

@@ -1,4 +1,4 @@
-//! Many images, each converted as [`Conversion`](crate::Conversion) does it.
+//! Many images, each converted as [`crate::Conversion`] does it.
 //!
 //! The idea to hold: a batch is a list of [`Entry`]s, each with a file name of its own in one directory, and a record of how
 //! each was made (`record`). What a source names now is asked before anything is read (`origin`), and an output that was made

@@ -1,6 +1,6 @@
 //! Looks into a source without unpacking it: names, single files, differences.
 //!
-//! The idea to hold: whatever a source is, a [`View`] of it is one [`Tree`] and a way to the bytes of each file. Names cost
+//! The idea to hold: whatever a source is, a [`View`] of it is one [`Tree`](crate::tree::Tree) and a way to the bytes of each file. Names cost
 //! what reading them costs: the tables of a squashfs, the headers of a plain tar, the decoding of a compressed layer. The
 //! contents of files are read only where somebody asks for them.
 //!

@@ -306,7 +306,7 @@ fn in_words_of_clap(error: &clap::Error, program: &str) -> Error {
     }
 }
 
-/// "<FILE>..." is FILE.
+/// `<FILE>...` is FILE.
 fn without_marks(text: &str) -> String {
     text.replace(['<', '>'], "").replace("...", "")
 }

@@ -86,7 +86,7 @@ pub(in crate::cli) struct Batch {
     /// Remove outputs of this format that a batch made here and that the list no longer names
     #[arg(long, conflicts_with = "only")]
     prune: bool,
-    /// Convert nothing; print the list, a line "SOURCE<TAB>NAME" for each image
+    /// Convert nothing; print the list, a line "SOURCE, tab, NAME" for each image
     #[arg(long, conflicts_with_all = ["prune", "retry_failed", "verify", "summary", "force"])]
     dry_run: bool,
     /// Convert nothing; print what earlier runs recorded, as in summary.tsv
