@@ -772,7 +772,7 @@ fn other_things_are_told_apart() {
         (at(1080, &[0x53, 0xef]), "ext4"),
         (at(32769, b"CD001"), "ISO"),
         (at(0, b"PK\x03\x04"), "zip"),
-        (b"FROM debian\n".repeat(100), "text"),
+        (b"FROM debian\n".repeat(100), "Dockerfile"),
         (br#"{"schemaVersion": 2}"#.repeat(50), "JSON"),
         (Vec::new(), "empty"),
         (Tar::new().file("rootfs/etc/passwd", "").finish(), "folder that holds the root"),
