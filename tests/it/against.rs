@@ -34,7 +34,7 @@ fn image(directory: &Path, name: &str, word: &str) -> PathBuf {
         .pax(b'x', &[("SCHILY.xattr.user.a", b"1")])
         .file("opt/attribute", "y")
         .finish();
-    let mut config = pack::config(&[tar.clone()]);
+    let mut config = pack::config(std::slice::from_ref(&tar));
     config["architecture"] = "amd64".into();
     config["config"] = json!({
         "Env": ["PATH=/bin", "A=it's $x \"q\""], "Entrypoint": ["/bin/sh", "-c"], "Cmd": ["echo it's"], "WorkingDir": "/opt",
@@ -56,7 +56,7 @@ fn verify(sif: &Path, source: &Path) -> Run {
 }
 
 fn text(done: &Run) -> String {
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr)
+    format!("{}{}", str::from_utf8(&done.stdout).expect("it prints text"), done.stderr)
 }
 
 #[test]

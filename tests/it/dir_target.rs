@@ -23,7 +23,7 @@ fn listing(source: &Path, format: &str, options: &[&str]) -> Listing {
 }
 
 fn text(done: &Run) -> String {
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr)
+    format!("{}{}", str::from_utf8(&done.stdout).expect("it prints text"), done.stderr)
 }
 
 const ALL: [&str; 3] = ["--xattrs", "all", "--keep-devices"];
@@ -165,7 +165,7 @@ fn apptainer_runs_it_and_builds_from_it() {
         .symlink("bin/sh", "busybox")
         .file("f", "of the image\n")
         .finish();
-    let mut config = crate::support::pack::config(&[tar.clone()]);
+    let mut config = crate::support::pack::config(std::slice::from_ref(&tar));
     config["config"] =
         serde_json::json!({"Entrypoint": ["/bin/busybox", "echo"], "Cmd": ["it's", "$HOME"], "Env": ["PATH=/bin"]});
     config["architecture"] = "amd64".into();

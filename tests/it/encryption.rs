@@ -132,7 +132,7 @@ fn what_is_encrypted_for_a_key_is_new_every_time() {
     for name in ["a.sif", "b.sif"] {
         let said = place.convert(&format!("verify {name}"));
         assert!(said.stderr.contains("is encrypted"), "{}", said.stderr);
-        assert!(!String::from_utf8_lossy(&said.stdout).contains("hidden:"), "{:?}", said.stdout);
+        assert!(!str::from_utf8(&said.stdout).unwrap().contains("hidden:"), "{:?}", said.stdout);
     }
 }
 
@@ -224,7 +224,7 @@ fn build_takes_keys_as_apptainer_does() {
     ] {
         let done = build(line, &variables);
         assert!(done.code == 0, "{line}: {}", done.stderr);
-        assert!(String::from_utf8_lossy(&place.read("a.sif")).contains("-----BEGIN MESSAGE-----"), "{line}");
+        assert!(place.read("a.sif").windows(23).any(|bytes| bytes == b"-----BEGIN MESSAGE-----"), "{line}");
     }
     let mut asked = program();
     asked.current_dir(place.0.path()).args(["build", "-F", "--passphrase", "a.sif", "image.tar"]);

@@ -286,7 +286,7 @@ fn diff_finds_what_the_trees_differ_in() {
         write(&one, &at("same.tar"), Squeeze::Gzip);
         write(&two, &at("two.tar"), Squeeze::Gzip);
         let same = run::run(program().arg("diff").arg(at("one.tar")).arg(at("same.tar")));
-        assert_eq!((same.code, same.stdout.len()), (0, 0), "{}{}", String::from_utf8_lossy(&same.stdout), same.stderr);
+        assert_eq!((same.code, same.stdout.len()), (0, 0), "{}{}", same.stdout.escape_ascii(), same.stderr);
         if run::run(program().arg("ls").arg(at("two.tar"))).code != 0 {
             continue;
         }
@@ -433,7 +433,7 @@ fn diff_compares_how_images_run() {
     // In a SIF it runs the same.
     convert(&one, "sif", &scratch.path().join("one.sif"), &["--arch", "amd64"]);
     let done = run::run(program().arg("diff").arg(&one).arg(scratch.path().join("one.sif")));
-    assert_eq!(done.code, 0, "{}{}", String::from_utf8_lossy(&done.stdout), done.stderr);
+    assert_eq!(done.code, 0, "{}{}", done.stdout.escape_ascii(), done.stderr);
 }
 
 /// A difference has exit code 1, and nothing else has.
@@ -453,7 +453,7 @@ fn cat_prints_nothing_of_a_damaged_layer() {
     let scratch = scratch();
     for squeeze in [Squeeze::Not, Squeeze::Zstd] {
         let tar = Tar::new().file("f", "needle contents").finish();
-        let mut config = pack::config(&[tar.clone()]);
+        let mut config = pack::config(std::slice::from_ref(&tar));
         config["rootfs"]["diff_ids"][0] = format!("sha256:{}", "ab".repeat(32)).into();
         let path = scratch.path().join("x.tar");
         fs::write(&path, pack::docker_archive_of(&config, &[tar], squeeze)).unwrap();
@@ -484,7 +484,7 @@ fn sparse_files_are_compared_by_what_they_read_as() {
     let sources = [at("sparse.tar"), at("full.tar"), at("sparse.tar.gz"), at("x.sqsh"), root.clone()];
     for source in &sources {
         let done = run::run(program().arg("diff").arg(&sources[0]).arg(source));
-        assert_eq!(done.code, 0, "{source:?}: {}{}", String::from_utf8_lossy(&done.stdout), done.stderr);
+        assert_eq!(done.code, 0, "{source:?}: {}{}", done.stdout.escape_ascii(), done.stderr);
         let found = ok(program().arg("cat").arg(source).arg("etc/sparse")).stdout;
         assert!(found == fs::read(root.join("etc/sparse")).unwrap(), "{source:?}");
     }

@@ -12,7 +12,7 @@ use crate::support::run::{
 };
 
 fn text(done: &Run) -> String {
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), done.stderr)
+    format!("{}{}", str::from_utf8(&done.stdout).expect("it prints text"), done.stderr)
 }
 
 fn convert(source: &Path, format: &str, output: &Path, arguments: &[&str]) -> Run {
