@@ -105,11 +105,7 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
         )),
     }
     notes.extend(added(&container));
-    let signed = container.descriptors().filter(|descriptor| descriptor.data_type == DataType::Signature).count();
-    if signed > 0 {
-        let message = "signatures were not verified: that needs the key of who signed";
-        notes.push(Note::new("signatures-not-verified", message, signed as u64));
-    }
+    notes.extend(signatures(&container));
     let (image, choices, format) = match read_seal(&container)? {
         Some((seal, _)) => (Some(seal.image), seal.options, Some(seal.format)),
         None => (None, None, None),
@@ -123,6 +119,15 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
 pub(super) fn sealed_image(path: &Path) -> Option<String> {
     let region = Region::whole(Arc::new(File::open(path).ok()?)).ok()?;
     read_seal(&Container::open(region).ok()?).ok()?.map(|(seal, _)| seal.image)
+}
+
+fn signatures(container: &Container) -> Option<Note> {
+    let signatures: Vec<_> =
+        container.descriptors().filter(|descriptor| descriptor.data_type == DataType::Signature).collect();
+    let message = "signatures were not verified: that needs the key of who signed";
+    let mut note = Note::new("signatures-not-verified", message, signatures.len() as u64);
+    signatures.iter().for_each(|it| note.example(format!("{} {it}", it.id)));
+    (!signatures.is_empty()).then_some(note)
 }
 
 fn added(container: &Container) -> Option<Note> {
