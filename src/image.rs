@@ -100,6 +100,9 @@ pub struct Image {
     pub manifest_digest: Option<Digest>,
     /// The digest of the image index that led here, where there is one.
     pub index_digest: Option<Digest>,
+    /// The platform that was asked for: it counts where the config names none. What an index says of it does not: the same
+    /// image gives the same bytes wherever it is listed.
+    pub asked_platform: Option<Platform>,
     /// Layers, lowest first.
     pub layers: Vec<Layer>,
     /// All names it goes by, in full spelling, in the source's order.
@@ -138,9 +141,13 @@ impl Image {
         self.layers.iter().all(|layer| layer.diff_id.is_some())
     }
 
-    /// The platform its config declares.
+    /// The platform that its config declares, else the one that was asked for.
     pub fn platform(&self) -> Platform {
-        self.config.platform()
+        let declared = self.config.platform();
+        match &self.asked_platform {
+            Some(asked) if declared.architecture.is_empty() => asked.clone(),
+            _ => declared,
+        }
     }
 
     /// How a message names layer `index` (from 0): `layer 3 of docker-archive "x.tar"` counts from 1.

@@ -59,6 +59,7 @@ fn value(id: &str) -> Option<&'static str> {
         "encrypt_pem" | "pem_path" => "fixtures/encryption/public.pem",
         "decrypt_pem" | "pem" => "fixtures/encryption/key.pem",
         "section" | "build_arg" | "build_arg_file" => "x",
+        "input_command" => "cat x.tar",
         "against" => "y.tar",
         "to" | "output" => return None,
         _ => "",

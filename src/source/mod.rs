@@ -11,6 +11,7 @@
 mod archive;
 mod artifact;
 mod catalogue;
+mod command;
 #[cfg(feature = "network")]
 mod daemon;
 mod docker;
@@ -63,6 +64,9 @@ pub use spec::Spec;
 pub struct OpenOptions {
     /// Where an archive that is compressed as a whole or comes as a stream is unpacked, to an unlinked file.
     pub tmpdir: PathBuf,
+    /// A command for `/bin/sh` whose output is read in place of standard input. Unless it exits with 0, the source is not
+    /// opened.
+    pub input_command: Option<std::ffi::OsString>,
     /// What an encrypted SIF is opened with.
     pub secret: Option<Secret>,
     /// Whether temporary files hold nothing in the clear: what goes to them is encrypted with a key that is known to this
@@ -101,6 +105,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             tmpdir: std::env::temp_dir(),
+            input_command: None,
             secret: None,
             private_temporaries: false,
             adopting: None,
@@ -287,7 +292,13 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Some(path) => error.at(path),
         None => error,
     };
-    let mut source = opened.doing(|| format!("opening {spec}")).map_err(about)?;
+    let opening = || match &options.input_command {
+        Some(command) if *spec == Spec::Stdin => {
+            format!("opening the output of {}", Quoted(command.as_encoded_bytes()))
+        }
+        _ => format!("opening {spec}"),
+    };
+    let mut source = opened.doing(opening).map_err(about)?;
     if options.secret.is_some() && source.kind != Kind::Sif {
         return Err(not_encrypted(spec));
     }
@@ -347,8 +358,16 @@ fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor
 }
 
 fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
-    let archive = Archive::of_stdin("standard input".to_string(), options, monitor)?;
-    read_archive(archive, None, options, "from standard input")
+    match &options.input_command {
+        None => {
+            let archive = Archive::of_stdin("standard input".to_string(), options, monitor)?;
+            read_archive(archive, None, options, "from standard input")
+        }
+        Some(command) => {
+            let archive = command::archive(command, "the command's output".to_string(), options, monitor)?;
+            read_archive(archive, None, options, "from a command")
+        }
+    }
 }
 
 /// Reads an archive: as a docker-archive when it has the documents of one, for these say more.

@@ -65,7 +65,10 @@ impl Source {
         let at = self.of_platform(&fitting, selection.platform.as_ref())?;
         let words = self.wanted.iter().chain(&selection.image);
         let digests: Vec<Digest> = words.filter_map(|word| word.parse().ok()).collect();
-        self.whole_image(&self.found[at], &digests).doing(|| format!("opening an image of {}", self.store.name()))
+        let image = self
+            .whole_image(&self.found[at], &digests)
+            .map(|image| Image { asked_platform: selection.platform.clone(), ..image });
+        image.doing(|| format!("opening an image of {}", self.store.name()))
     }
 
     /// The images that `word` means: by name, else by digest, else by number, else by the start of an ID.
@@ -95,7 +98,7 @@ impl Source {
         let readable = |at: &usize| candidate(at).absent.is_none() && candidate(at).unreadable.is_none();
         let present: Vec<usize> = fitting.iter().copied().filter(readable).collect();
         let choice: Vec<usize> = match wanted {
-            Some(wanted) => self.for_platform(&present, wanted),
+            Some(wanted) => self.as_asked(&present, wanted),
             None if self.are_platforms_of_one_image(&present) => {
                 let host = Platform::host();
                 let choice = self.for_platform(&present, &host);
@@ -112,6 +115,16 @@ impl Source {
             [] => Err(self.absent_or_other(fitting, wanted)),
             _ => Err(self.several_fit(&choice)),
         }
+    }
+
+    /// Those of `images` for a platform that was asked for, else those that name no platform: who asks decides what they are.
+    fn as_asked(&self, images: &[usize], wanted: &Platform) -> Vec<usize> {
+        let choice = self.for_platform(images, wanted);
+        if !choice.is_empty() {
+            return choice;
+        }
+        let is_silent = |at: &usize| self.found[*at].candidate.platform.is_none();
+        images.iter().copied().filter(is_silent).collect()
     }
 
     /// Those of `images` for a platform; where there are none, those for an older variant of it, which run there too.
@@ -217,6 +230,7 @@ impl Source {
             blobs,
             config,
             manifest_digest: manifest.map(|manifest| manifest.digest),
+            asked_platform: None,
             index_digest: manifest.and_then(|it| {
                 let asked = it.index_digests.iter().find(|digest| digests.contains(digest));
                 asked.or(it.index_digests.first()).copied()

@@ -149,6 +149,11 @@ fn help_is_for_newcomers() {
               docker://HOST/NAME[:TAG] pushes an image (oci, docker-archive),
               oras://HOST/NAME:TAG a sif.
 
+          --input-command <COMMAND>
+              Run this shell command and read the archive that it prints; SOURCE is "-"
+
+              Nothing is written unless it exits with 0, as with set -o pipefail: gpg, ssh, curl.
+
       -h, --help
               Print help (see a summary with '-h')
 

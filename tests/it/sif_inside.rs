@@ -98,6 +98,20 @@ fn a_foreign_program_in_the_image_does_not_decide_the_architecture() {
             vec!["--arch", "s390x"],
             "11",
         ),
+        (
+            "--platform, where all else is silent",
+            vec![foreign.clone(), own.clone()],
+            unsaid(&nothing),
+            vec!["--platform", "linux/s390x"],
+            "11",
+        ),
+        (
+            "--arch before --platform",
+            vec![foreign.clone(), own.clone()],
+            unsaid(&nothing),
+            vec!["--platform", "linux/s390x", "--arch", "arm64"],
+            "04",
+        ),
     ] {
         let (code, notes) = converted(&entries, &changes, &arguments);
         assert_eq!(code, want, "{what}: {notes:#?}");
@@ -108,6 +122,10 @@ fn a_foreign_program_in_the_image_does_not_decide_the_architecture() {
     image(scratch.path(), &[foreign, own.clone()], &unsaid(&nothing));
     let done = convert(scratch.path(), &[]);
     assert!(done.code == 4 && done.stderr.contains("--arch"), "{}", done.stderr);
+    // A config that names a platform is believed: no other one can be asked of it.
+    image(scratch.path(), &[own.clone()], &json!({ "config": run }));
+    let done = convert(scratch.path(), &["--platform", "linux/s390x"]);
+    assert!(done.code == 3 && done.stderr.contains("no image is for platform linux/s390x"), "{}", done.stderr);
     // A program that is run and is not what the config says is told.
     let (code, notes) = converted(&[file("opt/app", elf(ARM64))], &json!({ "config": run }), &[]);
     let message = note(&notes, "architecture-mismatch").map(Value::to_string).unwrap_or_default();

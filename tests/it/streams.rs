@@ -232,6 +232,46 @@ fn plain_bytes_have_no_name() {
     assert_eq!(wait(&mut child), 0);
 }
 
+/// What a pipe's last command cannot know: that the first one failed.
+#[test]
+fn a_command_that_fails_gives_no_output() {
+    let archive = image(Squeeze::Gzip);
+    let place = Place::new();
+    fs::write(place.0.path().join("a b.tar"), &archive).unwrap();
+    let with = |command: &str| {
+        let mut convert = place.convert("-", "sif");
+        convert.args(["--input-command", command]);
+        convert
+    };
+    // The whole archive has come; that does not help.
+    place.fails(
+        &mut with("cat 'a b.tar'; exit 3"),
+        3,
+        &["\"cat 'a b.tar'; exit 3\": the command failed (exit status: 3)"],
+    );
+    place.fails(&mut with("cat 'a b.tar'; kill -KILL $$"), 3, &["failed (signal: 9"]);
+    let run = place.fails(&mut with("no-such-program --decrypt x"), 3, &["failed (exit status: 127)", "caused by"]);
+    assert!(run.stderr.contains("no-such-program"), "the command's own words: {}", run.stderr);
+    place.fails(&mut with("head -c 5000 'a b.tar'; exit 1"), 3, &["failed (exit status: 1)", "truncated"]);
+    place.fails(&mut with("yes"), 4, &["opening the output of \"yes\": this seems to be a text file"]);
+    place.fails(&mut with("true"), 4, &["opening the output of \"true\""]);
+    let took = Instant::now();
+    place.fails(&mut with("yes | head -c 100000; exec sleep 300"), 4, &["text file"]);
+    assert!(took.elapsed() < PATIENCE);
+    let run = place.fails(place.convert("a b.tar", "sif").args(["--input-command", "true"]), 2, &["has no effect on"]);
+    assert!(run.stderr.contains("write - in place of SOURCE"), "{}", run.stderr);
+    // One that succeeds gives what the file gives; it has our standard input.
+    for (command, given) in [("cat 'a b.tar'", &[][..]), ("gzip -c 'a b.tar'", &[]), ("cat", &archive)] {
+        let run = piped(&mut with(command), given);
+        assert_eq!(run.code, 0, "{command}: {}", run.stderr);
+        let from_command = place.output();
+        fs::remove_file(place.path("out/x")).unwrap();
+        assert_eq!(run::run(&mut place.convert("a b.tar", "sif")).code, 0);
+        assert!(place.output() == from_command, "{command}");
+        fs::remove_file(place.path("out/x")).unwrap();
+    }
+}
+
 #[test]
 fn a_stream_is_inspected_and_verified() {
     let archive = image(Squeeze::Gzip);

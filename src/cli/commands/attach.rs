@@ -110,6 +110,7 @@ impl AttachSifs {
             source: Some(self.image),
             to: Some("sif".to_string()),
             output: Some(place.to_string().into()),
+            input_command: None,
             choice: Choice { image: None, platform: None, tmpdir: self.tmpdir },
             registry: self.registry,
             output_options: OutputOptions {

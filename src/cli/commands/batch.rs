@@ -354,6 +354,7 @@ impl Plan<'_> {
             source: Some(source.to_os_string()),
             to: Some(self.arguments.to.clone()),
             output: Some(output.as_os_str().to_os_string()),
+            input_command: None,
             choice: choice.clone(),
             registry: registry.clone(),
             output_options: OutputOptions { force: true, if_exists: None, ..output_options.clone() },

@@ -247,6 +247,7 @@ impl Build {
             source: Some(self.source),
             to: Some("sif".to_string()),
             output: Some(self.output),
+            input_command: None,
             choice: Choice {
                 image: None,
                 platform: self.arch.as_ref().map(|arch| format!("linux/{arch}")),

@@ -51,6 +51,11 @@ pub(in crate::cli) struct Convert {
     /// oras://HOST/NAME:TAG a sif.
     #[arg(long, short, value_name = "FILE", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) output: Option<OsString>,
+    /// Run this shell command and read the archive that it prints; SOURCE is "-"
+    ///
+    /// Nothing is written unless it exits with 0, as with set -o pipefail: gpg, ssh, curl.
+    #[arg(long, value_name = "COMMAND", verbatim_doc_comment, value_hint = clap::ValueHint::CommandString)]
+    pub(in crate::cli) input_command: Option<OsString>,
 
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
@@ -118,10 +123,23 @@ pub(in crate::cli) fn run(
 }
 
 impl Convert {
+    /// Where the image comes from.
+    fn spec(&self, environment: &Environment) -> Result<Spec> {
+        let word = self.source.as_deref().unwrap_or_default();
+        match (&self.input_command, Spec::parse(word)?) {
+            (None, _) => source(word, environment),
+            (Some(_), Spec::Stdin) => Ok(Spec::Stdin),
+            (Some(_), spec) => {
+                let message = format!("option --input-command has no effect on {spec}");
+                Err(usage(message, "write - in place of SOURCE, or leave --input-command out"))
+            }
+        }
+    }
+
     /// Resolves text.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Conversion> {
         let arguments = self;
-        let spec = source(arguments.source.as_deref().unwrap_or_default(), environment)?;
+        let spec = self.spec(environment)?;
         let mut target: Target = arguments.to.as_deref().unwrap_or_default().parse()?;
         let name = target.name();
         given.expect_or(name, |id| apply(id, &mut target, arguments), |id| instead(id, arguments))?;
@@ -148,6 +166,7 @@ impl Convert {
         let mut conversion = Conversion::new(spec, target, destination);
         conversion.open = OpenOptions {
             hash,
+            input_command: arguments.input_command.clone(),
             secret: arguments.encryption.secret()?,
             registry: registry::settings(&arguments.registry, &conversion.source, environment)?,
             jobs: Some(jobs(&arguments.output_options, environment)?),

@@ -324,6 +324,7 @@ mod tests {
             config: Config::parse(config.as_slice()).unwrap(),
             manifest_digest: None,
             index_digest: None,
+            asked_platform: None,
             layers: vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }],
             names: vec!["host/x:1".into()],
             tags: Vec::new(),

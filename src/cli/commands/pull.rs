@@ -252,6 +252,7 @@ impl Pull {
             source: Some(uri),
             to: Some("sif".to_string()),
             output: Some(path.into()),
+            input_command: None,
             choice: Choice { image: None, platform, tmpdir: self.tmpdir },
             registry: RegistryOptions { no_https: self.no_https, ..self.registry },
             output_options: OutputOptions {
