@@ -24,6 +24,9 @@ fn words(remedy: &Remedy) -> String {
         }
         Remedy::RoomierOutput => "free some space there or name another directory with -o",
         Remedy::RoomForOutput => "free some space, or write to another file system with -o",
+        Remedy::OtherFileSystem => {
+            "write to another file system with -o; the system's log may say what is wrong with this one"
+        }
         Remedy::OutputDirectory => "name it with -o, or convert --to oci-archive, which is the same in one tar",
         Remedy::OutputLayout => "name a new directory, or an OCI layout, with -o",
         Remedy::OtherLayout => "write to another layout with -o",

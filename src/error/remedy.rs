@@ -29,6 +29,8 @@ pub enum Remedy {
     RoomierOutput,
     /// As [`Remedy::RoomierOutput`], where it is known what is full.
     RoomForOutput,
+    /// Choose an output on a file system that works.
+    OtherFileSystem,
     /// Choose a directory as the output, or another format.
     OutputDirectory,
     /// Choose a new directory or an OCI layout as the output.
@@ -101,6 +103,9 @@ impl fmt::Display for Remedy {
             Remedy::SeekableOutput => "choose a file as the output: its header is written last",
             Remedy::WritableOutput => "choose an output in a directory that you may write to",
             Remedy::RoomierOutput | Remedy::RoomForOutput => "free some space, or write to another file system",
+            Remedy::OtherFileSystem => {
+                "write to another file system; the system's log may say what is wrong with this one"
+            }
             Remedy::OutputDirectory => "choose a directory, or an archive of the layout as the target",
             Remedy::OutputLayout => "choose a new directory, or an OCI layout",
             Remedy::OtherLayout => "write to another layout",

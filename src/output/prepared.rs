@@ -160,12 +160,13 @@ impl Prepared {
     /// # Errors
     /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it).
     pub fn write(self, image: &Image, monitor: &Monitor) -> Result<Outcome> {
+        let destination = self.task.destination.clone();
         self.write_or_reuse(image, monitor).map_err(|error| match image.blobs.confirm() {
             // A source that is not the expected one is the reason for whatever else went wrong.
             Err(mismatch) if mismatch.kind() == ErrorKind::Mismatch && !is_the_same(&error, &mismatch) => {
                 mismatch.because(error)
             }
-            _ => error,
+            _ => about_output(error, &destination),
         })
     }
 
@@ -205,6 +206,15 @@ impl Prepared {
             written => written.map(|outcome| Outcome { notes: [notes, outcome.notes].concat(), ..outcome }),
         }
     }
+}
+
+/// Names the output where a system call on it failed and nothing says so yet.
+fn about_output(error: Error, destination: &Destination) -> Error {
+    let failed = error.kind() == ErrorKind::Output && error.io_kind().is_some();
+    let Some(path) = destination.path().filter(|_| failed) else { return error };
+    let error = error.with_remedy(Remedy::OtherFileSystem);
+    let named = error.path().is_some() || error.to_string().contains(&format!("{path:?}"));
+    if named { error } else { error.doing(format!("writing output {path:?}")).at(path) }
 }
 
 /// The code of the note that an output was there already, and was not written.

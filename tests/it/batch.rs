@@ -20,15 +20,11 @@ use crate::support::fake::{Answer, Body, Fake, Repository, Request};
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive, sha256};
 use crate::support::random::noise;
-use crate::support::run::{Run, program, run, scratch};
+use crate::support::run::{Run, count, program, run, scratch};
 
 const IMAGES: usize = 30;
 const BAD: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn count(variable: &str, usual: usize) -> usize {
-    std::env::var(variable).map_or(usual, |count| count.parse().expect("it is a number"))
-}
 
 fn layer_of(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut tar = Vec::new();

@@ -13,13 +13,9 @@ use crate::support::archives::sha256;
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive};
-use crate::support::run::{exit_code, program, run, scratch};
+use crate::support::run::{count, exit_code, program, run, scratch};
 
 const TARGETS: [&str; 6] = ["sif", "rootfs", "sif-rootfs", "oci", "oci-archive", "docker-archive"];
-
-fn tries() -> u32 {
-    std::env::var("CHANGES").map_or(6, |count| count.parse().expect("CHANGES is a number"))
-}
 
 /// Numbers that nobody chose.
 struct Noise(u64);
@@ -78,7 +74,7 @@ fn what_is_written_is_what_was_hashed() {
         assert_eq!(whole.code, 0, "{target}: {}", whole.stderr);
         let (took, expected) = (started.elapsed(), contents(&output));
         let (mut refused, mut unharmed) = (0, 0);
-        for number in 0..tries() {
+        for number in 0..count("CHANGES", 6) {
             remove();
             let child = command(target).stderr(Stdio::piped()).spawn().unwrap();
             sleep(took.mul_f64((noise.next() % 1000) as f64 / 1000.0));

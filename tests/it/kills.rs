@@ -1,11 +1,12 @@
-//! Random ends: kills and signals at any moment, over all targets and kinds of source, and disks that are full at any size.
-//! There is the whole output or none, and the next run leaves nothing of the one before.
+//! Random ends: kills and signals at any moment, over all targets and kinds of source, disks that are full at any size, and
+//! system calls that fail with EIO. There is the whole output or none, and the next run leaves nothing of the one before.
 //!
-//! KILLS and DISKS say how many are tried, 60 and 24 by default.
+//! KILLS, DISKS and FAULTS say how many are tried.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -15,15 +16,13 @@ use crate::support::archives::sha256;
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive};
-use crate::support::run::{exit_code, is_root, program, scratch, skip};
+use crate::support::run::{count, exit_code, host_has, is_root, program, scratch, skip};
 
-const TARGETS: [&str; 8] =
-    ["sif", "rootfs", "sif-rootfs", "dir", "oci", "oci-archive", "docker-archive", "additional-files"];
-const SOURCES: [&str; 4] = ["plain.tar", "gzip.tar", "-", "layout.oci"];
-
-fn count(variable: &str, usual: u32) -> u32 {
-    std::env::var(variable).map_or(usual, |count| count.parse().expect("it is a number"))
-}
+const TARGETS: [&str; 9] =
+    ["sif", "rootfs", "sif-rootfs", "squashfs", "oci-archive", "docker-archive", "oci", "dir", "additional-files"];
+/// How many of these are images in one file or layout.
+const FILES: usize = 7;
+const SOURCES: [&str; 7] = ["plain.tar", "gzip.tar", "-", "layout.oci", "image.sif", "image.sqsh", "root"];
 
 struct Noise(u64);
 
@@ -56,8 +55,11 @@ impl Place {
         }
         fs::create_dir(place.path("out")).unwrap();
         fs::create_dir(place.path("tmp")).unwrap();
-        let made = place.command("gzip.tar", "oci", "layout.oci").status().unwrap();
-        assert!(made.success());
+        for (target, output) in
+            [("oci", "layout.oci"), ("sif", "image.sif"), ("squashfs", "image.sqsh"), ("dir", "root")]
+        {
+            assert!(place.command("gzip.tar", target, output).status().unwrap().success(), "{output}");
+        }
         place
     }
 
@@ -70,6 +72,10 @@ impl Place {
         command.current_dir(self.0.path()).env("TMPDIR", self.path("tmp"));
         command.args([source, "--to", target, "-o", output, "--jobs", "2", "-q"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
+        if target == "sif" {
+            // A file system does not say it, and there is no program inside.
+            command.args(["--arch", "amd64"]);
+        }
         if source == "-" {
             command.stdin(File::open(self.path("gzip.tar")).unwrap());
         }
@@ -113,14 +119,14 @@ fn ended_at_any_moment_by_any_signal() {
             _ => SOURCES.iter().map(|source| (*source, *target)).collect(),
         })
         .collect();
-    let kills = count("KILLS", 60).max(pairs.len() as u32);
+    let kills = count("KILLS", 60).max(pairs.len());
     for (at, (source, target)) in pairs.iter().enumerate() {
         let run = || place.command(source, target, "out/x");
         let started = Instant::now();
         assert!(run().status().unwrap().success(), "{source} to {target}");
         let (took, expected) = (started.elapsed(), contents(&output));
         remove(&output);
-        let share = kills / pairs.len() as u32 + u32::from((at as u32) < kills % pairs.len() as u32);
+        let share = kills / pairs.len() + usize::from(at < kills % pairs.len());
         for _ in 0..share {
             let signal = [Signal::KILL, Signal::TERM, Signal::INT][noise.next(3) as usize];
             let mut child = run().spawn().unwrap();
@@ -179,8 +185,8 @@ fn a_disk_that_is_full_at_any_size() {
     let mut noise = Noise(u64::from(std::process::id()) + 1);
     let (mut full, mut enough) = (0, 0);
     for number in 0..count("DISKS", 24) {
-        let target = TARGETS[number as usize % 6];
-        let source = SOURCES[(number as usize / 6) % SOURCES.len()];
+        let target = TARGETS[number % FILES];
+        let source = SOURCES[(number / FILES) % SOURCES.len()];
         let Some(disk) = Disk::new(place.path("disk"), 64 + noise.next(12_000)) else {
             return skip("a tmpfs cannot be mounted");
         };
@@ -198,4 +204,92 @@ fn a_disk_that_is_full_at_any_size() {
     }
     eprintln!("{full} disks were full, {enough} large enough");
     assert!(full > 0);
+}
+
+/// The calls that move bytes, name files or ask about them; and not those that remove what is left.
+const CALLS: [&str; 17] = [
+    "read",
+    "pread64",
+    "write",
+    "pwrite64",
+    "pwritev",
+    "copy_file_range",
+    "lseek",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "openat",
+    "linkat",
+    "renameat2",
+    "fstat",
+    "statx",
+    "getdents64",
+];
+
+/// The same command below strace, which sees these calls.
+fn traced(place: &Place, plain: &Command, options: &[&str]) -> Output {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qqq"]).args(options).arg(plain.get_program()).args(plain.get_args());
+    traced.current_dir(place.0.path()).env_clear();
+    traced.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    traced.stdin(File::open(place.path("gzip.tar")).unwrap());
+    traced.stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
+}
+
+/// How often a thread makes each call, at most. The lines of a trace begin with the thread and the call.
+fn most_by_a_thread(trace: &str) -> Vec<(&'static str, u64)> {
+    let made = trace.lines().filter_map(|line| {
+        let (thread, rest) = line.split_once(' ')?;
+        Some((thread, rest.trim_start().split_once('(')?.0))
+    });
+    let mut counts = BTreeMap::new();
+    made.for_each(|made| *counts.entry(made).or_insert(0) += 1);
+    let most = |call| counts.iter().filter(|((_, made), _)| *made == call).map(|(_, &count)| count).max();
+    CALLS.iter().filter_map(|&call| Some((call, most(call)?))).collect()
+}
+
+/// A disk or network that fails: the n-th call of one kind, in each thread, ends with EIO. strace does that.
+#[test]
+fn a_call_that_fails_at_any_moment() {
+    if !host_has("strace") {
+        return skip("strace is missing");
+    }
+    let place = Place::new();
+    let output = place.path("out/x");
+    let mut noise = Noise(u64::from(std::process::id()) + 2);
+    let (mut failed, mut whole) = (0, 0);
+    for _ in 0..count("FAULTS", 34) {
+        let target = TARGETS[noise.next(8) as usize];
+        let source = SOURCES[noise.next(SOURCES.len() as u64) as usize];
+        let plain = place.command(source, target, "out/x");
+        let all = format!("trace={}", CALLS.join(","));
+        assert!(traced(&place, &plain, &["-o", "trace", "-e", &all]).status.success(), "{source} to {target}");
+        let expected = contents(&output);
+        remove(&output);
+        let calls = most_by_a_thread(&fs::read_to_string(place.path("trace")).unwrap());
+        let (call, most) = calls[noise.next(calls.len() as u64) as usize];
+        let nth = 1 + noise.next(most);
+        let fault = format!("inject={call}:error=EIO:when={nth}");
+        let ended = traced(&place, &plain, &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let when = format!("{source} to {target}, {call} {nth} of {most}: {} {said}", ended.status);
+        if ended.status.success() {
+            whole += 1;
+            assert!(contents(&output) == expected, "{when}: another output");
+        } else {
+            failed += 1;
+            assert!(!said.contains("panicked"), "{when}");
+            // Calls of env and of the loader are among those that fail.
+            if let Some(error) = said.lines().find(|line| line.starts_with("error: ")) {
+                assert_ne!(error, "error: Input/output error (os error 5)", "{when}: nothing is named");
+                assert!(said.lines().any(|line| line.starts_with("hint: ")), "{when}: no hint");
+            }
+            assert_eq!(names(&place.path("out")), Vec::<String>::new(), "{when}: left beside the output");
+        }
+        remove(&output);
+        assert_eq!(names(&place.path("tmp")), Vec::<String>::new(), "{when}: left in TMPDIR");
+    }
+    eprintln!("{failed} runs failed, {whole} were whole all the same");
+    assert!(failed > 0);
 }

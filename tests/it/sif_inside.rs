@@ -337,3 +337,52 @@ fn oracle_apptainer_shows_the_same_of_our_sif_and_of_its_own() {
     assert_eq!(shell("apptainer inspect --list-apps image.sif"), "bare\nodd\none\n");
     assert!(shell("apptainer inspect --helpfile image.sif").contains("how to run it"));
 }
+
+/// The same for what runs: help, test and apps, with a shell that is one.
+#[test]
+fn oracle_apptainer_runs_help_test_and_apps() {
+    let Some(oracles) = run::oracles() else { return };
+    let Ok(busybox) = fs::read("/bin/busybox") else { return run::skip("there is no /bin/busybox") };
+    let scratch = tempfile::tempdir().unwrap();
+    let place = scratch.path();
+    let link = |path: &str| Entry::new(path, Kind::Symlink(b"busybox".to_vec()));
+    let mut entries: Vec<Entry> = ["cat", "echo", "env", "grep", "sort", "test", "true"]
+        .iter()
+        .map(|name| link(&format!("bin/{name}")))
+        .chain([link("bin/sh"), file("bin/busybox", busybox)])
+        .collect();
+    let app = "scif/apps/one/scif";
+    entries.extend([
+        file(".singularity.d/runscript.help", "how to run it\n"),
+        file(".singularity.d/test", "#!/bin/sh\necho \"tested $1\"\nexit 0\n"),
+        file(&format!("{app}/runscript"), "#!/bin/sh\necho \"app $SCIF_APPNAME got $*\"\n"),
+        file(&format!("{app}/runscript.help"), "help of one\n"),
+        file(&format!("{app}/test"), "#!/bin/sh\necho \"tested one\"\n"),
+        file(&format!("{app}/env/01-base.sh"), "export SCIF_APPNAME=one\n"),
+        file(&format!("{app}/env/90-environment.sh"), "export ONE=1\n"),
+    ]);
+    image(place, &entries, &json!({ "config": { "Cmd": ["/bin/sh"] } }));
+    let done = convert(place, &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(place.join("image.tar"), fs::Permissions::from_mode(0o644)).unwrap();
+    let shell = |script: &str| {
+        let done = run::run(oracles.user(place).args(["sh", "-c", script]));
+        (done.code, String::from_utf8(done.stdout).unwrap(), done.stderr)
+    };
+    let built = shell("apptainer --silent build theirs.sif docker-archive:image.tar");
+    assert_eq!(built.0, 0, "{}", built.2);
+    for (command, want) in [
+        ("run-help SIF", "how to run it\n"),
+        ("run-help --app one SIF", "help of one\n"),
+        ("test SIF x", "tested x\n"),
+        ("test --app one SIF", "tested one\n"),
+        ("run --app one SIF a b", "app one got a b\n"),
+        ("exec --app one SIF sh -c 'echo $ONE'", "1\n"),
+    ] {
+        let run = |sif: &str| shell(&format!("apptainer --silent {}", command.replace("SIF", sif)));
+        let [ours, theirs] = ["image.sif", "theirs.sif"].map(run);
+        assert_eq!((ours.0, ours.1.as_str()), (theirs.0, theirs.1.as_str()), "{command}: {} {}", ours.2, theirs.2);
+        assert_eq!((ours.0, ours.1.as_str()), (0, want), "{command}: {}", ours.2);
+    }
+}

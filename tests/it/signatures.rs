@@ -174,11 +174,6 @@ fn flips(sif: &Sif, count: usize, random: &mut Numbers) -> Vec<(usize, u8)> {
         .collect()
 }
 
-/// How often a bit is flipped: `FLIPS`, else a few.
-fn flip_count(usual: usize) -> usize {
-    std::env::var("FLIPS").map_or(usual, |count| count.parse().unwrap())
-}
-
 #[test]
 fn a_flipped_bit_that_is_signed_is_found() {
     let directory = place();
@@ -193,7 +188,7 @@ fn a_flipped_bit_that_is_signed_is_found() {
     };
     assert_eq!(verified(&whole.0).unwrap().len(), 1);
     let mut random = Numbers::new(16);
-    for (place, bit) in flips(&whole, flip_count(2000), &mut random) {
+    for (place, bit) in flips(&whole, run::count("FLIPS", 2000), &mut random) {
         let mut bytes = whole.0.clone();
         bytes[place] ^= bit;
         let error = verified(&bytes).expect_err(&format!("byte {place} ^ {bit}"));
@@ -224,7 +219,7 @@ fn apptainer_finds_the_same_flipped_bits() {
         .to_string();
     // Whatever is not 0 says to Apptainer that a slot is in use.
     let is_lax = |place: usize| (4096..32_176).contains(&place) && (place - 4096) % 585 == 4;
-    let flips = flips(&whole, flip_count(40), &mut Numbers::new(4)).into_iter();
+    let flips = flips(&whole, run::count("FLIPS", 40), &mut Numbers::new(4)).into_iter();
     for (place, bit) in flips.filter(|&(place, bit)| bit == 1 || !is_lax(place)) {
         let put =
             |byte: u8| format!("printf '\\{byte:03o}' | dd of=x.sif bs=1 seek={place} conv=notrunc status=none\n");

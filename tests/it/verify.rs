@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use crate::support::archives::{self, Described};
 use crate::support::random::Numbers;
+use crate::support::run::count;
 use crate::support::tar::Tar;
 
 fn convert(directory: &Path, words: &[&str]) -> Output {
@@ -57,7 +58,8 @@ fn every_flipped_byte_is_found() {
     assert!(verify(directory.path(), &whole).status.success());
     let mut numbers = Numbers::new(42);
     let mut padding = 0;
-    for round in 0..200 {
+    let rounds = count("FLIPS", 200);
+    for round in 0..rounds {
         let at = match round {
             // Most of a file is data; every third flip goes to where the structure is.
             n if n % 3 == 0 => numbers.below(40_000.min(whole.len() as u64)),
@@ -71,9 +73,11 @@ fn every_flipped_byte_is_found() {
             padding += 1;
             continue;
         }
-        assert_eq!(output.status.code(), Some(5), "byte {at}: {}", told(&output));
+        // Without its magic it is no SIF at all.
+        let code = if (32..42).contains(&at) { 4 } else { 5 };
+        assert_eq!(output.status.code(), Some(code), "byte {at}: {}", told(&output));
     }
-    assert!(padding < 150, "{padding} of 200 flips hit padding: the others prove too little");
+    assert!(padding < rounds * 3 / 4, "{padding} of {rounds} flips hit padding: the others prove too little");
 }
 
 #[test]

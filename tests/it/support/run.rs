@@ -122,3 +122,8 @@ impl Oracles {
 pub fn host_has(program: impl AsRef<OsStr>) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
+
+/// How often something is tried: what the environment variable says, for many by hand, else the usual number.
+pub fn count(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |count| count.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}
