@@ -1,13 +1,11 @@
 //! A SIF that somebody hosts, downloaded as it is: from a registry or a web server, checked, whole or absent.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Output, Phase, Region, umask};
+use crate::io::{Expected, Monitor, Output, Phase, Region, save, umask};
 use crate::model::{Digest, Platform, Reference};
 use crate::registry::{HostedSif, Settings, WebFile};
 use crate::sif::{Container, HEADER_BYTES};
@@ -94,7 +92,7 @@ impl Download {
         let mode = self.mode.unwrap_or(0o777 & !umask());
         let output = Output::create(&self.path, self.replace, mode)?;
         monitor.begin(Phase::Read, expected.size.unwrap_or(0));
-        let (sha256, size) = copy(reader, output.file(), expected.size, monitor)?;
+        let (sha256, size) = save(reader, output.file(), expected.size, monitor)?;
         expected.check(sha256, size).doing(|| format!("downloading {}", self.source))?;
         let region = Region::whole(Arc::clone(output.file())).or_kind(ErrorKind::Output)?;
         Container::open(region).doing(|| format!("checking what came from {}", self.source))?;
@@ -102,26 +100,5 @@ impl Download {
         monitor.check()?;
         output.publish()?;
         Ok(Downloaded { sha256, size, manifest: None, warnings: Vec::new() })
-    }
-}
-
-/// Copies to a file, and not more than one byte past the expected end, which shows that the stream is too long.
-fn copy(reader: impl Read, file: &File, size: Option<u64>, monitor: &Monitor) -> Result<(Digest, u64)> {
-    let most = size.map_or(u64::MAX, |size| size.saturating_add(1));
-    let mut reader = HashingReader::new(reader.take(most));
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut position = 0;
-    loop {
-        monitor.check()?;
-        match reader.read(&mut buffer) {
-            Ok(0) => return Ok(reader.finish()),
-            Ok(count) => {
-                file.write_all_at(&buffer[..count], position).or_kind(ErrorKind::Output)?;
-                position += count as u64;
-                monitor.advance(count as u64);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io(ErrorKind::Network, error)),
-        }
     }
 }

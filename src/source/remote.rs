@@ -1,7 +1,6 @@
 //! Sources that are no files: engines and registries.
 
 use std::io::Read;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use super::archive::Archive;
@@ -11,7 +10,7 @@ use super::spec::without_query;
 use super::{InputHash, Kind, OpenOptions, Source, daemon, filesystem, oci, read_archive, signatures, unsigned};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::Layer;
-use crate::io::{CHUNK_BYTES, Expected, HashingReader, Monitor, Phase};
+use crate::io::{Expected, Monitor, Phase, save};
 use crate::model::{Digest, Platform, Quoted, Reference};
 use crate::registry::{Fetching, HostedSif, Registry, WebFile};
 
@@ -139,24 +138,10 @@ fn open_sif(
         |error: Error, remedy| error.doing(format!("keeping {place} in {:?}", options.tmpdir)).with_remedy(remedy);
     let file = tempfile::tempfile_in(&options.tmpdir).or_kind(ErrorKind::Output);
     let file = Arc::new(file.map_err(|error| mending(error, Remedy::OtherTmpdir))?);
-    // One byte too many shows that it is too long.
-    let mut stream = HashingReader::new(stream.take(expected.size.map_or(u64::MAX, |size| size.saturating_add(1))));
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut position = 0;
-    loop {
-        monitor.check()?;
-        let count = match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::io(ErrorKind::Network, error)),
-        };
-        let written = file.write_all_at(&buffer[..count], position).or_kind(ErrorKind::Output);
-        written.map_err(|error| mending(error, Remedy::RoomInTmpdir))?;
-        position += count as u64;
-        monitor.advance(count as u64);
-    }
-    let (digest, size) = stream.finish();
+    let (digest, size) = save(stream, &file, expected.size, monitor).map_err(|error| match error.kind() {
+        ErrorKind::Output | ErrorKind::NoSpace => mending(error, Remedy::RoomInTmpdir),
+        _ => error,
+    })?;
     expected.check(digest, size).doing(|| format!("downloading {place}"))?;
     filesystem::open_unnamed(&file, Kind::Sif, place, options, monitor)
 }

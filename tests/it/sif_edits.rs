@@ -189,7 +189,7 @@ fn each_flipped_bit_of_ours_is_found_in_an_edited_file_too() {
             padding += 1;
             continue;
         }
-        // Without its magic it is no SIF at all.
+        // Without its magic it is not a SIF at all.
         let code = if (32..42).contains(&at) { 4 } else { 5 };
         assert_eq!(output.status.code(), Some(code), "byte {at}: {}", told(&output));
     }

@@ -73,7 +73,7 @@ fn every_flipped_byte_is_found() {
             padding += 1;
             continue;
         }
-        // Without its magic it is no SIF at all.
+        // Without its magic it is not a SIF at all.
         let code = if (32..42).contains(&at) { 4 } else { 5 };
         assert_eq!(output.status.code(), Some(code), "byte {at}: {}", told(&output));
     }
