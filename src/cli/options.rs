@@ -254,7 +254,7 @@ pub(super) struct Feedback {
     /// Print errors only
     #[arg(long, short, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// Also say how long each phase took, and what registries were asked
+    /// Also print how long each phase and each request took
     #[arg(long, short)]
     pub(super) verbose: bool,
     /// Failures are told as Apptainer tells them.

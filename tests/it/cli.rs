@@ -351,7 +351,7 @@ fn help_is_for_newcomers() {
               Print errors only
 
       -v, --verbose
-              Also say how long each phase took, and what registries were asked
+              Also print how long each phase and each request took
 
     Examples:
       docker save ubuntu:24.04 -o ubuntu.tar
@@ -440,7 +440,7 @@ fn short_help_fits_a_screen() {
       -o, --output <FILE>  Where to write it; "-" is standard output [default: here, named after SOURCE]
       -f, --force          Replace an output that exists, at once and whole
       -q, --quiet          Print errors only
-      -v, --verbose        Also say how long each phase took, and what registries were asked
+      -v, --verbose        Also print how long each phase and each request took
       -h, --help           Print help (see more with '--help')
       -V, --version        Print version
 
@@ -488,7 +488,7 @@ fn inspect_has_help() {
           --progress <HOW>  How progress is shown [default: auto] [possible values: auto, bar, plain,
                             json, none]
       -q, --quiet           Print errors only
-      -v, --verbose         Also say how long each phase took, and what registries were asked
+      -v, --verbose         Also print how long each phase and each request took
     "#);
 }
 

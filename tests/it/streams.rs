@@ -232,6 +232,19 @@ fn plain_bytes_have_no_name() {
     assert_eq!(wait(&mut child), 0);
 }
 
+#[test]
+fn verbose_tells_what_an_engine_is_asked() {
+    let place = Place::new();
+    let engine = FakeEngine::start(&place.path("tmp"), Behaviour::new(&image(Squeeze::Not), Export::Whole));
+    let run = run::run(place.convert_from(&engine, "rootfs").args(["-v", "--progress", "none"]));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    for path in ["/version", "/images/example/case/json", "/images/example/case:latest/get"] {
+        let asked =
+            |line: &&str| line.starts_with(&format!("GET {path} of the engine at ")) && line.contains(": 200, ");
+        assert_eq!(run.stderr.lines().filter(asked).count(), 1, "{path}: {}", run.stderr);
+    }
+}
+
 /// What a pipe's last command cannot know: that the first one failed.
 #[test]
 fn a_command_that_fails_gives_no_output() {

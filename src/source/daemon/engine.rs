@@ -1,6 +1,6 @@
 use std::error::Error as StdError;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error as EngineError;
 use bollard::models::ImageInspect;
@@ -12,6 +12,7 @@ use super::endpoint::{Endpoint, Place, Tls};
 use super::near::near;
 use super::plain;
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Event, Monitor};
 use crate::model::{Platform, Quoted, Reference};
 
 /// How long an engine may take to answer a question.
@@ -28,6 +29,7 @@ const NO_ENGINE: &str = "start it (systemctl start docker, or systemctl --user s
 pub(super) struct Engine {
     docker: Docker,
     place: Place,
+    monitor: Monitor,
 }
 
 /// An image that the engine has.
@@ -42,15 +44,15 @@ pub(super) struct Found {
 
 impl Engine {
     /// The first of `places` where an engine answers. One that is there and refuses ends the search.
-    pub(super) async fn connect(places: Vec<Place>) -> Result<Engine> {
+    pub(super) async fn connect(places: Vec<Place>, monitor: &Monitor) -> Result<Engine> {
         let mut absent = Vec::new();
         for place in places {
             let answered = match client(&place.endpoint)? {
-                Ok(docker) => in_time(docker.negotiate_version()).await,
+                Ok(docker) => told(monitor, &place, "/version", in_time(docker.negotiate_version())).await,
                 Err(error) => Err(error),
             };
             match answered {
-                Ok(docker) => return Ok(Engine { docker, place }),
+                Ok(docker) => return Ok(Engine { docker, place, monitor: monitor.clone() }),
                 Err(error) if is_absent(&error) => absent.push((place, error)),
                 Err(error) => return Err(no_answer(&place, error)),
             }
@@ -69,7 +71,8 @@ impl Engine {
     pub(super) async fn find(&self, word: &str) -> Result<Found> {
         // The grammar of names, which IDs fit too, holds nothing that means anything else in an address.
         let reference: Reference = word.parse()?;
-        let image = match in_time(self.docker.inspect_image(word)).await {
+        let asked = in_time(self.docker.inspect_image(word));
+        let image = match told(&self.monitor, &self.place, &format!("/images/{word}/json"), asked).await {
             Ok(image) => image,
             Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {
                 return Err(self.no_such_image(word).await);
@@ -99,6 +102,15 @@ impl Engine {
         }
     }
 
+    /// An answer, of which whoever listens is told.
+    pub(super) async fn told<T>(
+        &self,
+        path: &str,
+        answer: impl Future<Output = std::result::Result<T, EngineError>>,
+    ) -> std::result::Result<T, EngineError> {
+        told(&self.monitor, &self.place, path, answer).await
+    }
+
     /// The error for an answer that is none.
     pub(super) fn refused(&self, error: EngineError, doing: &str) -> Error {
         match error {
@@ -120,7 +132,8 @@ impl Engine {
             )
         };
         let all = ListImagesOptionsBuilder::new().build();
-        let Ok(images) = in_time(self.docker.list_images(Some(all))).await else {
+        let asked = in_time(self.docker.list_images(Some(all)));
+        let Ok(images) = told(&self.monitor, &self.place, "/images/json", asked).await else {
             return error("").hint("docker images lists what there is");
         };
         let names: Vec<String> = images.into_iter().flat_map(|image| image.repo_tags).collect();
@@ -133,6 +146,25 @@ impl Engine {
         error(&format!(", but {}", shown.join(", ")))
             .hint(format!("write docker-daemon:{}, or pull {word} first", near[0]))
     }
+}
+
+/// The same before there is an engine.
+async fn told<T>(
+    monitor: &Monitor,
+    place: &Place,
+    path: &str,
+    answer: impl Future<Output = std::result::Result<T, EngineError>>,
+) -> std::result::Result<T, EngineError> {
+    let asked = Instant::now();
+    let answer = answer.await;
+    let outcome = match &answer {
+        Ok(_) => "200".to_string(),
+        Err(EngineError::DockerResponseServerError { status_code, .. }) => status_code.to_string(),
+        Err(error) => innermost(error),
+    };
+    let url = format!("{path} of the engine at {place}");
+    monitor.tell(Event::Request { method: "GET", url: &url, outcome: &outcome, took: asked.elapsed() });
+    answer
 }
 
 /// An answer, all of it, within the time that the engine has: one that goes on and on is no answer.

@@ -70,7 +70,8 @@ pub(in crate::source) fn export<'a>(
     settings: &EngineSettings,
     monitor: &'a Monitor,
 ) -> Result<Export<'a>> {
-    let asked = Asked { word: word.to_string(), platform: platform.cloned(), places: places(settings)? };
+    let (word, platform, places) = (word.to_string(), platform.cloned(), places(settings)?);
+    let asked = Asked { word, platform, places, monitor: monitor.clone() };
     let (sender, events) = sync_channel(BATCHES_AHEAD);
     let stop = Arc::new(AtomicBool::new(false));
     let for_thread = Arc::clone(&stop);
@@ -105,7 +106,7 @@ pub(in crate::source) fn export<'a>(
 pub(in crate::source) fn image_id(word: &str, settings: &EngineSettings, monitor: &Monitor) -> Result<Option<String>> {
     let places = places(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_kind(ErrorKind::Other)?;
-    let asked = async { Engine::connect(places).await?.find(word).await };
+    let asked = async { Engine::connect(places, monitor).await?.find(word).await };
     let stopped = async {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -219,6 +220,7 @@ struct Asked {
     word: String,
     platform: Option<Platform>,
     places: Vec<Place>,
+    monitor: Monitor,
 }
 
 /// The engine's thread.
@@ -254,7 +256,7 @@ async fn unless_stopped(stop: &AtomicBool, work: impl Future<Output = Result<()>
 }
 
 async fn converse(asked: Asked, events: &SyncSender<Event>) -> Result<()> {
-    let engine = Engine::connect(asked.places).await?;
+    let engine = Engine::connect(asked.places, &asked.monitor).await?;
     let found = engine.find(&asked.word).await?;
     if events.send(Event::Found(found.at_least)).is_err() {
         return Ok(());
@@ -262,10 +264,13 @@ async fn converse(asked: Asked, events: &SyncSender<Event>) -> Result<()> {
     let docker = engine.exporting(asked.platform.as_ref());
     let mut stream = docker.export_images(&[&found.name]);
     let (mut batch, mut bytes, mut begun) = (Vec::<Piece>::new(), 0, false);
-    while let Some(piece) = stream.next().await {
+    let path = format!("/images/{}/get", found.name);
+    let mut next = engine.told(&path, async { stream.next().await.transpose() }).await;
+    loop {
         let doing = format!("exporting image {:?}", found.name);
-        let piece = match piece {
-            Ok(piece) => piece,
+        let piece = match next {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
             Err(error) if begun => return Err(ended(engine.place(), error, &doing)),
             Err(error) => return Err(engine.refused(error, &doing)),
         };
@@ -279,6 +284,7 @@ async fn converse(asked: Asked, events: &SyncSender<Event>) -> Result<()> {
                 return Ok(());
             }
         }
+        next = stream.next().await.transpose();
     }
     let _ = events.send(Event::Bytes(batch));
     Ok(())
