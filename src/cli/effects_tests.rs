@@ -39,6 +39,7 @@ fn value(id: &str) -> Option<&'static str> {
         "sign_passphrase_file" | "sign_detached" => "x",
         "policy" => "fixtures/keys/policy.json",
         "key" | "verify_key" => "fixtures/keys/p256.pub",
+        "certificate" | "certificate_intermediates" | "certificate_roots" => "fixtures/keys/ca.pem",
         "signature" => "fixtures/keys/hello.sig.json",
         "mkdir" | "mkfile" => "/made",
         "medperf_config" => "fixtures/container_config.yaml",

@@ -6,16 +6,19 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::values::usage;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::model::Quoted;
-use crate::trust::{PrivateKey, PublicKey, Zeroizing};
+use crate::trust::{Certificate, PrivateKey, PublicKey, Zeroizing};
 
 /// Most bytes of a file with keys; RSA keys of 4096 bits take 3.3 KB.
 pub(super) const KEY_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of a file with certificates: all that a system trusts take 250 KB.
+const CERTIFICATES_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a passphrase.
 const PASSPHRASE_BYTES_MAX: usize = 4096;
 
@@ -36,6 +39,18 @@ pub(super) fn public_keys(paths: &[impl AsRef<OsStr>]) -> Result<Vec<PublicKey>>
     let read = |path: &Path| PublicKey::from_pem(&small_file(path, KEY_BYTES_MAX)?);
     let named = |path: &Path| format!("public key {}", Quoted(path.as_os_str().as_bytes()));
     paths.iter().map(|path| Path::new(path.as_ref())).map(|path| read(path).doing(|| named(path))).collect()
+}
+
+/// Reads the certificates of a file, one at least.
+pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>> {
+    let doing = || format!("certificates {}", Quoted(path.as_os_str().as_bytes()));
+    small_file(path, CERTIFICATES_BYTES_MAX).and_then(|text| Certificate::all_from_pem(&text)).doing(doing)
+}
+
+/// How long it has been since 1970: certificates are valid for a time.
+pub(super) fn now() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "certificates are compared with the time, which goes nowhere")]
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The first line of a file; `/dev/fd/N` is the descriptor N.

@@ -4,6 +4,7 @@
 //! the caller names. All cryptography comes from ring (checks, RSA) and RustCrypto (Ed25519, ECDSA, encrypted keys).
 //! What is signed (SIF objects, image manifests) is for others to know.
 
+mod certificate;
 mod cosign_key;
 mod dsse;
 mod identity;
@@ -17,6 +18,7 @@ mod public_key;
 #[cfg(test)]
 mod tests;
 
+pub use certificate::{Certificate, Roots};
 pub use dsse::Envelope;
 pub use image_policy::{FoundSignature, ImagePolicy, SignatureBytes};
 pub use policy_file::PolicyFile;

@@ -24,7 +24,7 @@ use crate::io::Monitor;
 use crate::model::{Note, Quoted};
 use crate::output;
 use crate::source::{self as sources, OpenOptions, Selection, Spec};
-use crate::trust::PublicKey;
+use crate::trust::{PublicKey, Roots};
 
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
@@ -39,11 +39,25 @@ pub(in crate::cli) struct Verify {
     /// Require all of a SIF to be signed by this public key, in PEM; may be repeated: by any of them
     #[arg(long, value_name = "PUB.pem", value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) key: Vec<PathBuf>,
+    /// Require all of a SIF to be signed by the key of this certificate, in PEM, which must be valid now; may be repeated
+    ///
+    /// Certificates behind the first one in the file may lead to the roots.
+    #[arg(long, value_name = "CERT.pem", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) certificate: Vec<PathBuf>,
+    /// Certificates that may lead from it to the roots
+    #[arg(long, value_name = "CERTS.pem", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) certificate_intermediates: Option<PathBuf>,
+    /// Whose certificates count: all in this file
+    #[arg(long, value_name = "ROOTS.pem", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) certificate_roots: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
+
+/// The options that say whose signatures count.
+const SIGNERS: [&str; 4] = ["key", "certificate", "certificate_intermediates", "certificate_roots"];
 
 /// What is verified.
 #[derive(Debug)]
@@ -70,7 +84,7 @@ impl Verify {
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
         if let Subject::Source(_) = subject {
-            given.expect("an image", |id| Ok(id != "key"))?;
+            given.expect("an image", |id| Ok(!SIGNERS.contains(&id)))?;
         }
         Ok(Verified::Alone(subject))
     }
@@ -82,7 +96,30 @@ impl Verify {
 
     /// Whose signatures count.
     pub(in crate::cli) fn keys(&self) -> Result<Vec<PublicKey>> {
-        keys::public_keys(&self.key)
+        let mut all = keys::public_keys(&self.key)?;
+        let Some(roots) = &self.certificate_roots else {
+            let idle = [
+                (!self.certificate.is_empty(), "--certificate"),
+                (self.certificate_intermediates.is_some(), "--certificate-intermediates"),
+            ];
+            return idle.iter().find(|(is_given, _)| *is_given).map_or(Ok(all), |(_, option)| {
+                let message = format!("option {option} has no effect without --certificate-roots");
+                Err(usage(message, "name the certificates of the authorities that count with --certificate-roots"))
+            });
+        };
+        if self.certificate.is_empty() {
+            let message = "option --certificate-roots has no effect without --certificate";
+            return Err(usage(message, "name the certificate of the key that signed with --certificate"));
+        }
+        let between = self.certificate_intermediates.as_deref().map(keys::certificates).transpose()?;
+        let roots = Roots::new(keys::certificates(roots)?, between.unwrap_or_default());
+        for path in &self.certificate {
+            let certificates = keys::certificates(path)?;
+            if let Some((leaf, chain)) = certificates.split_first() {
+                all.push(roots.vouch(leaf, chain, keys::now())?);
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What integration tests share.
 
 pub mod archives;
+pub mod authority;
 pub mod case;
 pub mod depot;
 pub mod disk;
