@@ -143,6 +143,21 @@ pub(super) struct Checks {
     /// the image, over the digest that was asked for. Nothing of the image is read before.
     #[arg(long, value_name = "PUB.pem", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     pub(super) verify_key: Vec<PathBuf>,
+    /// Refuse an image without a signature whose certificate was issued under these roots
+    ///
+    /// All certificates in this file, in PEM, are believed. A certificate must be valid now,
+    /// or with --rekor-key at the time that Rekor noted.
+    #[arg(long, value_name = "ROOTS.pem", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
+    pub(super) verify_root: Option<PathBuf>,
+    /// The e-mail address or URI that the certificate must have been issued to
+    #[arg(long, value_name = "ID")]
+    pub(super) certificate_identity: Option<String>,
+    /// The OIDC issuer that must have vouched for the identity, a URL
+    #[arg(long, value_name = "URL")]
+    pub(super) certificate_oidc_issuer: Option<String>,
+    /// Require that Rekor, whose public key this is, recorded the signature; may be repeated: any of them
+    #[arg(long, value_name = "PUB.pem", value_hint = clap::ValueHint::FilePath)]
+    pub(super) rekor_key: Vec<PathBuf>,
     /// Obey a policy.json of containers/image, for example /etc/containers/policy.json
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) policy: Option<PathBuf>,

@@ -9,7 +9,7 @@ use super::values::usage;
 use crate::error::{Error, Result, ResultExt as _};
 use crate::model::Quoted;
 use crate::output::{CarriedSignature, SIGNATURE_BYTES_MAX, Signing};
-use crate::trust::{ImagePolicy, PolicyFile};
+use crate::trust::{CertifiedSigners, ImagePolicy, PolicyFile, Roots};
 
 /// Refuses options that mean nothing without another one.
 pub(super) fn refuse_idle(options: &SignatureOptions) -> Result<()> {
@@ -48,10 +48,40 @@ pub(super) fn signing(options: &SignatureOptions) -> Result<Signing> {
 
 /// Whose images are converted, where not everybody's.
 pub(super) fn trust(checks: &Checks) -> Result<Option<ImagePolicy>> {
-    if checks.verify_key.is_empty() {
-        return Ok(None);
+    let keys = Some(keys::public_keys(&checks.verify_key)?).filter(|keys| !keys.is_empty()).map(ImagePolicy::keys);
+    let rekor = keys::public_keys(&checks.rekor_key)?;
+    let certified = certified(checks)?.map(|signers| ImagePolicy::certified(signers, rekor));
+    if certified.is_none() && !checks.rekor_key.is_empty() {
+        let message = "option --rekor-key has no effect without --verify-root";
+        return Err(usage(message, "leave it out, or name the roots of certificates with --verify-root"));
     }
-    Ok(Some(ImagePolicy::keys(keys::public_keys(&checks.verify_key)?)))
+    Ok(keys.into_iter().chain(certified).reduce(ImagePolicy::and))
+}
+
+/// Whose certificates count. Nobody is believed for having one alone.
+fn certified(checks: &Checks) -> Result<Option<CertifiedSigners>> {
+    let Checks { verify_root, certificate_identity, certificate_oidc_issuer, .. } = checks;
+    let whose = [
+        ("--verify-root", verify_root.is_some()),
+        ("--certificate-identity", certificate_identity.is_some()),
+        ("--certificate-oidc-issuer", certificate_oidc_issuer.is_some()),
+    ];
+    match (verify_root, certificate_identity, certificate_oidc_issuer) {
+        (Some(root), Some(identity), Some(issuer)) => {
+            let roots = Roots::new(keys::certificates(root)?, Vec::new());
+            Ok(Some(CertifiedSigners::new(roots, identity.clone(), issuer.clone(), keys::now())))
+        }
+        _ => {
+            let named = |wanted: bool| whose.iter().filter(move |it| it.1 == wanted).map(|it| it.0).collect::<Vec<_>>();
+            let Some(option) = named(true).first().copied() else { return Ok(None) };
+            let others = named(false).join(" and ");
+            let message = format!("option {option} has no effect without {others}");
+            Err(usage(
+                message,
+                "say under which roots, to whom and by whose word the certificate must have been issued",
+            ))
+        }
+    }
 }
 
 /// Reads a policy.json and the keys that it names.
@@ -59,7 +89,7 @@ pub(super) fn policy(path: &Path) -> Result<PolicyFile> {
     let doing = || format!("policy {}", Quoted(path.as_os_str().as_bytes()));
     let text = keys::small_file(path, SIGNATURE_BYTES_MAX as usize).doing(doing)?;
     let read = |name: &str| keys::small_file(Path::new(name), keys::KEY_BYTES_MAX).map(|text| text.to_vec());
-    PolicyFile::parse(&text, &read).doing(doing)
+    PolicyFile::parse(&text, &read, keys::now()).doing(doing)
 }
 
 /// Reads a detached signature.

@@ -12,6 +12,9 @@ use crate::trust::{FoundSignature, ImagePolicy, SignatureBytes};
 
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
+const CHAIN: &str = "dev.sigstore.cosign/chain";
+const REKOR: &str = "dev.sigstore.cosign/bundle";
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -73,7 +76,12 @@ pub(super) fn of_manifest(place: &str, manifest: &[u8], read: ReadDocument<'_>) 
         let Ok(digest) = layer.digest() else { continue };
         let Some(bytes) = read(digest)? else { continue };
         let form = match (is_simple, layer.annotation(SIGNATURE)) {
-            (true, Some(signature)) => SignatureBytes::Simple { payload: bytes, signature: signature.to_string() },
+            (true, Some(signature)) => SignatureBytes::Simple {
+                payload: bytes,
+                signature: signature.to_string(),
+                certificates: [CERTIFICATE, CHAIN].map(|key| layer.annotation(key).unwrap_or_default()).join("\n"),
+                rekor: layer.annotation(REKOR).unwrap_or_default().to_string(),
+            },
             (true, None) => continue,
             (false, _) => SignatureBytes::Bundle(bytes),
         };

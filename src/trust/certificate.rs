@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pkcs8::der::asn1::{ObjectIdentifier, Utf8StringRef};
 use pkcs8::der::{Decode as _, Encode as _};
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
+use rustls_pki_types::{CertificateDer, DnsName, ServerName, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, RequiredEkuNotFoundContext, VerifiedPath};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
@@ -23,6 +23,10 @@ const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 /// What Fulcio calls a name that is neither an address nor a URI.
 const FULCIO_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.7");
+/// Who told Fulcio whose the certificate is, as a string in DER.
+const FULCIO_ISSUER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.8");
+/// The same in the old form, as bare bytes.
+const FULCIO_ISSUER_OLD: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.57264.1.1");
 /// How certificates may be signed.
 const ALGORITHMS: [&dyn SignatureVerificationAlgorithm; 11] = [
     webpki::ring::ECDSA_P256_SHA256,
@@ -58,6 +62,11 @@ impl Certificate {
         pem::blocks(text)?.iter().map(certificate).collect()
     }
 
+    /// Whether it is the certificate in this PEM file.
+    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+        Self::all_from_pem(text).is_ok_and(|all| all == [self.clone()])
+    }
+
     /// Reads a certificate in DER.
     ///
     /// # Errors
@@ -85,9 +94,37 @@ impl Certificate {
         })
     }
 
+    /// The e-mail addresses that it says it is of.
+    pub(super) fn emails(&self) -> Vec<String> {
+        self.names(|name| match name {
+            GeneralName::Rfc822Name(text) => Some(text.to_string()),
+            _ => None,
+        })
+    }
+
     fn names(&self, chosen: impl Fn(&GeneralName) -> Option<String>) -> Vec<String> {
         let found = self.parsed.tbs_certificate().get_extension::<SubjectAltName>();
         found.ok().flatten().map(|(_, names)| names.0.iter().filter_map(chosen).collect()).unwrap_or_default()
+    }
+
+    /// Whether it is of this host; wildcards in it count.
+    pub(super) fn is_of_host(&self, name: &str) -> bool {
+        let Ok(name) = DnsName::try_from(name) else { return false };
+        EndEntityCert::try_from(&self.der)
+            .is_ok_and(|it| it.verify_is_valid_for_subject_name(&ServerName::DnsName(name)).is_ok())
+    }
+
+    /// Who told Fulcio whose it is.
+    pub(super) fn oidc_issuer(&self) -> Option<String> {
+        let value = |oid| {
+            let mut found = self.parsed.tbs_certificate().extensions()?.iter().filter(|it| it.extn_id == oid);
+            // Two of them say nothing.
+            found.next().filter(|_| found.next().is_none()).map(|it| it.extn_value.as_bytes())
+        };
+        match value(FULCIO_ISSUER) {
+            Some(der) => Some(Utf8StringRef::from_der(der).ok()?.as_str().to_string()),
+            None => String::from_utf8(value(FULCIO_ISSUER_OLD)?.to_vec()).ok(),
+        }
     }
 
     /// Whether it is of an authority that may issue certificates for keys that sign code, at this time.

@@ -92,6 +92,14 @@ impl Envelope {
         &self.payload
     }
 
+    /// The signature, if it is the only one.
+    pub(super) fn only_signature(&self) -> Option<&[u8]> {
+        match self.signatures.as_slice() {
+            [(_, signature)] => Some(signature),
+            _ => None,
+        }
+    }
+
     /// What the signatures say of their keys. Nothing is verified.
     pub fn key_ids(&self) -> impl Iterator<Item = &str> {
         self.signatures.iter().map(|(id, _)| id.as_str())

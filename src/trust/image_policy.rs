@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::identity::Identity;
-use super::{Envelope, PublicKey, SignatureHash};
+use super::rekor::{BundleEntry, Entry, Logged};
+use super::signers::Signers;
+use super::{Certificate, CertifiedSigners, Envelope, PublicKey, SignatureHash};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Digest, Quoted, Reference};
 
@@ -28,8 +32,10 @@ pub struct ImagePolicy {
 /// One signature that an image must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Requirement {
-    /// Keys, any of which will do.
-    pub(super) keys: Vec<PublicKey>,
+    /// Whose it must be.
+    pub(super) signers: Signers,
+    /// The keys of Rekor, which must have recorded the signature; none where it need not have.
+    pub(super) rekor: Vec<PublicKey>,
     /// What the signature must say of where the image is.
     pub(super) identity: Identity,
 }
@@ -52,6 +58,10 @@ pub enum SignatureBytes {
         payload: Vec<u8>,
         /// The signature, in base64.
         signature: String,
+        /// The certificate of the key that signed and what leads from it to a root, in PEM.
+        certificates: String,
+        /// What Rekor promised to have recorded of it, in JSON; empty where it did not.
+        rekor: String,
     },
     /// A sigstore bundle, in JSON.
     Bundle(Vec<u8>),
@@ -87,7 +97,30 @@ struct SignedImage {
 struct Bundle {
     media_type: String,
     #[serde(default)]
+    verification_material: Material,
+    #[serde(default)]
     dsse_envelope: Value,
+}
+
+/// What comes beside the signature: a certificate, or in old bundles a chain of them.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Material {
+    certificate: Option<RawCertificate>,
+    #[serde(default)]
+    tlog_entries: Vec<BundleEntry>,
+    x509_certificate_chain: Option<Chain>,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    certificates: Vec<RawCertificate>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawCertificate {
+    raw_bytes: String,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +143,18 @@ pub(super) type Refused = String;
 impl ImagePolicy {
     /// A signature by any of `keys`. Where it says which repository it is for, it must be the one that is asked.
     pub fn keys(keys: Vec<PublicKey>) -> Self {
-        ImagePolicy { requirements: vec![Requirement { keys, identity: Identity::SameRepository }] }
+        Self::by(Signers::Keys(keys), Vec::new())
+    }
+
+    /// A signature by somebody whose certificate comes with it. As for [keys](Self::keys), for the repository that is asked.
+    ///
+    /// With keys of Rekor, it must have been recorded there, and what counts is whether the certificate was valid then.
+    pub fn certified(signers: CertifiedSigners, rekor: Vec<PublicKey>) -> Self {
+        Self::by(Signers::Certified(signers), rekor)
+    }
+
+    fn by(signers: Signers, rekor: Vec<PublicKey>) -> Self {
+        ImagePolicy { requirements: vec![Requirement { signers, rekor, identity: Identity::SameRepository }] }
     }
 
     /// What this asks for and what `other` asks for.
@@ -135,7 +179,9 @@ impl Requirement {
         let mut reasons = Vec::new();
         for signature in found {
             let checked = match &signature.form {
-                SignatureBytes::Simple { payload, signature } => self.simple(digest, asked, payload, signature),
+                SignatureBytes::Simple { payload, signature, certificates, rekor } => {
+                    self.simple(digest, asked, payload, (signature, certificates, rekor))
+                }
                 SignatureBytes::Bundle(json) => self.bundle(digest, json),
             };
             match checked {
@@ -150,7 +196,33 @@ impl Requirement {
         }
         let why = if reasons.is_empty() { "it has none".to_string() } else { reasons.join("; ") };
         let message = format!("no valid signature of {digest}: {why}");
-        Err(Error::new(ErrorKind::Mismatch, message).hint("ask whoever publishes the image for the key that signs it"))
+        Err(Error::new(ErrorKind::Mismatch, message).hint(match self.signers {
+            Signers::Keys(_) => "ask whoever publishes the image for the key that signs it",
+            Signers::Certified(_) => "ask whoever publishes the image who signs it, and under which roots",
+        }))
+    }
+
+    /// When Rekor recorded the signature, where that is asked for.
+    fn recorded(
+        &self,
+        entry: impl FnOnce() -> std::result::Result<Option<Entry>, Refused>,
+        message: &[u8],
+        signature: &[u8],
+        certificates: &[Certificate],
+    ) -> std::result::Result<Option<Duration>, Refused> {
+        if self.rekor.is_empty() {
+            return Ok(None);
+        }
+        let entry = entry()?.ok_or("it comes without an entry in Rekor")?;
+        let is_signer = |text: &[u8]| self.signers.is_signer(certificates, text);
+        entry.time(&self.rekor, &Logged { message, signature, is_signer: &is_signer }).map(Some)
+    }
+
+    fn by_others(&self) -> Refused {
+        match self.signers {
+            Signers::Keys(_) => "not by any of the keys".to_string(),
+            Signers::Certified(_) => "not by the key of its certificate".to_string(),
+        }
     }
 
     fn simple(
@@ -158,11 +230,17 @@ impl Requirement {
         digest: Digest,
         asked: Option<&Reference>,
         payload: &[u8],
-        signature: &str,
+        (signature, certificates, rekor): (&str, &str, &str),
     ) -> std::result::Result<(), Refused> {
         let signature = BASE64_STANDARD.decode(signature.trim()).map_err(|_| "its signature is not base64")?;
-        if !self.keys.iter().any(|key| verifies(key, payload, &signature)) {
-            return Err("not by any of the keys".to_string());
+        let certificates = match certificates.trim().is_empty() {
+            true => Vec::new(),
+            false => Certificate::all_from_pem(certificates.as_bytes()).map_err(|error| error.to_string())?,
+        };
+        let entry = || if rekor.is_empty() { Ok(None) } else { Entry::of_annotation(rekor).map(Some) };
+        let at = self.recorded(entry, payload, &signature, &certificates)?;
+        if !self.signers.keys(&certificates, at)?.iter().any(|key| verifies(key, payload, &signature)) {
+            return Err(self.by_others());
         }
         // From here on a key vouches for the payload.
         let Payload { critical } = serde_json::from_slice(payload).map_err(|error| format!("malformed: {error}"))?;
@@ -185,8 +263,18 @@ impl Requirement {
             return Err(format!("it signs {}", Quoted(envelope.payload_type().as_bytes())));
         }
         let hashes = [SignatureHash::Sha256, SignatureHash::Sha384, SignatureHash::Sha512];
-        if !hashes.into_iter().any(|hash| envelope.signed_by(&self.keys, hash).is_some()) {
-            return Err("not by any of the keys".to_string());
+        let material = bundle.verification_material;
+        let (certificates, entry) = (material.certificates()?, material.tlog_entries.into_iter().next());
+        let entry = || entry.map(Entry::of_bundle).transpose();
+        let at = self.recorded(
+            entry,
+            envelope.unverified_payload(),
+            envelope.only_signature().unwrap_or_default(),
+            &certificates,
+        )?;
+        let keys = self.signers.keys(&certificates, at)?;
+        if !hashes.into_iter().any(|hash| envelope.signed_by(&keys, hash).is_some()) {
+            return Err(self.by_others());
         }
         let statement: InToto =
             serde_json::from_slice(envelope.unverified_payload()).map_err(|error| format!("malformed: {error}"))?;
@@ -203,6 +291,19 @@ impl Requirement {
             Identity::SameRepository => Ok(()),
             _ => Err("a bundle does not say for which repository it is, as the policy wants".to_string()),
         }
+    }
+}
+
+impl Material {
+    /// The certificate of the key that signed, and what came with it.
+    fn certificates(&self) -> std::result::Result<Vec<Certificate>, Refused> {
+        let chain = self.x509_certificate_chain.iter().flat_map(|it| &it.certificates);
+        let all = self.certificate.iter().chain(chain);
+        all.map(|it| {
+            let der = BASE64_STANDARD.decode(&it.raw_bytes).map_err(|_| "its certificate is not base64")?;
+            Certificate::from_der(&der).map_err(|error| error.to_string())
+        })
+        .collect()
     }
 }
 

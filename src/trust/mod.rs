@@ -14,6 +14,8 @@ mod pem;
 mod policy_file;
 mod private_key;
 mod public_key;
+mod rekor;
+mod signers;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ pub use image_policy::{FoundSignature, ImagePolicy, SignatureBytes};
 pub use policy_file::PolicyFile;
 pub use private_key::PrivateKey;
 pub use public_key::{PublicKey, SignatureHash};
+pub use signers::CertifiedSigners;
 pub use zeroize::Zeroizing;
 
 use crate::error::Result;

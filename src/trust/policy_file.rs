@@ -2,14 +2,16 @@
 //! (<https://github.com/containers/image/blob/main/docs/containers-policy.json.5.md>).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-use super::PublicKey;
 use super::identity::Identity;
 use super::image_policy::{ImagePolicy, Requirement};
+use super::signers::{Holder, Signers};
+use super::{Certificate, CertifiedSigners, PublicKey, Roots};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::model::{Quoted, Reference};
 
@@ -39,13 +41,33 @@ struct DocumentEntry {
     key_data: Option<String>,
     key_datas: Option<Vec<String>>,
     key_type: Option<String>,
-    fulcio: Option<serde_json::Value>,
-    pki: Option<serde_json::Value>,
-    rekor_public_key_path: Option<serde_json::Value>,
-    rekor_public_key_paths: Option<serde_json::Value>,
-    rekor_public_key_data: Option<serde_json::Value>,
-    rekor_public_key_datas: Option<serde_json::Value>,
+    fulcio: Option<Fulcio>,
+    pki: Option<Pki>,
+    rekor_public_key_path: Option<String>,
+    rekor_public_key_paths: Option<Vec<String>>,
+    rekor_public_key_data: Option<String>,
+    rekor_public_key_datas: Option<Vec<String>>,
     signed_identity: Option<DocumentIdentity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fulcio {
+    ca_path: Option<String>,
+    ca_data: Option<String>,
+    oidc_issuer: String,
+    subject_email: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Pki {
+    ca_roots_path: Option<String>,
+    ca_roots_data: Option<String>,
+    ca_intermediates_path: Option<String>,
+    ca_intermediates_data: Option<String>,
+    subject_email: Option<String>,
+    subject_hostname: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,17 +85,17 @@ struct DocumentIdentity {
 enum Entry {
     Accept,
     Reject,
-    Signed(Requirement),
+    Signed(Box<Requirement>),
     /// What cannot be checked here: an image that it is asked of is refused.
     Unsupported(String),
 }
 
 impl PolicyFile {
-    /// Reads a policy. `read_key` reads the files that it names.
+    /// Reads a policy. `read` reads the files that it names. Certificates must be valid at the time `now` (since 1970).
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] when it is not a policy, and those of `read_key`.
-    pub fn parse(json: &[u8], read_key: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+    /// [`ErrorKind::Usage`] when it is not a policy, and those of `read`.
+    pub fn parse(json: &[u8], read: ReadFile<'_>, now: Duration) -> Result<Self> {
         let document: Document = serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
         if document.default.is_empty() {
             return Err(malformed("its default asks for nothing and accepts nothing".to_string()));
@@ -82,7 +104,7 @@ impl PolicyFile {
             if entries.is_empty() {
                 return Err(malformed("a scope has no entry".to_string()));
             }
-            entries.into_iter().map(|entry| Entry::of(entry, read_key)).collect()
+            entries.into_iter().map(|entry| Entry::of(entry, read, now)).collect()
         };
         let mut transports = BTreeMap::new();
         for (transport, scopes) in document.transports {
@@ -124,7 +146,7 @@ impl PolicyFile {
                     return Err(Error::new(ErrorKind::Mismatch, message)
                         .hint("ask whoever keeps the policy; another file can be named"));
                 }
-                Entry::Signed(requirement) => policy.requirements.push(requirement.clone()),
+                Entry::Signed(requirement) => policy.requirements.push((**requirement).clone()),
                 Entry::Unsupported(what) => {
                     let message = format!("the policy asks for {what}, which cannot be checked here");
                     return Err(Error::new(ErrorKind::Unsupported, message)
@@ -137,49 +159,97 @@ impl PolicyFile {
 }
 
 impl Entry {
-    fn of(entry: DocumentEntry, read_key: &dyn Fn(&str) -> Result<Vec<u8>>) -> Result<Self> {
+    fn of(entry: DocumentEntry, read: ReadFile<'_>, now: Duration) -> Result<Self> {
         let unsupported = |what: &str| Ok(Entry::Unsupported(what.to_string()));
         match entry.kind.as_str() {
             "insecureAcceptAnything" => Ok(Entry::Accept),
             "reject" => Ok(Entry::Reject),
             "signedBy" => unsupported(&format!("a signature of PGP ({})", entry.key_type.unwrap_or_default())),
-            "sigstoreSigned" if entry.fulcio.is_some() => unsupported("a certificate of Fulcio"),
-            "sigstoreSigned" if entry.pki.is_some() => unsupported("a certificate"),
-            "sigstoreSigned" if entry.asks_rekor() => unsupported("an entry in Rekor"),
-            "sigstoreSigned" => {
-                let files = entry.key_path.into_iter().chain(entry.key_paths.into_iter().flatten());
-                let mut keys = Vec::new();
-                for file in files {
-                    let doing = || format!("key {} of the policy", Quoted(file.as_bytes()));
-                    keys.push(read_key(&file).and_then(|text| PublicKey::from_pem(&text)).doing(doing)?);
-                }
-                for data in entry.key_data.into_iter().chain(entry.key_datas.into_iter().flatten()) {
-                    let text =
-                        BASE64_STANDARD.decode(data).map_err(|_| malformed("a key is not base64".to_string()))?;
-                    keys.push(PublicKey::from_pem(&text).doing(|| "a key in the policy")?);
-                }
-                if keys.is_empty() {
-                    return Err(malformed("sigstoreSigned names no key".to_string()));
-                }
-                let identity = entry.signed_identity.map_or(Ok(Identity::RepositoryOfDigestOrExact), identity_of)?;
-                Ok(Entry::Signed(Requirement { keys, identity }))
-            }
+            "sigstoreSigned" => Ok(Entry::Signed(Box::new(entry.requirement(read, now)?))),
             other => Err(malformed(format!("{} is not a type that is known", Quoted(other.as_bytes())))),
         }
     }
 }
 
 impl DocumentEntry {
-    fn asks_rekor(&self) -> bool {
-        [
-            &self.rekor_public_key_path,
-            &self.rekor_public_key_paths,
-            &self.rekor_public_key_data,
-            &self.rekor_public_key_datas,
-        ]
-        .iter()
-        .any(|it| it.is_some())
+    fn requirement(self, read: ReadFile<'_>, now: Duration) -> Result<Requirement> {
+        let files = self.key_path.into_iter().chain(self.key_paths.into_iter().flatten());
+        let keys = keys(files, self.key_data.into_iter().chain(self.key_datas.into_iter().flatten()), read)?;
+        let files = self.rekor_public_key_path.into_iter().chain(self.rekor_public_key_paths.into_iter().flatten());
+        let datas = self.rekor_public_key_data.into_iter().chain(self.rekor_public_key_datas.into_iter().flatten());
+        let rekor = self::keys(files, datas, read)?;
+        let certified = |roots, holder| Signers::Certified(CertifiedSigners { roots, holder, now });
+        let signers = match (keys.is_empty(), self.fulcio, self.pki) {
+            (false, None, None) => Signers::Keys(keys),
+            (true, Some(_), None) if rekor.is_empty() => {
+                return Err(malformed(
+                    "fulcio lacks a key of Rekor, which says when a certificate was used".to_string(),
+                ));
+            }
+            (true, Some(fulcio), None) => {
+                let roots = certificates("fulcio", fulcio.ca_path, fulcio.ca_data, read)?;
+                let holder = Holder::Fulcio { identity: fulcio.subject_email, issuer: fulcio.oidc_issuer };
+                certified(Roots::new(roots, Vec::new()), holder)
+            }
+            (true, None, Some(pki)) => {
+                let roots = certificates("pki", pki.ca_roots_path, pki.ca_roots_data, read)?;
+                let between = match (pki.ca_intermediates_path, pki.ca_intermediates_data) {
+                    (None, None) => Vec::new(),
+                    (path, data) => certificates("pki", path, data, read)?,
+                };
+                let (email, host) = (pki.subject_email, pki.subject_hostname);
+                if email.is_none() && host.is_none() {
+                    return Err(malformed("pki does not say to whom a certificate is issued".to_string()));
+                }
+                certified(Roots::new(roots, between), Holder::Subject { email, host })
+            }
+            _ => {
+                return Err(malformed(
+                    "sigstoreSigned names no key, or more than one of keys, fulcio and pki".to_string(),
+                ));
+            }
+        };
+        let identity = self.signed_identity.map_or(Ok(Identity::RepositoryOfDigestOrExact), identity_of)?;
+        Ok(Requirement { signers, rekor, identity })
     }
+}
+
+/// Reads a file that a policy names.
+type ReadFile<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>>;
+
+fn keys(
+    files: impl Iterator<Item = String>,
+    datas: impl Iterator<Item = String>,
+    read: ReadFile<'_>,
+) -> Result<Vec<PublicKey>> {
+    let mut keys = Vec::new();
+    for file in files {
+        let doing = || format!("key {} of the policy", Quoted(file.as_bytes()));
+        keys.push(read(&file).and_then(|text| PublicKey::from_pem(&text)).doing(doing)?);
+    }
+    for data in datas {
+        keys.push(PublicKey::from_pem(&decoded(data)?).doing(|| "a key in the policy")?);
+    }
+    Ok(keys)
+}
+
+/// The certificates in a file or in the policy itself, of which one is named.
+fn certificates(
+    what: &str,
+    path: Option<String>,
+    data: Option<String>,
+    read: ReadFile<'_>,
+) -> Result<Vec<Certificate>> {
+    let text = match (path, data) {
+        (Some(path), None) => read(&path)?,
+        (None, Some(data)) => decoded(data)?,
+        _ => return Err(malformed(format!("{what} names no certificates, or two files of them"))),
+    };
+    Certificate::all_from_pem(&text).doing(|| format!("certificates for {what} of the policy"))
+}
+
+fn decoded(data: String) -> Result<Vec<u8>> {
+    BASE64_STANDARD.decode(data).map_err(|_| malformed("a key or certificate is not base64".to_string()))
 }
 
 fn identity_of(identity: DocumentIdentity) -> Result<Identity> {
@@ -244,9 +314,8 @@ mod tests {
     use crate::error::IoResultExt as _;
 
     fn policy(json: &str) -> Result<PolicyFile> {
-        PolicyFile::parse(json.as_bytes(), &|path| {
-            std::fs::read(format!("fixtures/keys/{path}")).or_kind(ErrorKind::Other)
-        })
+        let read = |path: &str| std::fs::read(format!("fixtures/keys/{path}")).or_kind(ErrorKind::Other);
+        PolicyFile::parse(json.as_bytes(), &read, Duration::ZERO)
     }
 
     fn of(policy: &PolicyFile, name: &str) -> Result<Option<ImagePolicy>> {
@@ -286,14 +355,16 @@ mod tests {
             r#"{"default":[{"type":"reject","more":1}]}"#,
             r#"{"default":[{"type":"sigstoreSigned"}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyData":"!"}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","keyPath":"p256.pub","pki":{"caRootsPath":"ca.pem","subjectEmail":"x"}}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","pki":{"caRootsPath":"ca.pem"}}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","pki":{"subjectEmail":"x"}}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","fulcio":{"caPath":"ca.pem","oidcIssuer":"x","subjectEmail":"x"}}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","fulcio":{"caPath":"ca.pem","subjectEmail":"x"},"rekorPublicKeyPath":"p256.pub"}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyPath":"p256.pub","signedIdentity":{"type":"any"}}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyPath":"p256.pub","signedIdentity":{"type":"exactReference"}}]}"#,
         ] {
             assert_eq!(policy(json).unwrap_err().kind(), ErrorKind::Usage, "{json}");
         }
-        let rekor = r#"{"default":[{"type":"sigstoreSigned","keyPath":"p256.pub","rekorPublicKeyPath":"x"}]}"#;
-        let asked = of(&policy(rekor).unwrap(), "x").unwrap_err();
-        assert!(asked.to_string().contains("an entry in Rekor"), "{asked}");
     }
 
     #[test]

@@ -238,6 +238,22 @@ fn help_is_for_newcomers() {
               holds
               the image, over the digest that was asked for. Nothing of the image is read before.
 
+          --verify-root <ROOTS.pem>
+              Refuse an image without a signature whose certificate was issued under these roots
+
+              All certificates in this file, in PEM, are believed. A certificate must be valid now,
+              or with --rekor-key at the time that Rekor noted.
+
+          --certificate-identity <ID>
+              The e-mail address or URI that the certificate must have been issued to
+
+          --certificate-oidc-issuer <URL>
+              The OIDC issuer that must have vouched for the identity, a URL
+
+          --rekor-key <PUB.pem>
+              Require that Rekor, whose public key this is, recorded the signature; may be repeated: any
+              of them
+
           --policy <FILE>
               Obey a policy.json of containers/image, for example /etc/containers/policy.json
 

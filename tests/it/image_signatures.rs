@@ -5,23 +5,26 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use sif_convert::trust::PrivateKey;
 
 use crate::support::registry::Registry;
 use crate::support::run::{self, Oracles, Run, exit_code, program, scratch};
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+/// What a statement that is a signature says of itself.
+pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// A registry with images, and cosign to sign them.
-struct Place {
+pub struct Place {
     oracles: Oracles,
     registry: Registry,
-    directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
     /// The digest of the manifest of `app:1` and of all its copies.
-    digest: String,
+    pub digest: String,
 }
 
 impl Place {
-    fn new() -> Option<Place> {
+    pub fn new() -> Option<Place> {
         let oracles = run::oracles()?;
         let directory = scratch();
         let registry = Registry::start(directory.path(), "", "")?;
@@ -39,15 +42,15 @@ impl Place {
         Some(place)
     }
 
-    fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.registry.host
     }
 
-    fn hex(&self) -> &str {
+    pub fn hex(&self) -> &str {
         self.digest.strip_prefix("sha256:").unwrap()
     }
 
-    fn shell(&self, script: &str) -> String {
+    pub fn shell(&self, script: &str) -> String {
         let script = format!("export COSIGN_PASSWORD=hunter2; {script}");
         let done = run::run(self.oracles.run(self.directory.path()).args(["sh", "-ec", &script]));
         assert_eq!(done.code, 0, "{script}: {}", done.stderr);
@@ -55,13 +58,13 @@ impl Place {
     }
 
     /// Pushes an archive as Docker has it.
-    fn push(&self, archive: &str, name: &str) {
+    pub fn push(&self, archive: &str, name: &str) {
         let to = format!("docker://{}/{name}", self.host());
         self.shell(&format!("skopeo copy -q --dest-tls-verify=false docker-archive:{archive} {to}"));
     }
 
     /// Signs the image of a repository that has the digest of `app:1`, in the new form or the old one.
-    fn sign(&self, repository: &str, how: &str) {
+    pub fn sign(&self, repository: &str, how: &str) {
         let form = match how {
             "bundle" => "--signing-config signing-config.json",
             "tag" => "--new-bundle-format=false --use-signing-config=false --tlog-upload=false",
@@ -71,11 +74,21 @@ impl Place {
         self.shell(&format!("cosign sign --key cosign.key {form} --allow-http-registry -y {name}"));
     }
 
-    fn convert(&self, source: &str, words: &[&str]) -> Run {
+    pub fn convert(&self, source: &str, words: &[&str]) -> Run {
         let _ = fs::remove_file(self.directory.path().join("x.sif"));
         let mut command = program();
         command.current_dir(self.directory.path()).args([source, "--to", "sif", "-o", "x.sif"]).args(words);
         run::run(&mut command)
+    }
+
+    /// Pushes `hello.tar` as `repository:1`, and a bundle beside it.
+    pub fn attach(&self, repository: &str, bundle: &str) {
+        self.push("hello.tar", &format!("{repository}:1"));
+        fs::write(self.directory.path().join("bundle.json"), bundle).unwrap();
+        let host = self.host();
+        self.shell(&format!(
+            "oras attach --plain-http --artifact-type {BUNDLE} {host}/{repository}:1 bundle.json:{BUNDLE}"
+        ));
     }
 
     fn pull(&self, name: &str, keys: &[&str]) -> Run {
@@ -84,12 +97,12 @@ impl Place {
         self.convert(&format!("docker://{}/{name}", self.host()), &words)
     }
 
-    fn accepted(&self, done: &Run) {
+    pub fn accepted(&self, done: &Run) {
         assert_eq!(done.code, 0, "{}", done.stderr);
         assert!(self.directory.path().join("x.sif").exists());
     }
 
-    fn refused(&self, done: &Run, why: &str) {
+    pub fn refused(&self, done: &Run, why: &str) {
         assert_eq!(done.code, exit_code("Mismatch"), "{}", done.stderr);
         assert!(done.stderr.contains("no valid signature") && done.stderr.contains(why), "{why}: {}", done.stderr);
         assert!(!self.directory.path().join("x.sif").exists());
@@ -147,10 +160,19 @@ fn signatures_of_other_images_and_for_other_repositories_do_not_count() {
     place.refused(&place.pull("app:2", &["cosign.pub"]), "of another image");
 }
 
+/// A key of the fixtures, or of a file.
+pub fn private_key(name: impl AsRef<Path>) -> PrivateKey {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/keys").join(name);
+    PrivateKey::from_pem(&fs::read(path).unwrap(), &|| unreachable!()).unwrap()
+}
+
 /// A bundle over a statement, signed by the key of the test.
 fn bundle(predicate: &str, hex: &str, signature: Option<&str>) -> String {
-    let key = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/p256.pem")).unwrap();
-    let key = sif_convert::trust::PrivateKey::from_pem(&key, &|| unreachable!()).unwrap();
+    bundle_by(&private_key("p256.pem"), r#""publicKey":{"hint":"x"}"#, predicate, hex, signature)
+}
+
+/// A bundle over a statement, signed by a key, with this beside the signature.
+pub fn bundle_by(key: &PrivateKey, material: &str, predicate: &str, hex: &str, signature: Option<&str>) -> String {
     let statement = format!(
         r#"{{"_type":"https://in-toto.io/Statement/v1","subject":[{{"digest":{{"sha256":"{hex}"}}}}],"predicateType":"{predicate}","predicate":{{}}}}"#
     );
@@ -159,21 +181,16 @@ fn bundle(predicate: &str, hex: &str, signature: Option<&str>) -> String {
     let signed = BASE64_STANDARD.encode(key.sign(pre.as_bytes()).unwrap());
     let (signature, payload) = (signature.unwrap_or(&signed), BASE64_STANDARD.encode(&statement));
     format!(
-        r#"{{"mediaType":"{BUNDLE}","verificationMaterial":{{"publicKey":{{"hint":"x"}}}},"dsseEnvelope":{{"payload":"{payload}","payloadType":"{kind}","signatures":[{{"sig":"{signature}"}}]}}}}"#
+        r#"{{"mediaType":"{BUNDLE}","verificationMaterial":{{{material}}},"dsseEnvelope":{{"payload":"{payload}","payloadType":"{kind}","signatures":[{{"sig":"{signature}"}}]}}}}"#
     )
 }
 
 #[test]
 fn forged_bundles_and_attestations_do_not_count() {
     let Some(place) = Place::new() else { return };
-    let sign = "https://sigstore.dev/cosign/sign/v1";
+    let sign = SIGN;
     let attach = |repository: &str, text: &str| {
-        place.push("hello.tar", &format!("{repository}:1"));
-        fs::write(place.directory.path().join("bundle.json"), text).unwrap();
-        let host = place.host();
-        place.shell(&format!(
-            "oras attach --plain-http --artifact-type {BUNDLE} {host}/{repository}:1 bundle.json:{BUNDLE}"
-        ));
+        place.attach(repository, text);
         place.pull(&format!("{repository}:1"), &["p256.pub"])
     };
     // The same as cosign would make counts; whatever differs does not.

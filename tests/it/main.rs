@@ -20,6 +20,7 @@ mod engines;
 mod fixtures;
 mod flatten;
 mod hostile;
+mod image_certificates;
 mod image_oracles;
 mod image_signatures;
 mod images;

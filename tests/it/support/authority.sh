@@ -22,6 +22,28 @@ extendedKeyUsage = codeSigning
 extendedKeyUsage = anyExtendedKeyUsage
 [no_use]
 basicConstraints = CA:FALSE
+[fulcio]
+keyUsage = critical, digitalSignature
+extendedKeyUsage = codeSigning
+subjectAltName = critical, email:owner@example.org
+1.3.6.1.4.1.57264.1.8 = ASN1:UTF8String:https://issuer.example
+1.3.6.1.4.1.57264.1.1 = DER:68747470733a2f2f6973737565722e6578616d706c65
+[fulcio_uri]
+extendedKeyUsage = codeSigning
+subjectAltName = critical, URI:https://ci.example/build.yml@refs/heads/main
+1.3.6.1.4.1.57264.1.1 = DER:68747470733a2f2f6973737565722e6578616d706c65
+[fulcio_name]
+extendedKeyUsage = codeSigning
+subjectAltName = otherName:1.3.6.1.4.1.57264.1.7;UTF8:robot!example.org
+1.3.6.1.4.1.57264.1.8 = ASN1:UTF8String:https://issuer.example
+1.3.6.1.4.1.57264.1.1 = DER:68747470733a2f2f6973737565722e6578616d706c65
+[other_issuer]
+extendedKeyUsage = codeSigning
+subjectAltName = critical, email:owner@example.org
+1.3.6.1.4.1.57264.1.8 = ASN1:UTF8String:https://elsewhere.example
+[host]
+extendedKeyUsage = codeSigning
+subjectAltName = DNS:build.example.org, email:owner@example.org
 [server]
 extendedKeyUsage = serverAuth
 END
