@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::{Expected, Monitor, Output, Phase, Region, save, umask};
 use crate::model::{Digest, Platform, Reference};
-use crate::registry::{HostedSif, Settings, WebFile};
+use crate::registry::{HostedSif, WebFile};
 use crate::sif::{Container, HEADER_BYTES};
-use crate::source::Spec;
+use crate::source::{OpenOptions, Spec, refuse_unsigned};
 
 /// Where the magic of a SIF is: behind the launch script.
 const MAGIC: (usize, &[u8]) = (32, b"SIF_MAGIC\0");
@@ -29,8 +29,8 @@ pub struct Download {
     pub platform: Platform,
     /// The SHA-256 that the file must have.
     pub expected: Option<Digest>,
-    /// How servers are reached.
-    pub registry: Settings,
+    /// How servers are reached, and whose images may come from there: a SIF carries no signature of an image.
+    pub open: OpenOptions,
 }
 
 /// What was downloaded.
@@ -69,7 +69,8 @@ impl Download {
     }
 
     fn registry_layer(&self, reference: &Reference, monitor: &Monitor) -> Result<Found> {
-        let sif = HostedSif::find(reference, &self.platform, &self.registry, monitor)?;
+        refuse_unsigned(&self.source, &self.open)?;
+        let sif = HostedSif::find(reference, &self.platform, &self.open.registry, monitor)?;
         Expected { digest: self.expected, size: None }.check(sif.digest, sif.size)?;
         let mut downloaded = self.save(sif.open()?, sif.expected(), monitor)?;
         (downloaded.manifest, downloaded.warnings) = (Some(sif.manifest), sif.warnings());
@@ -78,13 +79,14 @@ impl Download {
 
     fn web_file(&self, url: &str, monitor: &Monitor) -> Result<Found> {
         monitor.begin(Phase::Open, 0);
-        let mut file = WebFile::open(url, &self.registry, monitor)?;
+        let mut file = WebFile::open(url, &self.open.registry, monitor)?;
         let expected = Expected { digest: self.expected, size: file.size() };
         let mut start = Vec::new();
         Read::by_ref(&mut file).take(HEADER_BYTES as u64).read_to_end(&mut start).or_kind(ErrorKind::Network)?;
         if !start.get(MAGIC.0..).is_some_and(|rest| rest.starts_with(MAGIC.1)) {
             return Ok(Found::Other);
         }
+        refuse_unsigned(&self.source, &self.open)?;
         self.save(start.chain(file), expected, monitor).map(Found::Sif)
     }
 

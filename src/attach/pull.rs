@@ -75,7 +75,7 @@ pub fn pull_attached(
         mode: conversion.options.mode,
         platform: image.platform(),
         expected: Some(found.sha256),
-        registry: registry.clone(),
+        open: conversion.open.clone(),
     };
     match download.run(monitor)? {
         DownloadFound::Sif(downloaded) => Ok(Pulled::Downloaded(found, downloaded)),

@@ -421,6 +421,15 @@ fn one_will_do(listed: Result<bool>, indexed: Result<bool>, asked: Option<Kind>)
     }
 }
 
+/// Refuses a SIF at `spec` where the options ask for a signature of an image, which a SIF does not carry.
+///
+/// # Errors
+/// [`ErrorKind::Mismatch`] when they do; those of a policy.
+pub fn refuse_unsigned(spec: &Spec, options: &OpenOptions) -> Result<()> {
+    let asked = signatures::with_policy(spec, options)?.trust;
+    asked.map_or(Ok(()), |_| Err(unsigned()).doing(|| format!("downloading {spec}")))
+}
+
 /// Nothing that is no image with a manifest has a signature of one.
 fn unsigned() -> Error {
     Error::new(ErrorKind::Mismatch, "no valid signature: what this is carries none of images")

@@ -255,3 +255,38 @@ fn a_policy_is_obeyed() {
     let rejected = place.convert("hello.tar", &["--policy", "policy.json"]);
     place.accepted(&rejected);
 }
+
+#[test]
+fn a_sif_that_is_hosted_is_not_pulled_in_place_of_a_signed_image() {
+    let Some(place) = Place::new() else { return };
+    place.sign("app", "bundle");
+    let (host, directory) = (place.host(), place.directory.path());
+    let words = |words: &[&str]| {
+        let mut command = program();
+        run::run(command.current_dir(directory).args(words).args(["--insecure", host]))
+    };
+    let pushed = words(&["hello.tar", "--to", "sif", "-o", &format!("oras://{host}/hosted:1")]);
+    assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+    let attached = words(&["attach", &format!("docker://{host}/app:1")]);
+    assert_eq!(attached.code, 0, "{}", attached.stderr);
+    let pull = |source: &str, more: &[&str]| {
+        let _ = fs::remove_file(directory.join("x.sif"));
+        words(&[&["pull", "x.sif", source], more].concat())
+    };
+    let (hosted, image) = (format!("oras://{host}/hosted:1"), format!("docker://{host}/app:1"));
+    place.accepted(&pull(&hosted, &[]));
+    place.accepted(&pull(&image, &["--attached"]));
+    // Who may push may attach: the image is signed, that SIF is not.
+    for (source, more) in [(&hosted, &[][..]), (&image, &["--attached"])] {
+        let refused = pull(source, &[&["--verify-key", "cosign.pub"], more].concat());
+        assert!(refused.code != 0 && refused.stderr.contains("no valid signature"), "{}", refused.stderr);
+        assert!(!directory.join("x.sif").exists());
+    }
+    place.accepted(&pull(&image, &["--attached=verify", "--verify-key", "cosign.pub"]));
+    let policy = r#"{"default":[{"type":"reject"}],"transports":{"oras":{"":[{"type":"insecureAcceptAnything"}]}}}"#;
+    fs::write(directory.join("policy.json"), policy).unwrap();
+    place.accepted(&pull(&hosted, &["--policy", "policy.json"]));
+    fs::write(directory.join("policy.json"), r#"{"default":[{"type":"reject"}]}"#).unwrap();
+    let rejected = pull(&hosted, &["--policy", "policy.json"]);
+    assert!(rejected.code != 0 && rejected.stderr.contains("the policy rejects"), "{}", rejected.stderr);
+}

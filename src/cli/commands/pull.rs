@@ -339,7 +339,7 @@ fn download(job: &Job, given: &Given, words: &[OsString], environment: &Environm
             mode: conversion.options.mode,
             platform: selection(&convert.choice)?.platform.unwrap_or_else(Platform::host),
             expected: expected("--expect-sha256", convert.checks.expect_sha256.as_deref())?,
-            registry: conversion.open.registry.clone(),
+            open: conversion.open.clone(),
         };
         session.supervise(|monitor| match wanted.run(monitor)? {
             Found::Sif(downloaded) => conclude(&conversion, &downloaded, voice, recorder),
