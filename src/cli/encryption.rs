@@ -2,7 +2,6 @@
 //! everybody on the machine can read.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -10,15 +9,12 @@ use clap::Args;
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
+use super::keys::{KEY_BYTES_MAX, small_file};
 use super::values::usage;
-use crate::error::{ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::error::{Result, ResultExt as _};
 use crate::gocryptfs::{Passphrase, PrivateKey, PublicKey, Secret};
-use crate::io::open_now;
 use crate::model::Quoted;
 use crate::output::Encryption;
-
-/// What a file with a key or a passphrase may have, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// The variables that [`of_environment`] looks at.
 pub(super) use super::environment::ENCRYPTION_VARIABLES as VARIABLES;
@@ -101,16 +97,7 @@ fn text(bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>> {
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let quoted = || format!("reading {}", Quoted(path.as_os_str().as_bytes()));
-    // Room for all of it: a buffer that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX as usize + 1));
-    let file = open_now(path).or_kind(ErrorKind::SourceUnavailable).doing(quoted)?;
-    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable).doing(quoted)?;
-    if bytes.len() as u64 > SECRET_BYTES_MAX {
-        let message = format!("{} is too long for a key or a passphrase", Quoted(path.as_os_str().as_bytes()));
-        return Err(usage(message, "name the file that holds nothing else"));
-    }
-    Ok(bytes)
+    small_file(path, KEY_BYTES_MAX).at_file(path)
 }
 
 /// Names the file.

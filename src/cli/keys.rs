@@ -2,16 +2,15 @@
 //! see them.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-
+use super::prompt::{self, PASSPHRASE_BYTES_MAX};
 use super::values::usage;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use crate::io::open_now;
 use crate::model::Quoted;
 use crate::trust::{Certificate, PrivateKey, PublicKey, Zeroizing};
 
@@ -19,8 +18,6 @@ use crate::trust::{Certificate, PrivateKey, PublicKey, Zeroizing};
 pub(super) const KEY_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a file with certificates: all that a system trusts take 250 KB.
 const CERTIFICATES_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of a passphrase.
-const PASSPHRASE_BYTES_MAX: usize = 4096;
 
 /// Reads a private key. Where it is encrypted, its passphrase comes from `passphrase_file`, else from the terminal.
 pub(super) fn private_key(path: &Path, passphrase_file: Option<&Path>) -> Result<PrivateKey> {
@@ -29,7 +26,7 @@ pub(super) fn private_key(path: &Path, passphrase_file: Option<&Path>) -> Result
     let text = small_file(path, KEY_BYTES_MAX).doing(doing)?;
     let ask = || match passphrase_file {
         Some(file) => passphrase_of(file),
-        None => prompt(&format!("passphrase of {name}: ")),
+        None => prompt::on_terminal(&format!("passphrase of {name}: ")),
     };
     PrivateKey::from_pem(&text, &ask).doing(doing)
 }
@@ -68,7 +65,7 @@ pub(super) fn passphrase_of(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
 
 /// A file in memory that is wiped when it is not needed any more.
 pub(super) fn small_file(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
+    let mut file = open_now(path).or_kind(ErrorKind::SourceUnavailable)?;
     // A buffer that grew would leave what it held behind.
     let mut bytes = Zeroizing::new(vec![0; bytes_max + 1]);
     let mut length = 0;
@@ -81,47 +78,8 @@ pub(super) fn small_file(path: &Path, bytes_max: usize) -> Result<Zeroizing<Vec<
         }
     }
     if length > bytes_max {
-        return Err(usage(format!("it has more than {bytes_max} bytes"), "name the right file"));
+        return Err(usage(format!("it is too long: more than {bytes_max} bytes"), "name the right file"));
     }
     bytes.truncate(length);
     Ok(bytes)
-}
-
-/// Asks on the terminal, where what is typed is not shown.
-fn prompt(words: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let terminal = File::options().read(true).write(true).open("/dev/tty");
-    let mut terminal = terminal.map_err(|_| {
-        let message = "the key is encrypted, and there is no terminal to ask for its passphrase";
-        usage(message, "put the passphrase into a file, or a descriptor N, and name the file, or /dev/fd/N")
-    })?;
-    let usual = tcgetattr(&terminal).map_err(std::io::Error::from).or_kind(ErrorKind::Other)?;
-    let mut silent = usual.clone();
-    // Without signals, too: one that ended us would leave a terminal that shows nothing.
-    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(std::io::Error::from).or_kind(ErrorKind::Other)?;
-    let line = terminal.write_all(words.as_bytes()).or_kind(ErrorKind::Other).and_then(|()| line_of(&mut terminal));
-    let _ = tcsetattr(&terminal, OptionalActions::Flush, &usual);
-    let _ = terminal.write_all(b"\n");
-    line
-}
-
-fn line_of(terminal: &mut File) -> Result<Zeroizing<Vec<u8>>> {
-    let mut line = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX));
-    let mut byte = [0];
-    loop {
-        let count = terminal.read(&mut byte).or_kind(ErrorKind::Other)?;
-        match byte[0] {
-            _ if count == 0 => return Ok(line),
-            b'\r' | b'\n' | 0x04 => return Ok(line),
-            0x03 => return Err(Error::new(ErrorKind::Interrupted, "stopped while asking for a passphrase")),
-            0x08 | 0x7f => {
-                // A whole character.
-                while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
-            }
-            // Control-U starts over.
-            0x15 => line.clear(),
-            other if line.len() < PASSPHRASE_BYTES_MAX => line.push(other),
-            _ => return Err(usage("the passphrase is too long", "give one of at most 4096 bytes")),
-        }
-    }
 }

@@ -238,16 +238,24 @@ pub(super) struct ConfigOptions {
     pub(super) keep_singularity: bool,
 }
 
-/// Who vouches for the output.
+/// Who signs the SIF.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Signatures (sif)")]
-pub(super) struct SignatureOptions {
+pub(super) struct SignKeyOptions {
     /// Sign with this private key: PEM of Ed25519, ECDSA (P-256, P-384) or RSA, encrypted or not; cosign's too
     #[arg(long, value_name = "KEY.pem", value_hint = clap::ValueHint::FilePath)]
     pub(super) sign_key: Option<PathBuf>,
     /// Where the passphrase of that key is: the first line of a file; /dev/fd/N is descriptor N [default: ask]
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) sign_passphrase_file: Option<PathBuf>,
+}
+
+/// Who vouches for the output.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Signatures (sif)")]
+pub(super) struct SignatureOptions {
+    #[command(flatten)]
+    pub(super) key: SignKeyOptions,
     /// Write the signature of the SIF alone into this file, for others who convert the same image
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) sign_detached: Option<PathBuf>,

@@ -51,11 +51,6 @@ fn painted(line: String) -> String {
     }
 }
 
-/// Writes a question of ours to stderr; the answer follows on the same line.
-pub(super) fn prompt(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
-}
-
 /// Writes one event to stderr, as one line of JSON.
 pub(super) fn event(event: &impl Serialize) {
     if let Ok(document) = serde_json::to_value(event) {

@@ -13,9 +13,9 @@ use crate::trust::{CertifiedSigners, ImagePolicy, PolicyFile, Roots};
 
 /// Refuses options that mean nothing without another one.
 pub(super) fn refuse_idle(options: &SignatureOptions) -> Result<()> {
-    if options.sign_key.is_none() {
+    if options.key.sign_key.is_none() {
         let idle = [
-            (options.sign_passphrase_file.is_some(), "--sign-passphrase-file"),
+            (options.key.sign_passphrase_file.is_some(), "--sign-passphrase-file"),
             (options.sign_detached.is_some(), "--sign-detached"),
         ];
         if let Some((_, option)) = idle.iter().find(|(is_given, _)| *is_given) {
@@ -38,9 +38,9 @@ pub(super) fn two_outputs() -> Error {
 
 /// Reads keys and signatures.
 pub(super) fn signing(options: &SignatureOptions) -> Result<Signing> {
-    let key = |path: &PathBuf| keys::private_key(path, options.sign_passphrase_file.as_deref());
+    let key = |path: &PathBuf| keys::private_key(path, options.key.sign_passphrase_file.as_deref());
     Ok(Signing {
-        key: options.sign_key.as_ref().map(key).transpose()?,
+        key: options.key.sign_key.as_ref().map(key).transpose()?,
         detached: options.sign_detached.is_some(),
         carried: options.signature.as_deref().map(carried).transpose()?.map(Box::new),
     })

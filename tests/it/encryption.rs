@@ -303,6 +303,22 @@ fn a_pipe_leaves_nothing_in_the_clear_on_any_disk() {
     }
 }
 
+#[test]
+fn a_passphrase_is_typed_on_the_terminal_and_not_shown() {
+    let place = Place::new(Squeeze::Not);
+    place.convert("image.tar --to sif --encrypt-passphrase-file passphrase -o expected.sif");
+    let words = "build --force --passphrase x.sif docker-archive:image.tar";
+    let passphrase = fs::read_to_string(place.path("passphrase")).unwrap();
+    let passphrase = passphrase.trim_end();
+    let Some(said) = run::typed(place.0.path(), words, &format!("{passphrase}\\r")) else { return };
+    assert!(said.contains("Enter encryption passphrase: ") && said.contains("exit 0"), "{said}");
+    assert!(!said.contains(passphrase) && !said.contains("silent"), "{said}");
+    assert!(place.read("x.sif") == place.read("expected.sif"));
+    // Who is asked may leave, and the terminal shows again what is typed.
+    let Some(said) = run::typed(place.0.path(), words, "ab\\003") else { return };
+    assert!(said.contains("exit 130") && !said.contains("silent"), "{said}");
+}
+
 /// An image of Docker's, and an Apptainer that knows gocryptfs.
 fn subject(name: &str) -> Option<(Oracles, DockerImage)> {
     let oracles = run::oracles()?;

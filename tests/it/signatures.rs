@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::random::Numbers;
-use crate::support::run::{self, Oracles, Run, exit_code, host_has, program, scratch, skip};
+use crate::support::run::{self, Oracles, Run, exit_code, program, scratch};
 use crate::support::siftool::{Object, Sif};
 
 const PAIRS: [&str; 4] = ["ed25519", "p256", "p384", "rsa"];
@@ -323,6 +323,19 @@ fn a_pgp_signature_is_named_and_never_good() {
 }
 
 #[test]
+fn build_signs_too() {
+    let directory = place();
+    let directory = directory.path();
+    fs::write(directory.join("passphrase"), "secret\n").unwrap();
+    let key = ["--sign-key", "p256-encrypted.pem", "--sign-passphrase-file", "passphrase"];
+    expect(directory, &[&["build", "built.sif", &format!("docker-archive:{}", archive())], &key[..]].concat());
+    expect(directory, &["sign", "plain.sif", "--key", "p256.pem", "-o", "signed.sif"]);
+    assert_eq!(fs::read(directory.join("built.sif")).unwrap(), fs::read(directory.join("signed.sif")).unwrap());
+    let idle = convert(directory, &["build", "x.sif", &archive(), "--sign-passphrase-file", "passphrase"]);
+    assert_eq!(idle.code, exit_code("Usage"), "{}", idle.stderr);
+}
+
+#[test]
 fn signing_in_place_is_all_or_nothing() {
     let directory = place();
     let directory = directory.path();
@@ -373,15 +386,8 @@ fn passphrases_come_from_files_descriptors_and_the_terminal_and_are_never_shown(
     assert_eq!(alone.code, exit_code("Usage"), "{}", alone.stderr);
     assert!(alone.stderr.contains("there is no terminal"), "{}", alone.stderr);
 
-    if !host_has("script") {
-        return skip("there is no script(1) to make a terminal");
-    }
     let typed = |keys: &str, code: i32| {
-        let inside = format!("{program} {sign}\necho \"exit $?\"\nstty -a | grep -qw -- -echo && echo silent\n");
-        fs::write(directory.join("inside"), inside).unwrap();
-        let terminal = format!("(sleep 1; printf '{keys}'; sleep 1) | script -qc 'sh inside' /dev/null");
-        let done = run::run(Command::new("sh").args(["-c", &terminal]).current_dir(directory));
-        let said = String::from_utf8(done.stdout).unwrap();
+        let Some(said) = run::typed(directory, sign, keys) else { return };
         assert!(said.contains("passphrase of") && said.contains(&format!("exit {code}")), "{said}");
         assert!(!said.contains("sec") && !said.contains("silent"), "typed and shown, or silent for good: {said}");
     };

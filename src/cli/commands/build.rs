@@ -11,7 +11,7 @@ use crate::cli::encryption::{self, EncryptionOptions};
 use crate::cli::environment::Environment;
 use crate::cli::options::{
     Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, ProgressMode, RootOptions,
-    SignatureOptions, WhenThere,
+    SignKeyOptions, SignatureOptions, WhenThere,
 };
 use crate::cli::printer::Voice;
 use crate::cli::registry::{self, RegistryOptions};
@@ -96,6 +96,8 @@ pub(in crate::cli) struct Build {
     encryption: EncryptionOptions,
     #[command(flatten)]
     checks: Checks,
+    #[command(flatten)]
+    signing: SignKeyOptions,
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
@@ -278,7 +280,7 @@ impl Build {
             encryption: self.encryption,
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
-            signatures: SignatureOptions::default(),
+            signatures: SignatureOptions { key: self.signing, ..SignatureOptions::default() },
             feedback: self.feedback,
         };
         Ok((convert, note.or(without_key)))

@@ -15,8 +15,8 @@ use crate::cli::exit;
 use crate::cli::fatal;
 use crate::cli::handover;
 use crate::cli::options::{
-    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignatureOptions,
-    WhenThere, selection,
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignKeyOptions,
+    SignatureOptions, WhenThere, selection,
 };
 use crate::cli::printer::{self, Bytes, Voice};
 use crate::cli::registry::{self, RegistryOptions};
@@ -91,6 +91,8 @@ pub(in crate::cli) struct Pull {
     jobs: Option<String>,
     #[command(flatten)]
     checks: Checks,
+    #[command(flatten)]
+    signing: SignKeyOptions,
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
@@ -219,6 +221,10 @@ impl Pull {
             let message = format!("option --attached has no effect on {spec}");
             return Err(usage(message, "leave --attached out, or name an image as docker://HOST/NAME"));
         }
+        if self.signing.sign_key.is_some() && matches!(spec, Spec::Oras(_) | Spec::Web(_)) {
+            let message = format!("option --sign-key has no effect on {spec}: a SIF is downloaded as it is");
+            return Err(usage(message, "leave it out, and sign the file: sif-convert sign FILE --key KEY.pem"));
+        }
         let path = self.output(&uri, environment);
         if !self.force && path.symlink_metadata().is_ok() {
             return Err(exists(&path));
@@ -266,7 +272,7 @@ impl Pull {
             encryption: EncryptionOptions::default(),
             image: ImageOptions::default(),
             config: ConfigOptions::default(),
-            signatures: SignatureOptions::default(),
+            signatures: SignatureOptions { key: self.signing, ..SignatureOptions::default() },
             feedback: Feedback { is_fatal: true, ..self.feedback },
         }
     }

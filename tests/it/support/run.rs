@@ -127,3 +127,18 @@ pub fn host_has(program: impl AsRef<OsStr>) -> bool {
 pub fn count(variable: &str, usual: usize) -> usize {
     std::env::var(variable).map_or(usual, |count| count.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
 }
+
+/// What is on a terminal on which somebody types `keys` (as for printf) one second after the program began, with `exit CODE`,
+/// and `silent` if the terminal does not show what is typed afterwards.
+pub fn typed(directory: &Path, words: &str, keys: &str) -> Option<String> {
+    if !host_has("script") {
+        skip("there is no script(1) to make a terminal");
+        return None;
+    }
+    let program = env!("CARGO_BIN_EXE_sif-convert");
+    let inside = format!("{program} {words}\necho \"exit $?\"\nstty -a | grep -qw -- -echo && echo silent\n");
+    std::fs::write(directory.join("inside"), inside).unwrap();
+    let terminal = format!("(sleep 1; printf '{keys}'; sleep 1) | script -qc 'sh inside' /dev/null");
+    let done = run(Command::new("sh").args(["-c", &terminal]).current_dir(directory));
+    Some(String::from_utf8(done.stdout).unwrap())
+}
