@@ -124,7 +124,9 @@ impl Conversion {
         let outcome = written?;
         hashed?;
         observer.record(&mut |report| {
-            if let Some(image) = &mut report.image {
+            if let Some(image) = &mut report.image
+                && !outcome.diff_ids.is_empty()
+            {
                 image.diff_ids = outcome.diff_ids.iter().map(|id| Some(id.to_string())).collect();
             }
         });

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::io::{Expected, Region};
 use crate::model::{Algorithm, Config, ConfigChanges, Digest, Platform};
+use crate::volume::Volume;
 
 /// Names one blob of a [`Blobs`], and says what it must turn out to be.
 #[derive(Debug, Clone)]
@@ -48,6 +49,11 @@ pub trait Blobs: Send + Sync {
     /// When the blob is not there.
     fn region(&self, _blob: &BlobRef) -> Result<Option<Region>> {
         Ok(None)
+    }
+
+    /// The file system that the one layer is, where it is one already: whoever needs no tar of it need not make one.
+    fn volume(&self) -> Option<&Arc<Volume>> {
+        None
     }
 
     /// Says that a blob will not be opened after all, so that it need not be fetched ahead.

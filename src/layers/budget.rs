@@ -1,7 +1,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::model::Metadata;
 use crate::tar::Entry;
+use crate::tree::{Inode, Kind};
 
 /// How many bytes of memory the files of an image may take where nothing else is asked for: enough for 2 million files.
 pub const MEMORY_BYTES_MAX: u64 = 2 << 30;
@@ -46,12 +48,22 @@ impl Budget {
     /// Counts an entry that was read, and says what it costs.
     pub(super) fn spend_entry(&self, entry: &Entry) -> Result<u64> {
         self.entries.fetch_add(1, Relaxed);
-        let xattrs = entry.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
-        let xattrs: u64 = xattrs.map(|(name, value)| XATTR_BYTES + 2 * (name.len() + value.len()) as u64).sum();
+        let xattrs = xattr_bytes(&entry.metadata);
         let segments = entry.segments.as_ref().map_or(0, |segments| SEGMENT_BYTES * segments.len() as u64);
         let own = if entry.kind == crate::tar::EntryKind::Directory { DIRECTORY_BYTES } else { ENTRY_BYTES };
         let bytes = own + NAME_COPIES * (entry.raw_path.len() + entry.link.len()) as u64 + xattrs + segments;
         self.spend(bytes).map(|()| bytes)
+    }
+
+    /// Counts a name of a tree that is there already, as if it had been an entry.
+    pub(super) fn spend_name(&self, path_bytes: usize, inode: &Inode) -> Result<()> {
+        self.entries.fetch_add(1, Relaxed);
+        let (own, link) = match &inode.kind {
+            Kind::Directory(_) => (DIRECTORY_BYTES, 0),
+            Kind::Symlink(target) => (ENTRY_BYTES, target.len()),
+            _ => (ENTRY_BYTES, 0),
+        };
+        self.spend(own + NAME_COPIES * (path_bytes + link) as u64 + xattr_bytes(&inode.metadata))
     }
 
     /// Counts the entries of a layer that was read before, and what they cost then.
@@ -92,6 +104,11 @@ impl Budget {
     pub(super) fn entries(&self) -> u64 {
         self.entries.load(Relaxed)
     }
+}
+
+fn xattr_bytes(metadata: &Metadata) -> u64 {
+    let xattrs = metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+    xattrs.map(|(name, value)| XATTR_BYTES + 2 * (name.len() + value.len()) as u64).sum()
 }
 
 fn refuse(what: &str) -> Error {

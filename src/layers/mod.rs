@@ -23,7 +23,7 @@ pub use contents::{Contents, Piece};
 pub use forecast::{Forecast, Forecaster};
 pub use known::{KnownContents, KnownLayer, KnownLayers, ReadLayer};
 pub use list::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
-pub use run::{Flattened, Options, Summary, flatten};
+pub use run::{Flattened, Options, Summary, flatten, flattened};
 pub use schedule::{Schedule, largest_first};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::budget::Budget;
 use super::contents::{Contents, Place, Stored};
 use super::forecast::{Above, Forecaster, Visible};
-use super::known::{self, ENTRIES_REMEMBERED_MAX, KnownLayer, KnownLayers, ReadLayer};
+use super::known::{self, ENTRIES_REMEMBERED_MAX, KnownContents, KnownLayer, KnownLayers, ReadLayer};
 use super::layer::{self, Change, Changes, Keep};
 use super::merge;
 use super::schedule::{Results, Schedule, all_right, blames_the_data, explained, largest_first};
@@ -122,6 +122,24 @@ pub fn flatten<T>(
         stamps.iter().try_for_each(Stamp::check).doing(|| format!("reading {}", image.blobs.name()))?;
         Ok(concluded)
     })
+}
+
+/// The same of an image whose one layer is a tree already, the contents of which are in `contents`; with the number of its
+/// names.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when it takes more than `memory_bytes_max`, or is not for Linux.
+pub fn flattened(
+    image: &Image,
+    tree: Tree,
+    contents: Arc<dyn KnownContents>,
+    memory_bytes_max: u64,
+) -> Result<(Flattened, u64)> {
+    expect_files(image)?;
+    let budget = Budget::new(memory_bytes_max);
+    tree.walk().try_for_each(|visit| budget.spend_name(visit.path.len(), tree.inode(visit.inode)))?;
+    let contents = Contents::new(vec![Place::Known(contents)], None);
+    Ok((Flattened { tree, contents, spooled_bytes: 0, read: Vec::new() }, budget.entries()))
 }
 
 /// Refuses images whose layers are not made of a system's files as they are: those of Windows hold `Files` and `Hives`.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::passage::Passage;
 use super::prepared::Task;
 use super::reuse::{FileHashes, Reuse};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
@@ -33,19 +34,42 @@ pub(super) fn options(
     Ok(Options { compression: Levels::SQUASHFS.settle(compression)?, block_size, ..usual })
 }
 
+/// Whether blocks of any level will do, because none was asked for.
+pub(super) fn is_any_level(compression: Option<Compression>) -> bool {
+    compression.is_none_or(|compression| compression.level().is_none())
+}
+
+/// What saves work on blocks, where there is anything.
+#[derive(Clone)]
+pub(super) enum Shortcut {
+    /// Blocks of earlier conversions.
+    Cache(Arc<Reuse>),
+    /// Blocks of the source itself.
+    Source(Arc<Passage>),
+}
+
+impl Shortcut {
+    fn memo(&self) -> Arc<dyn Memo> {
+        match self {
+            Shortcut::Cache(reuse) => Arc::clone(reuse) as _,
+            Shortcut::Source(passage) => Arc::clone(passage) as _,
+        }
+    }
+}
+
 /// Writes the squashfs of a flattened image; its padded length in bytes, and what the user should know.
 pub(super) fn write<S: Store + 'static>(
     flattened: Flattened,
     store: S,
     options: Options,
-    reuse: Option<&Arc<Reuse>>,
+    shortcut: Option<&Shortcut>,
     monitor: &Monitor,
 ) -> Result<(u64, Vec<Note>)> {
     let Flattened { tree, contents, read, .. } = flattened;
     monitor.begin(Phase::Write, tree.file_bytes());
     let contents = Arc::new(contents);
     let root = attributes(tree.inode(Tree::ROOT));
-    let memo = reuse.map(|reuse| Arc::clone(reuse) as Arc<dyn Memo>);
+    let memo = shortcut.map(Shortcut::memo);
     let mut writer = Writer::with_memo(store, options, memo, &root, monitor)?;
     let mut nodes: Vec<Option<NodeId>> = vec![None; tree.inode_count()];
     // The directories that lead to the name at hand, the root first.
@@ -60,7 +84,7 @@ pub(super) fn write<S: Store + 'static>(
             continue;
         }
         let inode = tree.inode(visit.inode);
-        let node = node(&tree, visit.inode, &contents, reuse, &visit.path);
+        let node = node(&tree, visit.inode, &contents, shortcut, &visit.path);
         let id = writer.add(parents[depth], name, &attributes(inode), node).doing(adding)?;
         nodes[visit.inode.index()] = Some(id);
         if tree.directory(visit.inode).is_some() {
@@ -70,7 +94,7 @@ pub(super) fn write<S: Store + 'static>(
     // The tree is not needed while the last blocks are compressed and the tables are written.
     drop(tree);
     let summary = writer.finish()?;
-    if let Some(reuse) = reuse {
+    if let Some(Shortcut::Cache(reuse)) = shortcut {
         reuse.finish(read, &contents);
     }
     let message = "times before 1970 or after 2106 became the nearest that squashfs can hold";
@@ -93,15 +117,15 @@ fn node<'a>(
     tree: &'a Tree,
     inode: InodeId,
     contents: &Arc<Contents>,
-    reuse: Option<&Arc<Reuse>>,
+    shortcut: Option<&Shortcut>,
     path: &[u8],
 ) -> Node<'a> {
     match &tree.inode(inode).kind {
         Kind::Directory(_) => Node::Directory,
         Kind::File(data) => {
             let (contents, data) = (Arc::clone(contents), data.clone());
-            let reuse = reuse.cloned();
-            Node::File(Arc::new(TreeFile { contents, data, path: path.into(), reuse, hashes: OnceLock::new() }))
+            let shortcut = shortcut.cloned();
+            Node::File(Arc::new(TreeFile { contents, data, path: path.into(), shortcut, hashes: OnceLock::new() }))
         }
         Kind::Symlink(target) => Node::Symlink(target),
         Kind::Fifo => Node::Fifo,
@@ -116,7 +140,7 @@ struct TreeFile {
     data: FileData,
     path: Box<[u8]>,
     /// What knows such files, where anyone does.
-    reuse: Option<Arc<Reuse>>,
+    shortcut: Option<Shortcut>,
     hashes: OnceLock<FileHashes>,
 }
 
@@ -131,16 +155,24 @@ impl FileSource for TreeFile {
     }
 
     fn next_data(&self, offset: u64) -> Option<u64> {
-        Contents::next_data(&self.data, offset)
+        match (&self.shortcut, self.name()) {
+            (Some(Shortcut::Source(passage)), Some(name)) => passage.next_data(name, offset),
+            _ => Contents::next_data(&self.data, offset),
+        }
     }
 
     fn name(&self) -> Option<ContentName> {
-        let origin = self.data.origin.filter(|_| self.reuse.is_some())?;
+        let origin = self.data.origin.filter(|_| self.shortcut.is_some())?;
         Some(ContentName { layer: origin.layer, at: origin.at.get() })
     }
 
+    fn is_distinct(&self) -> bool {
+        matches!(&self.shortcut, Some(Shortcut::Source(passage)) if passage.are_distinct())
+    }
+
     fn hashes(&self) -> Option<&Hashes> {
-        let (reuse, name) = (self.reuse.as_ref()?, self.name()?);
+        let Some(Shortcut::Cache(reuse)) = &self.shortcut else { return None };
+        let name = self.name()?;
         Some(self.hashes.get_or_init(|| reuse.hashes(name)).get())
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
+use super::file_system::Shortcut;
 use super::in_place::{self, Mover};
 use super::options::Outcome;
+use super::passage::Passage;
 use super::place::{Finished, Place};
 use super::prepared::Task;
 use super::reuse::Reuse;
@@ -12,7 +14,7 @@ use super::root::Root;
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::Monitor;
-use crate::layers::{self, Flattened, KnownLayers, Summary, flatten};
+use crate::layers::{self, Flattened, KnownContents, KnownLayers, Summary, flatten};
 use crate::model::Note;
 use crate::squashfs;
 
@@ -32,7 +34,15 @@ pub(super) enum Foresight<'a> {
     /// The tar of the merged layers, with what such a root has besides.
     Tar(Option<&'a Root>),
     /// Not a tar, but a squashfs of such blocks, which may be known.
-    Blocks(&'a squashfs::Options),
+    Blocks(BlockChoice<'a>),
+}
+
+/// What the blocks of a squashfs are.
+#[derive(Clone, Copy)]
+pub(super) struct BlockChoice<'a> {
+    pub(super) options: &'a squashfs::Options,
+    /// Whether nobody asked for a level of compression.
+    pub(super) any_level: bool,
 }
 
 /// Flattens `image`, keeping contents in the clear on no disk where they are `private`, has `emit` write it, and finishes the output.
@@ -43,14 +53,21 @@ pub(super) fn write(
     private: bool,
     task: &Task,
     monitor: &Monitor,
-    emit: impl Fn(Flattened, &Place, Option<&Arc<Reuse>>) -> Result<Written>,
+    emit: impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
 ) -> Result<Outcome> {
-    let cache = task.options.cache.as_ref();
+    if let Foresight::Blocks(choice) = foresight
+        && let Some(passage) = Passage::of(image, choice, monitor)?
+    {
+        let (written, summary) = pass(image, &place, &passage, task, monitor, &emit)?;
+        return finish(written, summary, image, place, task, monitor);
+    }
+    // What is kept lies in the clear.
+    let cache = task.options.cache.as_ref().filter(|_| !private);
     let mut damaged = Vec::new();
     let (written, summary, reuse) = loop {
         let reuse = match (foresight, cache) {
-            (Foresight::Blocks(blocks), Some(cache)) => {
-                Some(Reuse::open(cache, image, blocks.compression, blocks.block_size, &damaged)?)
+            (Foresight::Blocks(BlockChoice { options, .. }), Some(cache)) => {
+                Some(Reuse::open(cache, image, options.compression, options.block_size, &damaged)?)
             }
             _ => None,
         };
@@ -64,9 +81,39 @@ pub(super) fn write(
         damaged.extend(found);
         place.reset()?;
     };
+    let publish = |(reuse, cache): (Arc<Reuse>, _)| reuse.publish(&summary.layer_bytes, cache);
+    let finished = finish(written, summary.clone(), image, place, task, monitor)?;
+    let kept = reuse.zip(cache).map(publish).into_iter().flatten();
+    Ok(Outcome { notes: finished.notes.into_iter().chain(kept).collect(), ..finished })
+}
+
+/// The output of a file system that is there already: no layer is read.
+fn pass(
+    image: &Image,
+    place: &Place,
+    passage: &Arc<Passage>,
+    task: &Task,
+    monitor: &Monitor,
+    emit: &impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
+) -> Result<(Written, Summary)> {
+    let contents = Arc::clone(passage) as Arc<dyn KnownContents>;
+    let (flattened, entries) = layers::flattened(image, passage.tree(), contents, task.options.memory_bytes_max)?;
+    let written = emit(flattened, place, Some(&Shortcut::Source(Arc::clone(passage))))?;
+    passage.conclude(image, monitor)?;
+    Ok((written, Summary { diff_ids: Vec::new(), entries, layer_bytes: vec![passage.tar_bytes()] }))
+}
+
+/// Gives the output its name.
+fn finish(
+    written: Written,
+    summary: Summary,
+    image: &Image,
+    place: Place,
+    task: &Task,
+    monitor: &Monitor,
+) -> Result<Outcome> {
     let Finished { size, sha256, manifest_digest, pushed } = place.finish(written.bytes, image, task, monitor)?;
     let source = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1));
-    let kept = reuse.zip(cache).map(|(reuse, cache)| reuse.publish(&summary.layer_bytes, cache));
     Ok(Outcome {
         size,
         sha256,
@@ -77,7 +124,7 @@ pub(super) fn write(
         layer_entries: summary.entries,
         layer_bytes: summary.layer_bytes.iter().sum(),
         diff_ids: summary.diff_ids,
-        notes: source.chain(written.notes).chain(kept.into_iter().flatten()).collect(),
+        notes: source.chain(written.notes).collect(),
     })
 }
 
@@ -89,7 +136,7 @@ fn write_once(
     task: &Task,
     monitor: &Monitor,
     reuse: Option<&Arc<Reuse>>,
-    emit: &impl Fn(Flattened, &Place, Option<&Arc<Reuse>>) -> Result<Written>,
+    emit: &impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
 ) -> Result<(Written, Summary)> {
     thread::scope(|scope| {
         let mover = Mover::new(scope, monitor);
@@ -110,7 +157,7 @@ fn write_once(
         };
         flatten(image, &options, |mut flattened| {
             mover.finish(&mut flattened)?;
-            emit(flattened, place, reuse)
+            emit(flattened, place, reuse.map(|reuse| Shortcut::Cache(Arc::clone(reuse))).as_ref())
         })
     })
 }

@@ -25,6 +25,7 @@ mod oci_archive;
 mod options;
 mod origin;
 mod package;
+mod passage;
 mod place;
 mod policy;
 mod prepared;

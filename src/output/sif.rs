@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::encrypted::{self, EncryptedPartition, Encryption};
-use super::flat::{self, Foresight, Written};
+use super::file_system::Shortcut;
+use super::flat::{self, BlockChoice, Foresight, Written};
 use super::origin::Origin;
 use super::place::Place;
 use super::prepared::Task;
-use super::reuse::Reuse;
 use super::root::Made;
 use super::sealed::Sealed;
 use super::verify::sealed_image;
@@ -185,7 +185,7 @@ impl Sif {
         image: &Image,
         mut flattened: Flattened,
         place: &Place,
-        reuse: Option<&Arc<Reuse>>,
+        shortcut: Option<&Shortcut>,
         (task, monitor): (&Task, &Monitor),
     ) -> Result<Written> {
         let made = self.root.make(image, &mut flattened, self.architecture.as_deref(), task)?;
@@ -216,8 +216,10 @@ impl Sif {
             json: documents,
         };
         let (bytes, more) = match &self.encryption {
-            None => self.write_plain(image, flattened, contents, options, file, (reuse, monitor))?,
-            Some(encryption) => self.write_encrypted(encryption, image, flattened, contents, options, file, monitor)?,
+            None => self.write_plain(image, flattened, contents, options, file, (shortcut, monitor))?,
+            Some(encryption) => {
+                self.write_encrypted(encryption, image, flattened, contents, options, file, (shortcut, monitor))?
+            }
         };
         notes.extend(more);
         let bytes = if self.signing.is_empty() { bytes } else { self.signing.apply(file, time.seconds, monitor)? };
@@ -231,10 +233,10 @@ impl Sif {
         contents: sif::Contents,
         options: Options,
         file: &Arc<File>,
-        (reuse, monitor): (Option<&Arc<Reuse>>, &Monitor),
+        (shortcut, monitor): (Option<&Shortcut>, &Monitor),
     ) -> Result<(u64, Vec<Note>)> {
         let sealed = self.begin(image, contents, file)?;
-        let (padded_bytes, notes) = file_system::write(flattened, sealed.store(), options, reuse, monitor)?;
+        let (padded_bytes, notes) = file_system::write(flattened, sealed.store(), options, shortcut, monitor)?;
         let bytes = sealed.finish(padded_bytes)?;
         Origin::of(image).record(file);
         Ok((bytes, notes))
@@ -250,7 +252,7 @@ impl Sif {
         contents: sif::Contents,
         options: Options,
         file: &Arc<File>,
-        monitor: &Monitor,
+        (shortcut, monitor): (Option<&Shortcut>, &Monitor),
     ) -> Result<(u64, Vec<Note>)> {
         let objects = self.hidden_objects(image, &contents)?.to_json()?;
         let Options { compression, block_size, mkfs_time, .. } = options;
@@ -269,7 +271,7 @@ impl Sif {
         };
         let sealed = self.begin(image, contents, file)?;
         let partition = EncryptedPartition::new(begun, sealed.store(), mkfs_time)?;
-        let (_, notes) = file_system::write(flattened, partition.clone(), options, None, monitor)?;
+        let (_, notes) = file_system::write(flattened, partition.clone(), options, shortcut, monitor)?;
         let padded_bytes = partition.finish(&objects)?;
         Ok((sealed.finish(padded_bytes)?, notes))
     }
@@ -371,11 +373,16 @@ impl Format for Sif {
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let is_encrypted = self.encryption.is_some();
         let blocks = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
-        // What is kept of an image lies in the clear.
-        let foresight = if is_encrypted { Foresight::None } else { Foresight::Blocks(&blocks) };
-        flat::write(image, place, foresight, is_encrypted, task, monitor, |flattened, place, reuse| {
-            self.write_file(image, flattened, place, reuse, (task, monitor))
-        })
+        let choice = BlockChoice { options: &blocks, any_level: file_system::is_any_level(self.compression) };
+        flat::write(
+            image,
+            place,
+            Foresight::Blocks(choice),
+            is_encrypted,
+            task,
+            monitor,
+            |flattened, place, shortcut| self.write_file(image, flattened, place, shortcut, (task, monitor)),
+        )
     }
 
     fn reuse_unread(&self, path: &Path, expected: Digest, task: &Task, monitor: &Monitor) -> Result<Option<Outcome>> {

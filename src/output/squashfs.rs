@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::flat::{self, Foresight, Written};
+use super::flat::{self, BlockChoice, Foresight, Written};
 use super::place::Place;
 use super::prepared::Task;
 use super::{Format, Outcome, file_system, name, policy};
@@ -101,7 +101,8 @@ impl Format for Squashfs {
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
-        flat::write(image, place, Foresight::Blocks(&options), false, task, monitor, |mut flattened, place, reuse| {
+        let choice = BlockChoice { options: &options, any_level: file_system::is_any_level(self.compression) };
+        flat::write(image, place, Foresight::Blocks(choice), false, task, monitor, |mut flattened, place, reuse| {
             let mut all = runtime::prepare(&mut flattened.tree, &image.config, self.runtime, task.made_at(image))?;
             all.extend(policy::drop_unstorable_xattrs(&mut flattened.tree));
             let names = flattened.tree.walk().count() as u64;

@@ -59,7 +59,8 @@ pub use hidden::HiddenObjects;
 pub use kind::{DataType, Extra, FileSystem, Hash, MessageFormat, MessageKind, PartitionKind, SbomFormat};
 pub use reader::{Container, DESCRIPTORS_MAX};
 pub use seal::{
-    ENCRYPTED_START_BYTES, PartitionSum, SEAL_NAME, Seal, check as check_seal, read as read_seal, seal, unsealed,
+    ENCRYPTED_START_BYTES, PartitionCheck, PartitionSum, SEAL_NAME, Seal, check as check_seal, read as read_seal, seal,
+    unsealed,
 };
 pub use statement::{Statement, groups};
 pub use verify::verify;

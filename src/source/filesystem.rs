@@ -21,7 +21,7 @@ use crate::model::{Config, Digest, Note, Quoted, Timestamp};
 use crate::sif::goarch_of_elf;
 use crate::singularity::{self, Remains};
 use crate::tree::{InodeId, Kind as FileKind, Tree};
-use crate::volume::{DirectoryOptions, Volume};
+use crate::volume::{Check, DirectoryOptions, Volume};
 
 /// The key of the one layer.
 const LAYER: &str = "rootfs.tar";
@@ -46,6 +46,8 @@ pub(super) struct About {
     pub(super) architecture: Option<&'static str>,
     pub(super) created: Option<Timestamp>,
     pub(super) notes: Vec<Note>,
+    /// Checksums of what holds the file system.
+    pub(super) check: Option<Box<Check>>,
     pub(super) input: Option<Arc<Input>>,
 }
 
@@ -115,7 +117,8 @@ pub(super) fn open_directory(path: &Path, options: &OpenOptions, monitor: &Monit
     source(volume, About::default(), Kind::Directory, &quoted(path), options)
 }
 
-fn source(mut volume: Volume, about: About, kind: Kind, place: &str, options: &OpenOptions) -> Result<Source> {
+fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options: &OpenOptions) -> Result<Source> {
+    volume.check = about.check.take();
     let mut notes = about.notes;
     let mut execution = serde_json::Map::new();
     if singularity::is_prepared(&volume.tree) || about.oci_config.is_some() {
@@ -211,6 +214,10 @@ impl Blobs for FileSystem {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn volume(&self) -> Option<&Arc<Volume>> {
+        Some(&self.volume)
     }
 
     fn confirm(&self) -> Result<()> {

@@ -5,8 +5,10 @@ use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::gocryptfs::Secret;
 use crate::io::Region;
 use crate::model::{Note, Timestamp};
-use crate::sif::{Architecture, Container, DataType, Descriptor, Extra, FileSystem, HiddenObjects, PartitionKind};
-use crate::volume::{EncryptedRoot, UnlockedRoot};
+use crate::sif::{
+    Architecture, Container, DataType, Descriptor, Extra, FileSystem, HiddenObjects, PartitionCheck, PartitionKind,
+};
+use crate::volume::{Check, EncryptedRoot, UnlockedRoot};
 
 /// The name of the object that holds the image's config.
 const OCI_CONFIG: &[u8] = b"oci-config.json";
@@ -50,6 +52,8 @@ pub(super) fn primary(file: Region, secret: Option<&Secret>) -> Result<(Root, Ab
         }
     };
     let created = container.header().created_seconds;
+    // Each block of an encrypted one is authenticated.
+    let check = if secret.is_none() { PartitionCheck::of(&container)? } else { None };
     let about = About {
         oci_config: match hidden {
             Some(hidden) => hidden.json.get("oci-config.json").map(|text| text.clone().into_bytes()),
@@ -58,6 +62,7 @@ pub(super) fn primary(file: Region, secret: Option<&Secret>) -> Result<(Root, Ab
         architecture: Architecture::goarch(architecture),
         created: (created > 0).then(|| Timestamp::from_seconds(created)),
         notes: others(&container, primary),
+        check: check.map(|check| Box::new(move |monitor: &_| check.run(monitor)) as Box<Check>),
         input: None,
     };
     Ok((root, about))

@@ -34,6 +34,9 @@ pub(super) const SYMLINK_BYTES_MAX: usize = u16::MAX as usize;
 pub(super) const FRAGMENT_ENTRY_BYTES: usize = 16;
 pub(super) const XATTR_ID_BYTES: usize = 16;
 
+/// Superblock flags: data blocks, or fragment blocks, were not compressed because nobody wanted them to be.
+pub(super) const FLAG_DATA_UNCOMPRESSED: u16 = 0x0002;
+pub(super) const FLAG_FRAGMENTS_UNCOMPRESSED: u16 = 0x0008;
 /// Superblock flags: duplicates were looked for, an export table is present. What mksquashfs sets by default.
 pub(super) const FLAG_DUPLICATES: u16 = 0x0040;
 pub(super) const FLAG_EXPORTABLE: u16 = 0x0080;

@@ -37,7 +37,7 @@ pub use format::{
     BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, BlockCodec, Compression, PADDING_BYTES, Superblock, xattr_is_storable,
 };
 pub use read::{
-    BlockReader, DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Stretch, Stretches,
+    BlockReader, DirectoryInode, Entries, Entry, FileInode, Image, Inode, InodeKind, Input, Resume, Stretch, Stretches,
     Verified,
 };
 pub use write::{

@@ -79,6 +79,11 @@ impl Tree {
         &mut self.inodes[id.index()]
     }
 
+    /// All inodes, also those without a name.
+    pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode> {
+        self.inodes.iter_mut()
+    }
+
     /// The names in `id`, where it is a directory.
     pub fn directory(&self, id: InodeId) -> Option<&Directory> {
         match &self.inode(id).kind {

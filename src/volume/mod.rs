@@ -12,6 +12,7 @@
 //!
 //! This room knows neither images nor what Singularity keeps inside of a root.
 
+mod blocks;
 mod directory;
 mod encrypted;
 mod members;
@@ -24,6 +25,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use blocks::Blocks;
 pub use directory::DirectoryOptions;
 pub use encrypted::{EncryptedRoot, UnlockedRoot};
 pub use stream::TarStream;
@@ -43,8 +45,14 @@ pub struct Volume {
     pub tree: Tree,
     /// What was left out, or is not as it was.
     pub notes: Vec<Note>,
+    /// Compares all that holds the volume with checksums that lie beside it, where there are such. Whoever takes blocks as they
+    /// are does that afterwards; else each block must be decoded.
+    pub check: Option<Box<Check>>,
     backing: Backing,
 }
+
+/// See [`Volume::check`].
+pub type Check = dyn Fn(&Monitor) -> Result<()> + Send + Sync;
 
 /// What holds the contents.
 enum Backing {

@@ -15,7 +15,7 @@ pub(super) type AnyInput = Box<dyn Input + Send>;
 /// The image and the inodes of its files, by number.
 pub(super) struct Files {
     pub(super) image: Image<AnyInput>,
-    files: Vec<FileInode>,
+    pub(super) files: Vec<FileInode>,
 }
 
 impl Files {
@@ -43,7 +43,7 @@ pub(super) fn open(input: AnyInput, monitor: &Monitor) -> Result<Volume> {
     }
     let Build { tree, files, sockets, .. } = build;
     let notes = Some(sockets).filter(|note| note.count > 0).into_iter().collect();
-    Ok(Volume { tree, notes, backing: Backing::Squashfs(Box::new(Files { image, files })) })
+    Ok(Volume { tree, notes, check: None, backing: Backing::Squashfs(Box::new(Files { image, files })) })
 }
 
 struct Build {

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::io::Region;
+use crate::io::{Compression, Region};
 use crate::model::{Mode, Timestamp};
-use crate::squashfs::{Attributes, FileStore, Node, NodeId, Options, Writer};
+use crate::squashfs::{Attributes, BlockDecoder, FileStore, Node, NodeId, Options, Writer};
 use crate::tar::{Entries, Sequential};
 
 fn threads(count: usize) -> NonZeroUsize {
@@ -86,6 +86,92 @@ fn the_tar_is_the_same_for_any_number_of_threads() {
     assert!(*of("d/large") == large && *of("d/holes") == holes && of("d/second name").is_empty());
     assert_eq!(*of("d/small299"), vec![43; 299 * 13]);
     assert_eq!(members.len(), 305);
+}
+
+/// The blocks of an image of 4 KiB blocks, for an output of `compression` and `block_size`.
+fn blocks(volume: &Arc<Volume>, compression: Compression, block_size: u32, any_level: bool) -> Blocks {
+    Blocks::of(volume, (compression, block_size, any_level), &Monitor::default()).unwrap().unwrap()
+}
+
+fn file_named(volume: &Volume, path: &str) -> FileId {
+    let inode = volume.tree.get(path.as_bytes()).unwrap();
+    match &volume.tree.inode(inode).kind {
+        Kind::File(crate::tree::FileData { content: Content::Stored(location), .. }) => location.file,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn blocks_are_found_in_any_order() {
+    let large: Vec<u8> = (0..4_000_003u32).map(|n| (n / 7) as u8 ^ (n >> 13) as u8).collect();
+    let holes = [vec![0; 40_000], b"middle".to_vec(), vec![0; 80_000], b"end".to_vec()].concat();
+    let region = squashfs(|writer| {
+        add(writer, ROOT, "large", file(large.clone()));
+        add(writer, ROOT, "same", file(large.clone()));
+        add(writer, ROOT, "holes", file(holes.clone()));
+        add(writer, ROOT, "small", file(b"small".to_vec()));
+        add(writer, ROOT, "tiny", file(b"tiny".to_vec()));
+    });
+    let volume = Arc::new(Volume::of_squashfs(region, &Monitor::default()).unwrap());
+    let (at_large, at_small) = (file_named(&volume, "large"), file_named(&volume, "small"));
+    let blocks_of = |any_level, size| blocks(&volume, Compression::GZIP, size, any_level);
+    let taken = blocks_of(true, 4096);
+    assert!(taken.are_distinct());
+    assert_eq!(taken.first(file_named(&volume, "same")), Some(at_large), "they lie in the same place");
+    let mut seed = 5u64;
+    let mut packed = Vec::new();
+    for _ in 0..600 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let start = (seed >> 33) as usize % large.len();
+        let mut buffer = vec![0; (large.len() - start).min((seed >> 20) as usize % 20_000)];
+        taken.read_at(at_large, &mut buffer, start as u64).unwrap();
+        assert!(buffer == large[start..start + buffer.len()], "{start}");
+        let block = start as u64 / 4096 * 4096;
+        let word = taken.data(at_large, block, &mut packed).unwrap().unwrap();
+        let raw_bytes = (large.len() as u64 - block).min(4096) as usize;
+        let mut raw = Vec::new();
+        let stored = &packed[..crate::squashfs::BlockCompressor::length(word)];
+        BlockDecoder::new(Compression::GZIP).unwrap().decode(stored, word, raw_bytes, &mut raw).unwrap();
+        assert!(raw == large[block as usize..][..raw_bytes], "{block}");
+    }
+    let at_holes = file_named(&volume, "holes");
+    let next = |offset| taken.next_data(at_holes, offset);
+    assert_eq!([0, 36_000, 40_001].map(next), [Some(36_864), Some(36_864), Some(40_001)]);
+    assert_eq!([40_960, 120_006, 120_009].map(next), [Some(118_784), Some(120_006), None]);
+    assert_eq!(taken.data(at_holes, 0, &mut packed).unwrap(), Some(0));
+    // A fragment passes as a whole, and with nothing else in it.
+    let at_tiny = file_named(&volume, "tiny");
+    assert!(taken.fragment(&[(at_small, 5), (at_tiny, 4)], &mut packed).unwrap().is_some());
+    for others in [&[(at_small, 5)][..], &[(at_tiny, 4)], &[(at_tiny, 4), (at_small, 5)], &[(at_large, 5)]] {
+        assert_eq!(taken.fragment(others, &mut packed).unwrap(), None, "{others:?}");
+    }
+    for other in [blocks_of(false, 4096), blocks_of(true, 8192), blocks(&volume, Compression::ZSTD, 4096, true)] {
+        assert_eq!(other.data(at_large, 0, &mut packed).unwrap(), None);
+        assert_eq!(other.fragment(&[(at_small, 5), (at_tiny, 4)], &mut packed).unwrap(), None);
+    }
+}
+
+#[test]
+fn a_damaged_block_does_not_pass() {
+    let region = squashfs(|writer| {
+        add(writer, ROOT, "victim", file(b"some text ".repeat(5000)));
+        add(writer, ROOT, "fragment", file(b"more text ".repeat(100)));
+    });
+    std::os::unix::fs::FileExt::write_all_at(&*region.file, &[0xff; 32], 120).unwrap();
+    let mut volume = Volume::of_squashfs(region, &Monitor::default()).unwrap();
+    let victim = file_named(&volume, "victim");
+    let mut packed = Vec::new();
+    let mut taken = |volume: &Arc<Volume>| {
+        blocks(volume, Compression::GZIP, 4096, true).data(victim, 0, &mut packed).unwrap().is_some()
+    };
+    // Somebody else looks after it where there are checksums.
+    volume.check = Some(Box::new(|_| Ok(())));
+    let mut volume = Arc::new(volume);
+    assert!(taken(&volume));
+    Arc::get_mut(&mut volume).unwrap().check = None;
+    assert!(!taken(&volume));
+    let read = blocks(&volume, Compression::GZIP, 4096, true).read_at(victim, &mut [0; 10], 0);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::InvalidImage);
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod mistakes;
 mod one_image;
 mod oracles;
 mod packaging;
+mod passing;
 mod portability;
 mod properties;
 mod pull;

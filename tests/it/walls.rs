@@ -9,7 +9,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ("model", &[]),
     ("io", &["model"]),
     ("tar", &["model", "io"]),
-    ("image", &["model", "io"]),
+    ("image", &["model", "io", "volume"]),
     ("registry", &["image", "model", "io"]),
     ("gocryptfs", &[]),
     (

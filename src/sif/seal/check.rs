@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::head::{self, Head};
 use super::{Place, Seal, read, shown};
-use crate::error::{ErrorKind, IoResultExt as _, Result};
+use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::io::{CHUNK_BYTES, Monitor, Region};
 use crate::sif::descriptor::Descriptor;
 use crate::sif::finding::Finding;
@@ -24,6 +24,39 @@ pub fn check(container: &Container, monitor: &Monitor) -> Result<Option<Vec<Find
     match read(container)? {
         Some((seal, place)) => compare(container, &seal, place, monitor).map(Some),
         None => look_for_a_lost_one(container),
+    }
+}
+
+/// The checksum of a container's primary partition, to be compared with what it holds when somebody has read that.
+#[derive(Debug)]
+pub struct PartitionCheck {
+    partition: Region,
+    start_bytes: u64,
+    expected: String,
+}
+
+impl PartitionCheck {
+    /// `None` where the container has no checksums, or they are of another partition.
+    pub fn of(container: &Container) -> Result<Option<PartitionCheck>> {
+        let Some((seal, place)) = read(container).ok().flatten() else { return Ok(None) };
+        let Some(head) = Head::of(container, &seal, place)? else { return Ok(None) };
+        if !head.is_primary() {
+            return Ok(None);
+        }
+        let expected = seal.checksums.partition.clone();
+        Ok(Some(PartitionCheck { partition: head.partition()?, start_bytes: head.start_bytes(), expected }))
+    }
+
+    /// Reads all of the partition.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidImage`] when it is not what was written.
+    pub fn run(&self, monitor: &Monitor) -> Result<()> {
+        if self.expected == shown(hash_partition(&self.partition, self.start_bytes, monitor)?) {
+            return Ok(());
+        }
+        let message = "the partition is damaged: it does not have the checksum that was written with it";
+        Err(Error::new(ErrorKind::InvalidImage, message).with_remedy(Remedy::ConvertAgain))
     }
 }
 

@@ -50,6 +50,11 @@ impl<'a> Head<'a> {
         Ok(Some(Head { container, seal, place, slot, partition, bytes }))
     }
 
+    /// Whether it is the one that is run.
+    pub(super) fn is_primary(&self) -> bool {
+        self.partition.is_primary()
+    }
+
     /// The partition's bytes.
     pub(super) fn partition(&self) -> Result<Region> {
         self.container.data(self.partition)

@@ -24,7 +24,7 @@ use super::reader::Container;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::io::Region;
 
-pub use check::check;
+pub use check::{PartitionCheck, check};
 
 /// The object's name: the last of all, so that the partition follows it.
 pub const SEAL_NAME: &str = "sif-convert.json";

@@ -35,11 +35,11 @@ impl Block {
 pub struct Stretch {
     /// Its length in the file, in bytes: a block's, or less at the end of the file.
     pub bytes: u32,
-    stored: Stored,
+    pub(super) stored: Stored,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+pub(super) enum Stored {
     Hole,
     Block(Block),
     /// From `offset` on in the fragment block with this number.
@@ -58,12 +58,12 @@ impl Stretch {
 
 /// See [`Image::stretches`]. The first error ends it.
 pub struct Stretches<'a, I> {
-    image: &'a Image<I>,
-    words: Cursor<'a>,
-    start: u64,
-    left_blocks: u64,
-    left_bytes: u64,
-    tail: Option<(u32, u32)>,
+    pub(super) image: &'a Image<I>,
+    pub(super) words: Cursor<'a>,
+    pub(super) start: u64,
+    pub(super) left_blocks: u64,
+    pub(super) left_bytes: u64,
+    pub(super) tail: Option<(u32, u32)>,
 }
 
 impl<I: Input> Iterator for Stretches<'_, I> {
@@ -103,6 +103,27 @@ pub struct BlockReader {
     decompressor: Decompressor,
     stored: Vec<u8>,
     raw: Vec<u8>,
+}
+
+impl BlockReader {
+    /// The bytes of a compressed block, which is `stored`.
+    pub(super) fn decode(&mut self, block: &Block, stored: &[u8]) -> Result<&[u8]> {
+        decode(block, stored, &mut self.decompressor, &mut self.raw)
+    }
+}
+
+fn decode<'a>(block: &Block, stored: &[u8], decompressor: &mut Decompressor, raw: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+    let decoded = decompressor.decompress(stored, block.raw_max as usize, raw);
+    decoded.map_err(|what| damaged(block.start, format!("a data block: {what}")))?;
+    expect_length(block, raw)
+}
+
+fn expect_length<'a>(block: &Block, bytes: &'a [u8]) -> Result<&'a [u8]> {
+    if bytes.len() < block.raw_min as usize || bytes.len() > block.raw_max as usize {
+        let message = format!("a data block holds {} bytes instead of {}", bytes.len(), block.raw_min);
+        return Err(damaged(block.start, message));
+    }
+    Ok(bytes)
 }
 
 impl<I: Input> Image<I> {
@@ -175,18 +196,7 @@ impl<I: Input> Image<I> {
         let BlockReader { decompressor, stored, raw } = reader;
         stored.resize(block.stored_bytes() as usize, 0);
         self.read(stored, block.start)?;
-        let bytes = if block.is_compressed() {
-            let decoded = decompressor.decompress(stored, block.raw_max as usize, raw);
-            decoded.map_err(|what| damaged(block.start, format!("a data block: {what}")))?;
-            raw
-        } else {
-            stored
-        };
-        if bytes.len() < block.raw_min as usize || bytes.len() > block.raw_max as usize {
-            let message = format!("a data block holds {} bytes instead of {}", bytes.len(), block.raw_min);
-            return Err(damaged(block.start, message));
-        }
-        Ok(bytes)
+        if block.is_compressed() { decode(block, stored, decompressor, raw) } else { expect_length(block, stored) }
     }
 
     /// Appends the bytes of a stretch to `out`. Fragment blocks, which many small files share, are kept in a small cache.

@@ -7,6 +7,7 @@ mod entries;
 mod fragments;
 mod inode;
 mod metadata;
+mod stored;
 mod tables;
 mod verify;
 
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex};
 pub use data::{BlockReader, Stretch, Stretches};
 pub use entries::{Entries, Entry};
 pub use inode::{DirectoryInode, FileInode, Inode, InodeKind};
+pub use stored::Resume;
 pub use verify::Verified;
 
 use self::fragments::FragmentCache;

@@ -25,6 +25,11 @@ pub(super) struct Duplicates {
     sizes: BTreeMap<u64, Class>,
     heads: BTreeMap<(u64, u128), Class>,
     wholes: BTreeMap<(u64, u128), Vec<u32>>,
+    /// Files that are [distinct](FileSource::is_distinct), by name and by size. They are compared with none of themselves.
+    named: BTreeMap<ContentName, u32>,
+    distinct: BTreeMap<u64, Vec<u32>>,
+    /// All others by size.
+    others: BTreeMap<u64, Vec<u32>>,
     buffers: [Vec<u8>; 2],
 }
 
@@ -40,11 +45,45 @@ enum Class {
 impl Duplicates {
     /// The file with the same bytes that was registered before. Where there is none, `file` is registered.
     pub(super) fn find_or_register(&mut self, file: u32, source: &Arc<dyn FileSource>) -> Result<Option<u32>> {
-        let found = self.find(file, &**source)?;
+        let name = source.name().filter(|_| source.is_distinct());
+        let found = match name {
+            Some(name) => self.find_named(name, &**source)?,
+            None => self.find_other(file, &**source)?,
+        };
+        if let Some(name) = name {
+            self.named.entry(name).or_insert(found.unwrap_or(file));
+        }
         if found.is_none() {
+            let by_size = if name.is_some() { &mut self.distinct } else { &mut self.others };
+            by_size.entry(source.size()).or_default().push(file);
             self.files.insert(file, Arc::clone(source));
         }
         Ok(found)
+    }
+
+    fn find_named(&mut self, name: ContentName, source: &dyn FileSource) -> Result<Option<u32>> {
+        match self.named.get(&name) {
+            Some(&earlier) => Ok(Some(earlier)),
+            None => self.equal_one(self.others.get(&source.size()).cloned(), source),
+        }
+    }
+
+    fn find_other(&mut self, file: u32, source: &dyn FileSource) -> Result<Option<u32>> {
+        match self.equal_one(self.distinct.get(&source.size()).cloned(), source)? {
+            Some(earlier) => Ok(Some(earlier)),
+            None => self.find(file, source),
+        }
+    }
+
+    /// The first of these files that is equal.
+    fn equal_one(&mut self, candidates: Option<Vec<u32>>, source: &dyn FileSource) -> Result<Option<u32>> {
+        for candidate in candidates.unwrap_or_default() {
+            let earlier = Arc::clone(&self.files[&candidate]);
+            if self.equal(&*earlier, source)? {
+                return Ok(Some(candidate));
+            }
+        }
+        Ok(None)
     }
 
     fn find(&mut self, file: u32, source: &dyn FileSource) -> Result<Option<u32>> {
@@ -69,11 +108,9 @@ impl Duplicates {
             Joined::Further => {}
         }
         let whole = self.whole(source, head)?;
-        for candidate in self.wholes.get(&(size, whole)).cloned().unwrap_or_default() {
-            let earlier = Arc::clone(&self.files[&candidate]);
-            if self.equal(&*earlier, source)? {
-                return Ok(Some(candidate));
-            }
+        let candidates = self.wholes.get(&(size, whole)).cloned();
+        if let Some(equal) = self.equal_one(candidates, source)? {
+            return Ok(Some(equal));
         }
         self.wholes.entry((size, whole)).or_default().push(file);
         Ok(None)
@@ -284,6 +321,49 @@ mod tests {
         }
         assert_eq!(add(&mut duplicates, 2, &file(1 << 20, 2)), Some(1));
         assert_eq!(add(&mut duplicates, 3, &file(1 << 20, 1)), Some(0));
+    }
+
+    /// A file that somebody vouches for, whose bytes nobody needs to look at.
+    struct Vouched(Counted, u64);
+
+    impl FileSource for Vouched {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+            self.0.read_at(buffer, offset)
+        }
+
+        fn name(&self) -> Option<ContentName> {
+            Some(ContentName { layer: 0, at: self.1 })
+        }
+
+        fn is_distinct(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn distinct_files_are_compared_with_others_only() {
+        let vouched = |last, name| Arc::new(Vouched(Counted(vec![7, 7, last], AtomicU64::new(0)), name));
+        let read = |file: &Arc<Vouched>| file.0.1.load(Ordering::Relaxed);
+        let mut duplicates = Duplicates::default();
+        let mut add_vouched = |duplicates: &mut Duplicates, number, file: &Arc<Vouched>| {
+            let source: Arc<dyn FileSource> = Arc::clone(file) as _;
+            duplicates.find_or_register(number, &source).unwrap()
+        };
+        let (one, other) = (vouched(1, 10), vouched(2, 20));
+        assert_eq!(add_vouched(&mut duplicates, 0, &one), None);
+        assert_eq!(add_vouched(&mut duplicates, 1, &other), None);
+        assert_eq!(add_vouched(&mut duplicates, 2, &vouched(2, 20)), Some(1));
+        assert_eq!((read(&one), read(&other)), (0, 0), "their names tell");
+        // Files that nobody vouches for, before and after.
+        assert_eq!(add(&mut duplicates, 3, &file(3, 2)), Some(1));
+        assert_eq!(add(&mut duplicates, 4, &file(3, 4)), None);
+        assert_eq!(add_vouched(&mut duplicates, 5, &vouched(4, 40)), Some(4));
+        assert_eq!(add_vouched(&mut duplicates, 6, &vouched(4, 40)), Some(4));
+        assert_eq!(add_vouched(&mut duplicates, 7, &vouched(5, 50)), None);
     }
 
     /// The same zeros, told as a hole or not.

@@ -30,6 +30,11 @@ pub trait FileSource: Send + Sync {
         None
     }
 
+    /// Whether every other file that says so, and has another [name](FileSource::name), has other bytes.
+    fn is_distinct(&self) -> bool {
+        false
+    }
+
     /// Where hashes of the file are kept that were computed to compare it with others.
     fn hashes(&self) -> Option<&Hashes> {
         None
