@@ -6,10 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::docker::DockerImage;
+use crate::support::entry::When;
+use crate::support::layer;
 use crate::support::listing::{Listing, Times, from_tar};
+use crate::support::pack::{Squeeze, docker_archive};
+use crate::support::random::{self, Wanted};
 use crate::support::run::{
     self, Oracles, Run, convert_to_stdout, host_has, leave_out, oracles, program, scratch, skip,
 };
+use crate::support::squashfs::storable_times;
 
 fn text(done: &Run) -> String {
     format!("{}{}", str::from_utf8(&done.stdout).expect("it prints text"), done.stderr)
@@ -86,6 +91,72 @@ fn docker_runs_what_was_a_sif() {
     let own: Vec<&str> = differences.lines().filter(|line| !is_of_the_engine(line)).collect();
     assert!(own.is_empty(), "{own:#?}");
     assert!(expected.names.len() > 30, "{} names", expected.names.len());
+}
+
+/// Random images through a SIF into the engine and out again: `docker export` gives the tree that the layers make.
+/// `ROUND_TRIPS` says how many, 3 by default.
+#[test]
+fn random_images_come_back_through_docker() {
+    let Some(engine) = DockerImage::build("random") else { return };
+    let at = |name: &str| engine.place.path().join(name);
+    let count = std::env::var("ROUND_TRIPS").map_or(3, |count| count.parse().expect("it is a number"));
+    let (mut taken, mut equal) = (0, 0);
+    for (number, image) in random::images(Wanted::Valid, count).iter().enumerate() {
+        let layers: Vec<Vec<u8>> = image.0.iter().map(layer::tar).collect();
+        fs::write(at("one.tar"), docker_archive(&layers, Squeeze::Not)).unwrap();
+        convert(&at("one.tar"), "sif", &at("x.sif"), &["--keep-devices", "--xattrs", "all"]);
+        convert(&at("x.sif"), "docker-archive", &at("two.tar"), &["--tag", "sif-convert-test/random-back:1"]);
+        let back = exported(&engine, "two.tar", "sif-convert-test/random-back:1").expect("the engine takes it");
+        let expected = comparable(tree(&at("one.tar"), &[]));
+        let differences = own_differences(&expected, &back);
+        assert!(differences.is_empty(), "image {number}: {differences:#?}{image:?}");
+        // The engine does not take every layer that the rules allow, nor all of them in this way: it lets a whiteout remove what
+        // the same layer wrote, and dates directories that no entry names by the clock.
+        if let Some(original) = exported(&engine, "one.tar", "example/case:latest") {
+            taken += 1;
+            equal += u32::from(own_differences(&undated(original), &undated(back)).is_empty());
+        }
+    }
+    eprintln!("{count} images came back; the engine took {taken} of them as they were, {equal} with the same tree");
+}
+
+/// What differs between two trees, but for what the engine makes in a container.
+fn own_differences(expected: &Listing, found: &Listing) -> Vec<String> {
+    let differences = expected.differences(found, Times::Exact);
+    let lines: Vec<&str> = differences.lines().collect();
+    let own = lines.chunks(2).filter(|pair| !pair.iter().any(|line| is_of_the_engine(line)));
+    own.flatten().map(ToString::to_string).collect()
+}
+
+/// What a container of an archive's image holds, which never ran; `None` where the engine does not take it.
+fn exported(engine: &DockerImage, archive: &str, name: &str) -> Option<Listing> {
+    let docker = |arguments: &[&str]| {
+        let done = run::run(Command::new("docker").args(arguments).current_dir(engine.place.path()));
+        (done.code == 0).then(|| String::from_utf8(done.stdout).unwrap())
+    };
+    docker(&["load", "--input", archive])?;
+    let container = docker(&["create", name, "/none"]);
+    let listing = container.as_ref().and_then(|container| {
+        docker(&["export", "--output", "export.tar", container.trim()])?;
+        Some(comparable(tree(&engine.place.path().join("export.tar"), &[])))
+    });
+    container.and_then(|container| docker(&["rm", container.trim()]));
+    engine.docker(&["rmi", "--force", name]);
+    listing
+}
+
+fn undated(mut listing: Listing) -> Listing {
+    listing.nodes.iter_mut().for_each(|node| node.time = When::Made);
+    listing
+}
+
+/// A tree without what a SIF or an export cannot hold: parts of seconds, and extended attributes but file capabilities.
+fn comparable(mut listing: Listing) -> Listing {
+    storable_times(&mut listing);
+    for node in &mut listing.nodes {
+        node.xattrs.retain(|name, _| name == b"security.capability");
+    }
+    listing
 }
 
 /// `.dockerenv`, and the places that the engine binds to, with the directories that they lie in.
