@@ -3,7 +3,7 @@ use super::hosted::Hosted;
 use super::options::expect_names_of_registry;
 #[cfg(feature = "network")]
 use super::package::{MediaTypes, push};
-use super::package::{Packing, pack};
+use super::package::{Packing, foresee, pack};
 use super::place::Place;
 use super::prepared::Task;
 use super::{Destination, Format, ImageName, ImageOptions, Outcome, Transport};
@@ -99,11 +99,14 @@ impl Format for DockerArchive {
         if let Place::Hosted(_) = place {
             // Engines that are too old for compressed layers are too old for registries, too.
             let compression = Levels::LAYER.settle(self.compression)?;
-            let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+            let packing = Packing { image: &self.image, compression, keeps_compressed: true, in_place: None };
             return push(image, &packing, MediaTypes::Docker, &place, task, monitor);
         }
         let whole = task.whole(self.compression, &Levels::TAR)?;
-        let packing = Packing { image: &self.image, compression: Compression::NONE, keeps_compressed: false };
+        let packing =
+            Packing { image: &self.image, compression: Compression::NONE, keeps_compressed: false, in_place: None };
+        let in_place = foresee(image, &packing, (&place, whole), task)?;
+        let packing = Packing { in_place, ..packing };
         pack(image, &packing, &place, task, monitor)?.write_docker(place, whole, image, task, monitor)
     }
 }

@@ -103,7 +103,7 @@ impl Format for Oci {
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let compression = Levels::LAYER.settle(self.compression)?;
-        let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+        let packing = Packing { image: &self.image, compression, keeps_compressed: true, in_place: None };
         #[cfg(feature = "network")]
         if let Place::Hosted(_) = place {
             return push(image, &packing, MediaTypes::Oci, &place, task, monitor);

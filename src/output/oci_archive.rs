@@ -73,7 +73,7 @@ impl Format for OciArchive {
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let compression = Levels::LAYER.settle(self.compression)?;
         let whole = task.whole(None, &Levels::TAR)?;
-        let packing = Packing { image: &self.image, compression, keeps_compressed: true };
+        let packing = Packing { image: &self.image, compression, keeps_compressed: true, in_place: None };
         pack(image, &packing, &place, task, monitor)?.write_oci(place, whole, image, task, monitor)
     }
 }

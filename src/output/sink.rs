@@ -75,7 +75,7 @@ fn compress<W: Write + Send + 'static>(
     sink.0.finish().or_kind(ErrorKind::Output)
 }
 
-/// Writes a file from its start without moving its cursor.
+/// Writes a file in sequence without moving its cursor.
 pub(super) struct Sequential {
     file: Arc<File>,
     position: u64,
@@ -83,7 +83,12 @@ pub(super) struct Sequential {
 
 impl Sequential {
     pub(super) fn new(file: Arc<File>) -> Self {
-        Sequential { file, position: 0 }
+        Self::from(file, 0)
+    }
+
+    /// From `position` on.
+    pub(super) fn from(file: Arc<File>, position: u64) -> Self {
+        Sequential { file, position }
     }
 }
 

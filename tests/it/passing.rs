@@ -135,6 +135,26 @@ fn files_that_are_added_stand_beside_blocks_that_pass() {
     }
 }
 
+/// In a file the one layer is written to where it lies in the archive; a stream takes it from a file of its own.
+#[test]
+fn a_layer_that_is_written_to_its_place_gives_the_archive_that_a_stream_gets() {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    convert(&image(scratch.path()), "sif", &at("x.sif"), &[]);
+    let long = format!("example.org/{}:1", "name/".repeat(24) + "x");
+    for way in [&[][..], &["--tag", &long], &["-j", "1"], &["--cmd", "a command", "--flatten"]] {
+        convert(&at("x.sif"), "docker-archive", &at("file.tar"), way);
+        let mut command = program();
+        command.arg(at("x.sif")).args(["--to", "docker-archive", "-o", "-"]).args(way);
+        let streamed = run::run(command.env("SOURCE_DATE_EPOCH", "1700000000"));
+        assert!(streamed.stdout == fs::read(at("file.tar")).unwrap(), "{way:?}");
+        let differences = tree(&at("x.sif")).differences(&tree(&at("file.tar")), Times::Exact);
+        assert!(differences.is_empty(), "{way:?}: {differences}");
+        let verified = run::run(program().arg("verify").arg(at("file.tar")));
+        assert_eq!(verified.code, 0, "{}", verified.stderr);
+    }
+}
+
 fn region(path: &Path) -> Region {
     Region::whole(Arc::new(File::open(path).unwrap())).unwrap()
 }

@@ -63,6 +63,22 @@ impl<'a> Archive<'a> {
         (self.0.len() as u64, sizes.sum::<u64>() + end_of_archive().len() as u64)
     }
 
+    /// Where the bytes of the first layer lie, from the start of the tar.
+    pub(super) fn first_layer_at(&self) -> Option<u64> {
+        let mut header = Vec::new();
+        let mut position = 0;
+        for (name, held) in &self.0 {
+            header.clear();
+            put_header(&mut header, name, held);
+            position += header.len() as u64;
+            if matches!(held, Held::Blob(_)) {
+                return Some(position);
+            }
+            position += held.size() + padding(held.size());
+        }
+        None
+    }
+
     /// Writes the tar.
     pub(super) fn write(&self, sink: &mut dyn Sink, monitor: &Monitor) -> Result<()> {
         let mut header = Vec::new();

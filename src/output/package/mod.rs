@@ -10,6 +10,7 @@ mod hosted;
 mod layout;
 mod stage;
 
+use std::fs::File;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -44,6 +45,42 @@ pub(super) struct Packing<'a> {
     pub(super) compression: Compression,
     /// Whether layers that are compressed with what OCI images may have stay so.
     pub(super) keeps_compressed: bool,
+    /// The place in the output where the one layer is written to, which lies nowhere yet: see [`foresee`].
+    pub(super) in_place: Option<InPlace>,
+}
+
+/// A place in an unfinished output.
+#[derive(Debug, Clone)]
+pub(super) struct InPlace {
+    file: Arc<File>,
+    offset: u64,
+    /// Bytes of the whole output.
+    bytes: u64,
+}
+
+/// Where in a docker-archive the layer of a file system will lie: what comes before it has the same length whatever the
+/// layer's digest is. So it need not be copied there.
+pub(super) fn foresee(
+    image: &Image,
+    packing: &Packing<'_>,
+    (place, whole): (&Place, Compression),
+    task: &Task,
+) -> Result<Option<InPlace>> {
+    let (Place::File(output), Some(volume), Codec::None) = (place, image.blobs.volume(), whole.kind()) else {
+        return Ok(None);
+    };
+    if packing.image.flatten {
+        return Ok(None);
+    }
+    let file = Arc::clone(output.file());
+    let (tar_bytes, digest) = (volume.tar_bytes(), Digest::of(b""));
+    let data = Region { len: tar_bytes, ..Region::whole(Arc::clone(&file)).or_kind(ErrorKind::Output)? };
+    let blob = Blob { digest, diff_id: digest, codec: Codec::None, data, own: None, tar_bytes, stamp: None };
+    let config = config(image, packing, (&[digest], &[digest], 1), task)?;
+    let package = Package::new(image, config, vec![blob], (packing.keeps_compressed, &packing.image.tags))?;
+    let (archive, _) = Archive::docker(&package);
+    let (_, bytes) = archive.measure();
+    Ok(archive.first_layer_at().map(|offset| InPlace { file, offset, bytes }))
 }
 
 /// An image whose layers are ready, and what was found in those of the source.
@@ -53,6 +90,7 @@ pub(super) struct Packed {
     entries: u64,
     tar_bytes: u64,
     notes: Vec<Note>,
+    in_place: Option<InPlace>,
 }
 
 /// Makes an image ready to be put somewhere.
@@ -69,7 +107,7 @@ pub(super) fn pack(
     let config = config(image, packing, (&found.0, &found.1, layers.diff_ids.len()), task)?;
     let Layers { blobs, diff_ids, entries, tar_bytes } = layers;
     let package = Package::new(image, config, blobs, (packing.keeps_compressed, &packing.image.tags))?;
-    Ok(Packed { package, diff_ids, entries, tar_bytes, notes })
+    Ok(Packed { package, diff_ids, entries, tar_bytes, notes, in_place: packing.in_place.clone() })
 }
 
 impl Packed {
@@ -100,7 +138,8 @@ impl Packed {
         monitor: &Monitor,
     ) -> Result<Outcome> {
         let index = with_entries(None, self.package.index_entries()?)?;
-        let (files, bytes) = write_archive(&Archive::oci(&self.package, index), &place, whole, task, monitor)?;
+        let archive = Archive::oci(&self.package, index);
+        let (files, bytes) = write_archive(&archive, (&place, false), whole, task, monitor)?;
         self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(self.package.index_notes());
@@ -117,7 +156,10 @@ impl Packed {
         monitor: &Monitor,
     ) -> Result<Outcome> {
         let (archive, notes) = Archive::docker(&self.package);
-        let (files, bytes) = write_archive(&archive, &place, whole, task, monitor)?;
+        if self.in_place.as_ref().is_some_and(|there| archive.first_layer_at() != Some(there.offset)) {
+            return Err(Error::new(ErrorKind::Bug, "a layer was written to another place than its own"));
+        }
+        let (files, bytes) = write_archive(&archive, (&place, self.in_place.is_some()), whole, task, monitor)?;
         self.package.expect_unchanged(image)?;
         let written = place.finish(bytes, image, task, monitor)?;
         self.notes.extend(notes);
@@ -125,7 +167,7 @@ impl Packed {
     }
 
     fn outcome(self, (size, sha256): (u64, Option<Digest>), entries: u64, has_manifest: bool) -> (Outcome, Package) {
-        let Packed { package, diff_ids, entries: layer_entries, tar_bytes: layer_bytes, notes } = self;
+        let Packed { package, diff_ids, entries: layer_entries, tar_bytes: layer_bytes, notes, .. } = self;
         let image_id = Some(package.config.digest);
         let manifest_digest = has_manifest.then_some(package.manifest.digest);
         let outcome = Outcome {
@@ -146,13 +188,13 @@ impl Packed {
 
 fn write_archive(
     archive: &Archive<'_>,
-    place: &Place,
+    (place, is_there): (&Place, bool),
     whole: Compression,
     task: &Task,
     monitor: &Monitor,
 ) -> Result<(u64, u64)> {
     let (files, bytes) = archive.measure();
-    if whole.kind() == Codec::None {
+    if whole.kind() == Codec::None && !is_there {
         place.expect_room(bytes)?;
     }
     monitor.begin(Phase::Write, bytes);
@@ -208,6 +250,9 @@ fn staged(
     if own_files && packing.compression.kind() == Codec::None {
         place.expect_room(stored_bytes(image)?)?;
     }
+    if let Some(there) = &packing.in_place {
+        place.expect_room(there.bytes)?;
+    }
     let stage = Stage {
         image,
         jobs: task.options.jobs,
@@ -217,6 +262,7 @@ fn staged(
         own_files,
         mode: task.mode,
         scratch: &scratch,
+        in_place: packing.in_place.as_ref().map(|there| (&there.file, there.offset)),
         schedule: Schedule::new(task.options.jobs, monitor),
     };
     let blobs = stage.run(wanted)?;

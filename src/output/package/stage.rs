@@ -56,6 +56,8 @@ pub(super) struct Stage<'a> {
     pub(super) mode: u32,
     /// Makes such files.
     pub(super) scratch: &'a (dyn Fn() -> Result<Scratch> + Sync),
+    /// Where in the output the one layer goes that lies nowhere yet.
+    pub(super) in_place: Option<(&'a Arc<File>, u64)>,
     /// Has the work done.
     pub(super) schedule: Schedule<'a>,
 }
@@ -108,6 +110,8 @@ impl Stage<'_> {
         let ready = self.schedule.each(&order, |at| {
             let made = || {
                 let local = match there[at].clone() {
+                    // Its tar is made as it is read, and nothing is known of it that would have to be compared.
+                    None if self.image.blobs.volume().is_some() => return self.make(at).map(Ok),
                     Some((region, codec)) => Local { region, codec, own: None, known: None },
                     None => self.fetch(at)?,
                 };
@@ -292,16 +296,34 @@ impl Stage<'_> {
         })
     }
 
+    /// Makes the layer of a file system.
+    fn make(&self, at: usize) -> Result<Blob> {
+        let blob = &self.image.layers[at].blob;
+        let tar = Box::new(Stopping { inner: self.image.blobs.open(blob)?, stage: self });
+        let Some((file, offset)) = self.in_place else { return self.remake_from(at, tar, blob.expected()) };
+        let write = |tar: &mut dyn BufRead| pour(tar, Sequential::from(Arc::clone(file), offset)).map(drop);
+        let algorithm = self.image.layers[at].algorithm();
+        let ((), found) = decode(tar, blob.expected(), algorithm, self.monitor, self.staged(), write)?;
+        let Decoded { digest, bytes } = found;
+        let whole = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
+        let data = Region { offset, len: bytes, ..whole };
+        Ok(Blob { digest, diff_id: digest, codec: Codec::None, data, own: None, tar_bytes: bytes, stamp: None })
+    }
+
     /// Decodes a layer, and compresses it where that is asked for, into a file of its own.
     fn remake(&self, at: usize, local: &Local) -> Result<Blob> {
-        let scratch = (self.scratch)()?;
         let expected = match local.known {
             Some(_) => Expected::default(),
             None => self.image.layers[at].blob.expected(),
         };
+        self.remake_from(at, self.reader(local), expected)
+    }
+
+    fn remake_from(&self, at: usize, stored: Box<dyn Read + Send + '_>, expected: Expected) -> Result<Blob> {
+        let scratch = (self.scratch)()?;
         let write = |tar: &mut dyn BufRead| self.write(tar, scratch.file());
         let algorithm = self.image.layers[at].algorithm();
-        let (compressed, found) = decode(self.reader(local), expected, algorithm, self.monitor, self.staged(), write)?;
+        let (compressed, found) = decode(stored, expected, algorithm, self.monitor, self.staged(), write)?;
         self.expected_diff_id(at, found)?;
         let data = self.finished(&scratch)?;
         let digest = match compressed {
