@@ -16,6 +16,12 @@ pub(super) fn explain(pair: &Pair<'_>, aspect: Aspect) -> Option<&'static str> {
     if EMPTIED.contains(&pair.path) && pair.right.is_some_and(is_empty_file) {
         return Some("a runtime binds to it: it is empty in a SIF");
     }
+    if EMPTIED.contains(&pair.path)
+        && aspect == Aspect::Mode
+        && pair.right.is_some_and(|it| it.metadata.mode.bits() == 0o644)
+    {
+        return Some("a runtime binds to it: Apptainer gives it 0644");
+    }
     match (aspect, pair.left, pair.right) {
         (Aspect::Presence, None, Some(made)) => {
             (MADE_DIRECTORIES.contains(&pair.path) && is_made_directory(made, pair.path)).then_some(MADE)

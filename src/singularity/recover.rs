@@ -188,9 +188,15 @@ fn is_made(name: &str) -> bool {
             .is_some_and(|rest| matches!(rest, "created" | "architecture" | "variant" | "base.name" | "base.digest"))
 }
 
-/// Whether a script does anything: more than a shebang, comments and blank lines.
+/// What Apptainer and Singularity write where a directory or a definition says nothing of what to run.
+const PLACEHOLDERS: [&str; 2] = [
+    r#"echo "There is no runscript defined for this container\n";"#,
+    r#"echo "There is no startscript defined for this container\n";"#,
+];
+
+/// Whether a script does anything: more than a shebang, comments, blank lines and what says that it does nothing.
 fn has_code(script: &str) -> bool {
-    code(script).next().is_some()
+    code(script).any(|line| !PLACEHOLDERS.contains(&line))
 }
 
 fn code(script: &str) -> impl Iterator<Item = &str> {

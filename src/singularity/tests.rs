@@ -705,6 +705,11 @@ fn runscripts_of_the_usual_forms_are_understood() {
         ("#!/bin/sh\nOCI_ENTRYPOINT=''\nOCI_CMD='\"sh\"'\nrest", r#"{"Cmd":["sh"]}"#, &[]),
         ("#!/bin/sh\n", "{}", &["nothing-to-run"]),
         (
+            "#!/bin/sh\n# whose\n\necho \"There is no runscript defined for this container\\n\";\n",
+            "{}",
+            &["nothing-to-run"],
+        ),
+        (
             "#!/bin/bash\necho \"hi $1\"\nexec x\n",
             r##"{"Entrypoint":["/bin/bash","-c","#!/bin/bash\necho \"hi $1\"\nexec x","runscript"]}"##,
             &["runscript-embedded"],
