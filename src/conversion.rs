@@ -84,7 +84,8 @@ impl Conversion {
     /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it). What was found out until
     /// then is recorded.
     pub fn run(&self, observer: &dyn Observer, monitor: &Monitor) -> Result<Outcome> {
-        let prepared = self.target.prepare(&self.destination(), &self.options)?;
+        self.expect_hosted_signature()?;
+        let mut prepared = self.target.prepare(&self.destination(), &self.options)?;
         if let Some(outcome) = self.reuse_unread(&prepared, monitor)? {
             self.record_output(&outcome, observer);
             monitor.tell(Event::Done);
@@ -110,6 +111,10 @@ impl Conversion {
             });
             check_digest(self.expected_digest, &image)?;
             observer.selected(&image);
+            #[cfg(feature = "network")]
+            if let Spec::Registry(name) = &self.source {
+                prepared.fetch_signature(&name.parse()?, &image, &self.open.registry, monitor)?;
+            }
             image.change_config(&self.changes)?;
             let outcome = prepared.write(&image, monitor);
             let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
@@ -133,6 +138,17 @@ impl Conversion {
         self.record_output(&outcome, observer);
         monitor.tell(Event::Done);
         Ok(outcome)
+    }
+
+    /// Refuses to look for a hosted signature of what is not hosted.
+    fn expect_hosted_signature(&self) -> Result<()> {
+        let is_wanted = self.target.clone().signing_mut().is_some_and(|signing| signing.from_referrer);
+        if is_wanted && !matches!(self.source, Spec::Registry(_)) {
+            let message = format!("{} is not on a registry, where a signature could refer to it", self.source);
+            return Err(Error::new(ErrorKind::Usage, message)
+                .hint("name the image as docker://HOST/NAME, or the file that holds the signature"));
+        }
+        Ok(())
     }
 
     /// Where the output goes, with all that is known of it: what comes from the same registry need not be sent.

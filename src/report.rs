@@ -24,6 +24,8 @@ pub struct Report {
     pub output: Option<OutputRecord>,
     /// The SIFs that are attached to a hosted image, where that was asked for.
     pub attached: Option<Vec<AttachedSif>>,
+    /// The signatures of SIFs that are attached to a hosted image, where that was asked for.
+    pub attached_signatures: Option<Vec<AttachedSignature>>,
     /// What the user should know.
     pub notes: Vec<Note>,
 }
@@ -84,6 +86,24 @@ pub struct AttachedSif {
     pub sha256: String,
     /// Bytes of the file.
     pub size: u64,
+    /// Whether it was attached now, and not before.
+    pub is_new: bool,
+}
+
+/// A signature of a SIF that is attached to an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AttachedSignature {
+    /// What the SIF runs on.
+    pub platform: String,
+    /// The digest of the manifest of the image that the SIF is made from.
+    pub image_manifest_digest: String,
+    /// The digest of the signature's own manifest.
+    pub manifest_digest: String,
+    /// SHA-256 of the signature, in hex.
+    pub sha256: String,
+    /// What it says of its keys. Nothing is verified.
+    pub key_ids: String,
     /// Whether it was attached now, and not before.
     pub is_new: bool,
 }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::{FORMAT, LOOKED_AT_MAX, OPTIONS};
+use super::LOOKED_AT_MAX;
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Digest, OUTPUT_FORMAT, Reference};
-use crate::output::{Sif, WriteOptions};
+use crate::output::{FORMAT, OPTIONS, Sif, WriteOptions};
 use crate::registry::{Repository, SIF_LAYER, Settings};
 
 /// A SIF that was found among the referrers of an image.

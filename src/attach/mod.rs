@@ -17,22 +17,18 @@ use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::image::Image;
 use crate::io::{Monitor, Phase};
 use crate::model::{Digest, Note, OUTPUT_FORMAT, Platform, Reference};
-use crate::output::{Attachment, Destination, Hosting, Outcome, Sif, Target, Transport, WriteOptions};
+use crate::output::{
+    Attachment, CarriedSignature, Destination, FORMAT, HostedSignature, Hosting, IMAGE, OPTIONS, Outcome, Sif, Target,
+    Transport, WriteOptions, signatures_in,
+};
 use crate::registry::{Repository, SIF_LAYER, Settings};
-use crate::report::AttachedSif;
+use crate::report::{AttachedSif, AttachedSignature};
 use crate::sif::Architecture;
 use crate::source::{Candidate, OpenOptions, Selection, Source, Spec, open};
 
 pub use find::{Found, find_attached};
 pub use pull::{Pulled, pull_attached};
 pub use referrers::{Referrer, ReferringSif, list_referrers};
-
-/// The image ID of the image that a SIF was made from.
-const IMAGE: &str = "org.sif-convert.image";
-/// The number of the output format that it was made in.
-const FORMAT: &str = "org.sif-convert.format";
-/// The digest of the options it was made with, where these were not the usual ones.
-const OPTIONS: &str = "org.sif-convert.options";
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -53,6 +49,11 @@ pub struct Attach {
     pub index_tag: Option<String>,
     /// Whether that tag is taken from whatever else has it.
     pub replace: bool,
+    /// Signatures of the SIFs that were made elsewhere: each is attached to the image whose SIF it is of. Where there are
+    /// some, each SIF must have one.
+    pub signatures: Vec<CarriedSignature>,
+    /// Whether only these are attached, and neither SIFs nor an index of them.
+    pub signatures_only: bool,
     /// How the SIFs are made.
     pub sif: Sif,
     /// How the image is opened.
@@ -64,8 +65,10 @@ pub struct Attach {
 /// What is attached now.
 #[derive(Debug, Clone)]
 pub struct Attached {
-    /// One SIF for each platform that was asked for.
+    /// One SIF for each platform that was asked for; none where only signatures are attached.
     pub sifs: Vec<AttachedSif>,
+    /// The signatures that were asked for.
+    pub signatures: Vec<AttachedSignature>,
     /// The digest of the index, and whether that was written now.
     pub index: Option<(Digest, bool)>,
 }
@@ -74,6 +77,9 @@ pub struct Attached {
 pub trait AttachObserver {
     /// A SIF is attached now.
     fn attached(&self, sif: &AttachedSif);
+
+    /// A signature is attached now.
+    fn signature_attached(&self, signature: &AttachedSignature);
 
     /// Something that the user should know.
     fn note(&self, note: Note);
@@ -87,6 +93,8 @@ impl Attach {
             reference,
             platforms: Vec::new(),
             replace: false,
+            signatures: Vec::new(),
+            signatures_only: false,
             sif: Sif::default(),
             open: OpenOptions::default(),
             options: WriteOptions::default(),
@@ -113,27 +121,61 @@ impl Attach {
         // What is attached belongs to what the registry itself has, whatever a mirror says.
         let settings = self.options.registry.without_mirrors(&self.reference)?;
         let repository = Repository::open(&self.reference, &[], &settings, monitor)?;
-        if let Some(tag) = &self.index_tag {
+        let index_tag = self.index_tag.as_ref().filter(|_| !self.signatures_only);
+        if let Some(tag) = index_tag {
             self.expect_index(&repository, tag)?;
         }
         let open_options = OpenOptions { registry: settings.clone(), ..self.open.clone() };
-        let source = open(&Spec::Registry(self.reference.to_string()), &open_options, monitor)?;
-        let mut sifs = Vec::new();
-        for selection in self.selections(&source, observer)? {
+        let spec = Spec::Registry(self.reference.to_string());
+        let source = open(&spec, &open_options, monitor)?;
+        let selections = self.selections(&source, observer)?;
+        let (mut sifs, mut signatures) = (Vec::new(), Vec::new());
+        let mut pending = self.not_attached(&repository, &selections, &open_options, monitor)?;
+        for selection in selections {
             let image = source.select(&selection)?;
             let platform = known(&image.platform());
-            let attached = self.attach_one(&image, &repository, options.as_deref(), &settings, observer, monitor);
-            let sif = attached.doing(|| format!("attaching a SIF for {platform}"))?;
-            observer.attached(&sif);
-            sifs.push(sif);
+            let attached =
+                self.attach_one(&image, &repository, options.as_deref(), &pending, &settings, observer, monitor);
+            let (sif, beside) = attached.doing(|| format!("attaching a SIF for {platform}"))?;
+            sif.iter().for_each(|sif| observer.attached(sif));
+            beside.iter().for_each(|signature| observer.signature_attached(signature));
+            pending.retain(|it| beside.iter().all(|attached| attached.sha256 != it.digest().hex()));
+            sifs.extend(sif);
+            signatures.extend(beside);
+        }
+        if let Some(lost) = pending.first() {
+            let message = format!("signature {} is of none of these SIFs", lost.digest());
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
         }
         monitor.begin(Phase::Finish, 0);
-        let index = match &self.index_tag {
+        let index = match index_tag {
             Some(tag) => Some(self.update_index(&repository, tag, &source, options.as_deref())?),
             None => None,
         };
         repository.warnings().into_iter().for_each(|text| observer.note(Note::new("registry", text, 1)));
-        Ok(Attached { sifs, index })
+        Ok(Attached { sifs, signatures, index })
+    }
+
+    /// The signatures that are attached to none of the images yet.
+    fn not_attached(
+        &self,
+        repository: &Repository,
+        selections: &[Selection],
+        open_options: &OpenOptions,
+        monitor: &Monitor,
+    ) -> Result<Vec<CarriedSignature>> {
+        let mut pending = self.signatures.clone();
+        if pending.is_empty() {
+            return Ok(pending);
+        }
+        let documents = OpenOptions { want_layers: false, ..open_options.clone() };
+        let source = open(&Spec::Registry(self.reference.to_string()), &documents, monitor)?;
+        for selection in selections {
+            let Some(subject) = source.select(selection)?.manifest_digest else { continue };
+            let found = signatures_in(repository, subject)?;
+            pending.retain(|it| found.iter().all(|hosted| hosted.signature != *it));
+        }
+        Ok(pending)
     }
 
     /// Which images are meant.
@@ -160,15 +202,17 @@ impl Attach {
         Ok(if selections.is_empty() { vec![Selection::default()] } else { selections })
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one step of one method")]
     fn attach_one(
         &self,
         image: &Image,
         repository: &Repository,
         options: Option<&str>,
+        pending: &[CarriedSignature],
         settings: &Settings,
         observer: &dyn AttachObserver,
         monitor: &Monitor,
-    ) -> Result<AttachedSif> {
+    ) -> Result<(Option<AttachedSif>, Vec<AttachedSignature>)> {
         let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
         let subject = image.manifest_digest.ok_or_else(no_manifest)?;
         let record = |manifest: Digest, sha256: Digest, size: u64, is_new: bool| AttachedSif {
@@ -180,20 +224,41 @@ impl Attach {
             size,
             is_new,
         };
-        if let Some(found) = find_in(repository, subject, options)? {
-            return Ok(record(found.manifest, found.sha256, found.size, false));
+        let beside = |before: &[HostedSignature]| -> Result<Vec<AttachedSignature>> {
+            let records = self.hosted(repository, subject)?.into_iter().map(|hosted| AttachedSignature {
+                platform: known(&image.platform()),
+                image_manifest_digest: subject.to_string(),
+                manifest_digest: hosted.manifest.to_string(),
+                sha256: hosted.signature.digest().hex(),
+                key_ids: hosted.signature.key_ids(),
+                is_new: !before.contains(&hosted),
+            });
+            Ok(records.collect())
+        };
+        let hosted = self.hosted(repository, subject)?;
+        let found = if self.signatures_only { None } else { find_in(repository, subject, options)? };
+        let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
+        if pending.is_empty() && (found.is_some() || self.signatures_only) {
+            if hosted.is_empty() && !self.signatures.is_empty() {
+                let message = "none of the signatures is of this SIF: each is attached for another platform";
+                return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
+            }
+            return Ok((found, beside(&hosted)?));
         }
         let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
         let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let mut annotations =
             vec![(IMAGE.to_string(), image.id().to_string()), (FORMAT.to_string(), OUTPUT_FORMAT.to_string())];
         annotations.extend(options.map(|options| (OPTIONS.to_string(), options.to_string())));
+        let known_ones = hosted.iter().map(|hosted| hosted.signature.clone());
         let attachment = Attachment {
             media_type: document["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string(),
             digest: subject,
             size: bytes.len() as u64,
             title: self.title(&image.platform()),
             annotations,
+            with_sif: !self.signatures_only,
+            signatures: pending.iter().cloned().chain(known_ones).collect(),
         };
         let reference = Reference { tag: None, digest: None, ..self.reference.clone() };
         let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
@@ -201,9 +266,22 @@ impl Attach {
         let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
         let outcome: Outcome = prepared.write(image, monitor)?;
         outcome.notes.into_iter().for_each(|note| observer.note(note));
-        let lost = || Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest");
-        let (manifest, sha256) = outcome.manifest_digest.zip(outcome.sha256).ok_or_else(lost)?;
-        Ok(record(manifest, sha256, outcome.size, true))
+        let pushed = outcome.manifest_digest.zip(outcome.sha256);
+        let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
+        if pushed.is_none() && !self.signatures_only {
+            return Err(Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest"));
+        }
+        Ok((pushed, beside(&hosted)?))
+    }
+
+    /// Those of the signatures that are attached to an image.
+    fn hosted(&self, repository: &Repository, subject: Digest) -> Result<Vec<HostedSignature>> {
+        if self.signatures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut hosted = signatures_in(repository, subject)?;
+        hosted.retain(|hosted| self.signatures.contains(&hosted.signature));
+        Ok(hosted)
     }
 
     /// What the file is called that others download: it must not depend on the tag, or the same image under two tags would

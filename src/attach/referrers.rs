@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{FORMAT, LOOKED_AT_MAX};
+use super::LOOKED_AT_MAX;
 use crate::error::Result;
 use crate::io::Monitor;
 use crate::model::{Digest, Reference};
+use crate::output::FORMAT;
 use crate::registry::{Repository, SIF_LAYER, Settings};
 
 /// Something that refers to an image.

@@ -15,6 +15,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::OtherTag => "leave --if-exists out to replace it, or name another tag with -o",
         Remedy::OtherIndexTag => "choose another tag with --sif-tag, or add --force to take this one",
         Remedy::AttachedSif => "leave --attached out to convert the image here, and tell whoever attached that SIF",
+        Remedy::SignedPlatform => "choose the platform whose SIF was signed with --platform, and name its signature",
         Remedy::ConvertAgain => "the file is damaged: convert it again, with --force, or fetch it again",
         Remedy::OutputFile => "name a file with -o, or remove the directory",
         Remedy::SeekableOutput => "name a file with -o: its header is written last",

@@ -260,7 +260,10 @@ pub(super) struct SignatureOptions {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) sign_detached: Option<PathBuf>,
     /// Add a signature that was made elsewhere, if it is of the very SIF that is written
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    ///
+    /// The word "referrer" stands for the one that is attached to the image on its registry
+    /// (sif-convert attach --signature); a file of that name is written ./referrer.
+    #[arg(long, value_name = "FILE|referrer", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     pub(super) signature: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use super::printer;
 use super::report_file::ReportFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Note, Timestamp};
-use crate::report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord, text};
+use crate::report::{AttachedSif, AttachedSignature, ImageRecord, OutputRecord, Report, SourceRecord, text};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,6 +40,7 @@ struct Document<'a> {
     image: &'a Option<ImageRecord>,
     output: &'a Option<OutputRecord>,
     attached: &'a Option<Vec<AttachedSif>>,
+    attached_signatures: &'a Option<Vec<AttachedSignature>>,
     timing: Timing<'a>,
     notes: &'a [Note],
 }
@@ -130,6 +131,7 @@ impl Recorder {
             image: &report.image,
             output: &report.output,
             attached: &report.attached,
+            attached_signatures: &report.attached_signatures,
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
@@ -176,6 +178,7 @@ mod tests {
             "image",
             "output",
             "attached",
+            "attached_signatures",
             "timing",
             "notes",
         ];

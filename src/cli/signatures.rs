@@ -42,8 +42,14 @@ pub(super) fn signing(options: &SignatureOptions) -> Result<Signing> {
     Ok(Signing {
         key: options.key.sign_key.as_ref().map(key).transpose()?,
         detached: options.sign_detached.is_some(),
-        carried: options.signature.as_deref().map(carried).transpose()?.map(Box::new),
+        carried: options.signature.as_deref().filter(|it| !is_referrer(it)).map(carried).transpose()?.map(Box::new),
+        from_referrer: options.signature.as_deref().is_some_and(is_referrer),
     })
+}
+
+/// Whether the signature is the one that is attached to the image.
+fn is_referrer(path: &Path) -> bool {
+    path.as_os_str() == "referrer"
 }
 
 /// Whose images are converted, where not everybody's.

@@ -17,6 +17,8 @@ pub enum Remedy {
     OtherIndexTag,
     /// Convert without regard to what is attached, and tell whoever attached it.
     AttachedSif,
+    /// Choose the platform whose SIF was signed.
+    SignedPlatform,
     /// Choose a file as the output.
     OutputFile,
     /// Choose a file as the output, for a stream cannot be written to at its start again.
@@ -99,6 +101,7 @@ impl fmt::Display for Remedy {
             Remedy::OtherIndexTag => "allow the tag to be replaced, or choose another for the index",
             Remedy::AttachedSif => "convert without regard to it, and tell whoever attached it",
             Remedy::ConvertAgain => "convert again and replace the damaged file, or fetch it again",
+            Remedy::SignedPlatform => "choose the platform whose SIF was signed, and name its signature",
             Remedy::OutputFile => "choose a file as the output, or remove the directory",
             Remedy::SeekableOutput => "choose a file as the output: its header is written last",
             Remedy::WritableOutput => "choose an output in a directory that you may write to",

@@ -3,14 +3,16 @@
 use std::fs::File;
 use std::sync::{Arc, OnceLock};
 
-use super::hosting::Hosting;
+use super::hosting::{Attachment, Hosting, SIGNER};
 use super::options::{IfExists, PushedBlobs, WriteOptions};
 use super::place::{Finished, hash};
 use super::prepared::Task;
+use super::signature::CarriedSignature;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::Image;
 use crate::io::{Monitor, Phase, Region, Scratch};
-use crate::registry::{Pushed, Repository, SifArtifact};
+use crate::model::Digest;
+use crate::registry::{ArtifactKind, BlobContent, Pushed, Repository, SifArtifact};
 
 /// An output on its way to a registry.
 #[derive(Debug)]
@@ -64,35 +66,53 @@ impl Hosted {
         self.repository.get().ok_or_else(|| Error::new(ErrorKind::Bug, "a push has not begun"))
     }
 
-    /// Pushes the file as a SIF of `bytes` bytes.
+    /// Pushes the file as a SIF of `bytes` bytes, and signatures that are of it.
     pub(super) fn finish_sif(self, bytes: u64, image: &Image, monitor: &Monitor) -> Result<Finished> {
-        let repository = self.repository()?;
         let file = self.file()?;
         file.set_len(bytes).or_kind(ErrorKind::Output)?;
         let digest = hash(file, monitor)?;
-        image.blobs.confirm()?;
-        monitor.begin(Phase::Push, bytes);
-        let content = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
-        let Hosting { reference, attachment, .. } = &self.hosting;
-        let title = attachment.as_ref().map_or_else(|| self.hosting.title(), |it| it.title.clone());
-        let annotations = attachment.iter().flat_map(|it| &it.annotations);
-        let annotations: Vec<(&str, &str)> = annotations.map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let sif = SifArtifact {
-            digest,
-            size: bytes,
-            content: &content,
-            title: &title,
-            subject: attachment.as_ref().map(|it| (it.media_type.as_str(), it.digest, it.size)),
-            annotations: &annotations,
+        let attachment = self.hosting.attachment.as_ref();
+        let signatures = match attachment {
+            Some(Attachment { signatures, .. }) => CarriedSignature::those_that_fit(signatures, file, monitor)?,
+            None => Vec::new(),
         };
-        let pushed = repository.push_sif(&sif, reference.tag.as_deref());
+        image.blobs.confirm()?;
+        let mut finished = Finished { size: bytes, sha256: Some(digest), ..Finished::default() };
+        if attachment.is_none_or(|attachment| attachment.with_sif) {
+            monitor.begin(Phase::Push, bytes);
+            let content = Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?;
+            let title = attachment.map_or_else(|| self.hosting.title(), |it| it.title.clone());
+            let annotations = attachment.map_or(&[][..], |it| &it.annotations);
+            let (manifest, pushed) = self.push((ArtifactKind::Sif, &title), (digest, bytes, &content), annotations)?;
+            finished.manifest_digest = Some(manifest);
+            finished.pushed = Some(PushedBlobs::of(&[pushed]));
+        }
+        for (signature, attachment) in signatures.into_iter().zip(attachment.into_iter().cycle()) {
+            let bytes = signature.bytes();
+            let title = format!("{}.sig.json", attachment.title);
+            let mut annotations = attachment.annotations.clone();
+            annotations.push((SIGNER.to_string(), signature.key_ids()));
+            let content = (signature.digest(), bytes.len() as u64, &bytes as _);
+            self.push((ArtifactKind::Signature, &title), content, &annotations)?;
+        }
+        Ok(finished)
+    }
+
+    /// Pushes one file with a manifest of its own; the digest of that.
+    fn push(
+        &self,
+        (kind, title): (ArtifactKind, &str),
+        (digest, size, content): BlobContent<'_>,
+        annotations: &[(String, String)],
+    ) -> Result<(Digest, Pushed)> {
+        let Hosting { reference, attachment, .. } = &self.hosting;
+        let annotations: Vec<(&str, &str)> =
+            annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let subject = attachment.as_ref().map(|it| (it.media_type.as_str(), it.digest, it.size));
+        let artifact = SifArtifact { kind, digest, size, content, title, subject, annotations: &annotations };
+        let pushed = self.repository()?.push_sif(&artifact, reference.tag.as_deref());
         let (stored, pushed) = pushed.doing(|| format!("pushing {reference}"))?;
-        Ok(Finished {
-            size: bytes,
-            sha256: Some(digest),
-            manifest_digest: Some(stored.digest),
-            pushed: Some(PushedBlobs::of(&[pushed])),
-        })
+        Ok((stored.digest, pushed))
     }
 }
 

@@ -3,8 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::CarriedSignature;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Digest, Reference};
+
+/// The annotation with the image ID of the image that what is attached was made from.
+pub const IMAGE: &str = "org.sif-convert.image";
+/// The annotation with the number of the output format that it was made in.
+pub const FORMAT: &str = "org.sif-convert.format";
+/// The annotation with the digest of the options it was made with, where these were not the usual ones.
+pub const OPTIONS: &str = "org.sif-convert.options";
+/// The annotation with the IDs of the keys that a signature says it was made with.
+pub const SIGNER: &str = "org.sif-convert.signer";
 
 /// What is pushed, as the start of its address says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +51,10 @@ pub struct Attachment {
     pub title: String,
     /// Annotations of the manifest of the SIF.
     pub annotations: Vec<(String, String)>,
+    /// Whether the SIF itself is attached, and not the signatures alone.
+    pub with_sif: bool,
+    /// Signatures that may be of this SIF: those that are, are attached beside it. Where there are some, one must be.
+    pub signatures: Vec<CarriedSignature>,
 }
 
 impl Transport {

@@ -16,6 +16,8 @@ mod file_system;
 mod flat;
 #[cfg(feature = "network")]
 mod hosted;
+#[cfg(feature = "network")]
+mod hosted_signature;
 mod hosting;
 mod in_place;
 mod learn;
@@ -48,7 +50,9 @@ pub use decrypt::{Decrypt, Decrypted};
 pub use dir::Dir;
 pub use docker_archive::DockerArchive;
 pub use encrypted::{Encryption, HIDDEN_IMAGE};
-pub use hosting::{Attachment, Hosting, Transport};
+#[cfg(feature = "network")]
+pub use hosted_signature::{HostedSignature, signatures_in};
+pub use hosting::{Attachment, FORMAT, Hosting, IMAGE, OPTIONS, SIGNER, Transport};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};

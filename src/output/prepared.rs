@@ -5,9 +5,13 @@ use super::hosting::Hosting;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
 use super::{Format, Target, added_objects, name};
+#[cfg(feature = "network")]
+use crate::error::ResultExt as _;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, affordable};
+#[cfg(feature = "network")]
+use crate::model::Reference;
 use crate::model::{Digest, Note, Timestamp};
 
 /// One output, with every choice made.
@@ -139,6 +143,31 @@ impl Prepared {
 
     fn is_flattened(&self) -> bool {
         self.target.clone().image_mut().is_some_and(|image| image.flatten)
+    }
+
+    /// Fetches the signature that is to be added, where that is one that is hosted beside `image`, which `reference` led to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] when none refers to the image, [`ErrorKind::Mismatch`] when those that do are of other
+    /// SIFs, [`ErrorKind::Usage`] when there are several, and [`ErrorKind::Network`].
+    #[cfg(feature = "network")]
+    pub fn fetch_signature(
+        &mut self,
+        reference: &Reference,
+        image: &Image,
+        settings: &crate::registry::Settings,
+        monitor: &Monitor,
+    ) -> Result<()> {
+        let Target::Sif(sif) = &mut self.target else { return Ok(()) };
+        if !sif.signing.from_referrer || sif.signing.carried.is_some() {
+            return Ok(());
+        }
+        let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
+        let subject = image.manifest_digest.ok_or_else(no_manifest)?;
+        let options = sif.clone().unsigned().effective_options(&self.task.options)?;
+        let found = super::hosted_signature::find(reference, subject, options.as_deref(), settings, monitor);
+        sif.signing.carried = Some(Box::new(found.doing(|| "looking for the signature of the SIF")?));
+        Ok(())
     }
 
     /// Uses the output that exists, where reuse is asked for and the file says that it was made from the image that

@@ -142,6 +142,13 @@ impl Sif {
         self
     }
 
+    /// The same, signed by nobody: what is signed.
+    #[must_use]
+    pub fn unsigned(mut self) -> Self {
+        self.signing = Signing::default();
+        self
+    }
+
     /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
     fn usable(
         &self,
@@ -386,6 +393,10 @@ impl Format for Sif {
     }
 
     fn reuse_unread(&self, path: &Path, expected: Digest, task: &Task, monitor: &Monitor) -> Result<Option<Outcome>> {
+        if self.signing.from_referrer {
+            // Only the registry knows what the signature is.
+            return Ok(None);
+        }
         if self.encryption.is_some() {
             // It says of no image but the one whose ID is asked for that it was made from it.
             let image = expected.to_string();

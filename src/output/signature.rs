@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::origin::Origin;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::{CHUNK_BYTES, Monitor, Output, Phase, Region, copy_inside_kernel};
+use crate::model::Digest;
 use crate::sif::{Container, DataType, Descriptor, Extra, Hash, Link, NewObject, Statement, append, groups};
 use crate::trust::{Envelope, PrivateKey, PublicKey, SignatureHash};
 
@@ -196,6 +197,8 @@ pub struct Signing {
     pub detached: bool,
     /// A signature that was made elsewhere, of the same file.
     pub carried: Option<Box<CarriedSignature>>,
+    /// Whether the carried signature is one that is hosted beside the image, and looked for there.
+    pub from_referrer: bool,
 }
 
 /// A signature without its SIF.
@@ -225,25 +228,83 @@ impl CarriedSignature {
     pub fn signed_by<'k>(&self, keys: &'k [PublicKey]) -> Option<&'k PublicKey> {
         self.envelope.signed_by(keys, SignatureHash::Sha256)
     }
+
+    /// The file that it is.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The SHA-256 of the file that it is.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// What it says of its keys. Nothing is verified.
+    pub fn key_ids(&self) -> String {
+        self.envelope.key_ids().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Refuses what it is not a signature of.
+    fn expect(&self, found: &Statement) -> Result<()> {
+        let covered = self.signed.expect(found).map_err(does_not_fit)?;
+        if found.relative_ids().any(|id| !covered.contains(&id)) {
+            return Err(does_not_fit(Error::new(ErrorKind::Mismatch, "it is over a part of the objects only")));
+        }
+        Ok(())
+    }
+
+    /// Those of `signatures` that are of the SIF that fills `file`. Where there are some, one must be.
+    #[cfg(feature = "network")]
+    pub(super) fn those_that_fit<'s>(
+        signatures: &'s [CarriedSignature],
+        file: &Arc<File>,
+        monitor: &Monitor,
+    ) -> Result<Vec<&'s CarriedSignature>> {
+        if signatures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let container = Container::open(Region::whole(Arc::clone(file)).or_kind(ErrorKind::Output)?)?;
+        let group = one_group(&container)?;
+        let statement = Statement::of(&container, group, |_| monitor.check())?;
+        let (mut fitting, mut misfit) = (Vec::new(), None);
+        for signature in signatures {
+            match signature.expect(&statement) {
+                Ok(()) => fitting.push(signature),
+                Err(error) => misfit = misfit.or(Some(error)),
+            }
+        }
+        match misfit {
+            Some(error) if fitting.is_empty() => Err(error),
+            _ => Ok(fitting),
+        }
+    }
+}
+
+/// The group that one signature is over.
+fn one_group(container: &Container) -> Result<u32> {
+    match groups(container)?[..] {
+        [group] => Ok(group),
+        [] => Err(Error::new(ErrorKind::Mismatch, "there is nothing in it that could be signed")),
+        [_, second, ..] => {
+            let message =
+                format!("the SIF has more than one group of objects (also {second}): one signature cannot cover it");
+            Err(Error::new(ErrorKind::Unsupported, message).hint("sign the file itself"))
+        }
+    }
 }
 
 impl Signing {
     /// The signatures that belong into `container`: of each group by the key, and the one that was carried here.
     fn make(&self, container: &Container, time_seconds: i64, monitor: &Monitor) -> Result<Vec<NewObject>> {
-        let groups = groups(container)?;
-        if let (true, [_, second, ..]) = (self.detached || self.carried.is_some(), groups.as_slice()) {
-            let message =
-                format!("the SIF has more than one group of objects (also {second}): one signature cannot cover it");
-            return Err(Error::new(ErrorKind::Unsupported, message).hint("sign the file itself"));
-        }
+        let groups = match self.detached || self.carried.is_some() {
+            true => vec![one_group(container)?],
+            false => groups(container)?,
+        };
         let mut objects = Vec::new();
         for group in groups {
             let statement = Statement::of(container, group, |_| monitor.check())?;
             if let Some(carried) = &self.carried {
-                let covered = carried.signed.expect(&statement).map_err(does_not_fit)?;
-                if statement.relative_ids().any(|id| !covered.contains(&id)) {
-                    return Err(does_not_fit(Error::new(ErrorKind::Mismatch, "it is over a part of the objects only")));
-                }
+                carried.expect(&statement)?;
                 objects.push(NewObject::signature(group, time_seconds, carried.bytes.clone()));
             }
             if let Some(key) = &self.key {
@@ -270,14 +331,14 @@ impl Signing {
     /// What of it decides the bytes of the file.
     pub(super) fn choices(&self) -> Option<String> {
         let key = self.key.as_ref().map(|key| key.public().id());
-        let carried = self.carried.as_ref().map(|carried| crate::model::Digest::of(&carried.bytes).to_string());
+        let carried = self.carried.as_ref().map(|carried| carried.digest().to_string());
         let words: Vec<String> = key.into_iter().chain(carried).collect();
         (!words.is_empty()).then(|| format!("signed {} {}", self.detached, words.join(" ")))
     }
 
     /// Whether there is nothing to do.
     pub(super) fn is_empty(&self) -> bool {
-        self.key.is_none() && self.carried.is_none()
+        self.key.is_none() && self.carried.is_none() && !self.from_referrer
     }
 
     /// Checks that the SIF at `path` has what would be added to it.

@@ -1,4 +1,4 @@
-//! A SIF as an artifact of a registry, as Apptainer, Singularity and oras read it.
+//! A SIF as an artifact of a registry, as Apptainer, Singularity and oras read it, and the signature of one.
 
 use serde_json::{Map, Value, json};
 
@@ -10,11 +10,38 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const SIF_CONFIG: &str = "application/vnd.sylabs.sif.config.v1+json";
 /// The media type of a SIF, and what kind of artifact a manifest with one is.
 pub const SIF_LAYER: &str = "application/vnd.sylabs.sif.layer.v1.sif";
+/// What kind of artifact the signature of a SIF is, without the SIF.
+pub const SIF_SIGNATURE: &str = "application/vnd.sif-convert.signature.v1+json";
+/// A DSSE envelope, which such a signature is.
+const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
+/// The config of a manifest that needs none (image-spec, manifest.md, "Guidance for an Empty Descriptor").
+const EMPTY_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 /// The config of such a manifest says nothing.
 const EMPTY: &[u8] = b"{}";
 
-/// A SIF to be pushed.
+/// What is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArtifactKind {
+    /// A SIF.
+    Sif,
+    /// The signature of a SIF: a DSSE envelope.
+    Signature,
+}
+
+impl ArtifactKind {
+    /// The media types of artifact, config and layer.
+    fn media_types(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            ArtifactKind::Sif => (SIF_LAYER, SIF_CONFIG, SIF_LAYER),
+            ArtifactKind::Signature => (SIF_SIGNATURE, EMPTY_CONFIG, ENVELOPE),
+        }
+    }
+}
+
+/// A SIF to be pushed, or the signature of one.
 pub struct SifArtifact<'a> {
+    /// Which of them.
+    pub kind: ArtifactKind,
     /// The SHA-256 of the file.
     pub digest: Digest,
     /// Its length in bytes.
@@ -30,15 +57,16 @@ pub struct SifArtifact<'a> {
 }
 
 impl SifArtifact<'_> {
-    /// The manifest: one that `apptainer pull oras://…` takes, and that a registry lists among the referrers of the subject.
+    /// The manifest: of a SIF one that `apptainer pull oras://…` takes, and that a registry lists among the referrers of the subject.
     ///
     /// # Errors
     /// None that can be helped.
     pub fn manifest(&self) -> Result<Vec<u8>> {
-        let config = json!({ "mediaType": SIF_CONFIG, "digest": Digest::of(EMPTY).to_string(), "size": EMPTY.len() });
-        let layer = json!({ "mediaType": SIF_LAYER, "digest": self.digest.to_string(), "size": self.size,
+        let (artifact, config, layer) = self.kind.media_types();
+        let config = json!({ "mediaType": config, "digest": Digest::of(EMPTY).to_string(), "size": EMPTY.len() });
+        let layer = json!({ "mediaType": layer, "digest": self.digest.to_string(), "size": self.size,
             "annotations": { "org.opencontainers.image.title": self.title } });
-        let mut manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": SIF_LAYER,
+        let mut manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": artifact,
             "config": config, "layers": [layer] });
         if let Some((media_type, digest, size)) = self.subject {
             manifest["subject"] = json!({ "mediaType": media_type, "digest": digest.to_string(), "size": size });
@@ -60,7 +88,7 @@ impl Repository {
         self.push_blob(Digest::of(EMPTY), EMPTY.len() as u64, &EMPTY).map(drop)
     }
 
-    /// Pushes a SIF, under `tag` where one is given; one with a subject is listed among the referrers of that.
+    /// Pushes a SIF or a signature, under `tag` where one is given; one with a subject is listed among the referrers of that.
     ///
     /// # Errors
     /// As [`Repository::push_blob`] and [`Repository::attach`].

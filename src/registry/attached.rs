@@ -50,6 +50,16 @@ impl Registry {
     }
 }
 
+impl Repository {
+    /// A small blob; `None` where it is not there, or is not what its digest says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] when the registry cannot be reached or refuses.
+    pub fn small_blob(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        none_if_missing(self.client.document(&format!("blobs/{digest}"), &format!("blob {digest}"), Some(digest)))
+    }
+}
+
 /// What is not there, or is not what its digest says, is no signature.
 fn none_if_missing(found: Result<super::client::Document>) -> Result<Option<Vec<u8>>> {
     match found {

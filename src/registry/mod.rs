@@ -56,7 +56,7 @@ use crate::image::{BlobRef, Blobs, Layer};
 use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference};
 
-pub use artifact::{SIF_LAYER, SifArtifact};
+pub use artifact::{ArtifactKind, SIF_LAYER, SIF_SIGNATURE, SifArtifact};
 pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, trim, verify};
 pub use hosted::HostedSif;
 pub use look::{digest_of, tags};

@@ -26,12 +26,12 @@ fn layers() -> Vec<Vec<u8>> {
 }
 
 /// A directory with an archive for each of two platforms, and the SIF of each.
-struct Place {
-    place: tempfile::TempDir,
+pub struct Place {
+    pub place: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Place { place: scratch() };
         for architecture in ["amd64", "arm64"] {
             let mut config = pack::config(&layers());
@@ -43,28 +43,28 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = program();
         command.current_dir(self.place.path()).env("HOME", self.place.path()).args(words);
         command
     }
 
-    fn good(&self, words: &[&str]) -> Run {
+    pub fn good(&self, words: &[&str]) -> Run {
         let done = run(&mut self.command(words));
         assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
         done
     }
 
-    fn report(&self) -> Value {
+    pub fn report(&self) -> Value {
         serde_json::from_slice(&fs::read(self.path("report.json")).unwrap()).unwrap()
     }
 
     /// Pushes both, and an index of them, as `:1`; the digests of the manifests of the images.
-    fn host(&self, host: &str) -> Vec<String> {
+    pub fn host(&self, host: &str) -> Vec<String> {
         let mut entries = Vec::new();
         for architecture in ["amd64", "arm64"] {
             let name = format!("docker://{host}/org/app:{architecture}");
@@ -79,7 +79,7 @@ impl Place {
         entries.iter().map(|entry| entry["digest"].as_str().unwrap().to_string()).collect()
     }
 
-    fn sif(&self, architecture: &str) -> Vec<u8> {
+    pub fn sif(&self, architecture: &str) -> Vec<u8> {
         fs::read(self.path(&format!("{architecture}.sif"))).unwrap()
     }
 }
@@ -98,12 +98,12 @@ fn exchange(host: &str, head: &str, body: &[u8]) -> Vec<u8> {
     answer.split_off(end)
 }
 
-fn fetch(host: &str, path: &str) -> Vec<u8> {
+pub fn fetch(host: &str, path: &str) -> Vec<u8> {
     let accept = format!("{OCI_INDEX}, {OCI_MANIFEST}");
     exchange(host, &format!("GET /v2/org/app/{path} HTTP/1.1\r\nAccept: {accept}"), b"")
 }
 
-fn put(host: &str, path: &str, kind: &str, bytes: &[u8]) {
+pub fn put(host: &str, path: &str, kind: &str, bytes: &[u8]) {
     exchange(host, &format!("PUT /v2/org/app/{path} HTTP/1.1\r\nContent-Type: {kind}"), bytes);
 }
 
@@ -111,7 +111,7 @@ fn host_architecture() -> String {
     Platform::host().architecture
 }
 
-fn writes(log: &[Request]) -> Vec<String> {
+pub fn writes(log: &[Request]) -> Vec<String> {
     let is_write = |request: &&Request| request.method != "GET" && request.method != "HEAD";
     log.iter().filter(is_write).map(|request| format!("{} {}", request.method, request.path)).collect()
 }

@@ -350,8 +350,11 @@ fn help_is_for_newcomers() {
           --sign-detached <FILE>
               Write the signature of the SIF alone into this file, for others who convert the same image
 
-          --signature <FILE>
+          --signature <FILE|referrer>
               Add a signature that was made elsewhere, if it is of the very SIF that is written
+
+              The word "referrer" stands for the one that is attached to the image on its registry
+              (sif-convert attach --signature); a file of that name is written ./referrer.
 
     Messages (all on standard error):
           --progress <HOW>

@@ -7,6 +7,7 @@ mod additional_files;
 mod against;
 mod attach;
 mod batch;
+mod carried;
 mod certificates;
 mod changed;
 mod cli;

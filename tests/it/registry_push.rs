@@ -11,7 +11,7 @@ use sif_convert::io::Compression;
 use sif_convert::model::{Digest, Reference};
 use sif_convert::output::{Hosting, Transport};
 use sif_convert::registry::{
-    Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
+    ArtifactKind, Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
 };
 use sif_convert::{
     Destination, DockerArchive, Error, ErrorKind, Image, Monitor, Oci, OpenOptions, Outcome, Selection, Spec, Target,
@@ -390,6 +390,7 @@ fn attach(repository: &Repository, subject: (Digest, u64), number: usize) -> Sto
     let bytes = format!("SIF {number}").into_bytes();
     let content: &[u8] = &bytes;
     let sif = SifArtifact {
+        kind: ArtifactKind::Sif,
         digest: Digest::of(content),
         size: content.len() as u64,
         content: &content,

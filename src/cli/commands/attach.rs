@@ -17,11 +17,12 @@ use crate::cli::registry::RegistryOptions;
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
-use crate::cli::values::parsed;
+use crate::cli::signatures;
+use crate::cli::values::{parsed, usage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Note, Reference};
+use crate::model::{Note, Quoted, Reference};
 use crate::output::Target;
-use crate::report::{AttachedSif, OutputRecord, SourceRecord};
+use crate::report::{AttachedSif, AttachedSignature, OutputRecord, SourceRecord};
 use crate::source::Spec;
 
 /// `convert attach IMAGE`.
@@ -36,6 +37,15 @@ pub(in crate::cli) struct AttachSifs {
     /// The tag of the index that lists the SIFs; "" for none [default: TAG.sif]
     #[arg(long, value_name = "TAG")]
     sif_tag: Option<String>,
+    /// Attach a detached signature, too, to the image whose SIF it is of; may be repeated
+    ///
+    /// What --sign-detached wrote. Whoever converts the image with --signature referrer adds it to
+    /// the SIF. Each SIF must have one: --platform chooses.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
+    signature: Vec<PathBuf>,
+    /// Attach the signatures and no SIF
+    #[arg(long)]
+    signature_only: bool,
     /// Take that tag from whatever else has it
     #[arg(long, short)]
     force: bool,
@@ -100,6 +110,19 @@ impl AttachSifs {
         let mut attach = Attach::new(reference);
         attach.platforms = platforms.into_iter().flatten().collect();
         attach.replace = self.force;
+        attach.signatures = self.signature.iter().map(|path| signatures::carried(path)).collect::<Result<_>>()?;
+        attach.signatures_only = self.signature_only;
+        if self.signature_only {
+            if self.signature.is_empty() {
+                let message = "option --signature-only has no effect without --signature";
+                return Err(usage(message, "name the file of the signature with --signature, or leave it out"));
+            }
+            let idle = [(self.sif_tag.is_some(), "--sif-tag"), (self.force, "--force")];
+            if let Some((_, option)) = idle.iter().find(|(is_given, _)| *is_given) {
+                let message = format!("option {option} has no effect with --signature-only: there is no index");
+                return Err(usage(message, format!("leave {option} out")));
+            }
+        }
         attach.index_tag = match self.sif_tag.as_deref() {
             None => attach.index_tag,
             Some("") => None,
@@ -153,6 +176,18 @@ impl AttachObserver for Watching<'_> {
         self.voice.summary(&format!("{how}: {platform}, oras://{repository}@{manifest_digest}, {}", Bytes(*size)));
     }
 
+    fn signature_attached(&self, signature: &AttachedSignature) {
+        self.recorder.record(|report| report.attached_signatures.get_or_insert_default().push(signature.clone()));
+        let AttachedSignature { platform, manifest_digest, key_ids, is_new, .. } = signature;
+        let how = if *is_new { "attached" } else { "already attached" };
+        let signer = Quoted(key_ids.as_bytes()).to_string();
+        let repository = Reference { tag: None, digest: None, ..self.reference.clone() };
+        self.voice.summary(&format!(
+            "{how}: signature for {platform} by {}, {repository}@{manifest_digest}",
+            signer.trim_matches('"')
+        ));
+    }
+
     fn note(&self, note: Note) {
         self.recorder.record(|report| report.notes.push(note));
     }
@@ -174,6 +209,11 @@ fn conclude(attach: &Attach, attached: &Attached, voice: Voice, recorder: &Recor
         Some((digest, is_new)) => {
             let how = if is_new { "lists" } else { "lists already" };
             voice.summary(&format!("{place}@{digest} {how} {count} {noun}; {seconds:.1} s"));
+        }
+        None if attach.signatures_only => {
+            let count = attached.signatures.len();
+            let noun = if count == 1 { "signature" } else { "signatures" };
+            voice.summary(&format!("{count} {noun}, no SIF; {seconds:.1} s"));
         }
         None => voice.summary(&format!("{count} {noun}, no index; {seconds:.1} s")),
     }

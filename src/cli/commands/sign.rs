@@ -64,6 +64,7 @@ impl Sign {
         }
         let key = |path: &PathBuf| keys::private_key(path, self.passphrase_file.as_deref());
         let signing = Signing {
+            from_referrer: false,
             key: self.key.as_ref().map(key).transpose()?,
             detached: self.detached.is_some(),
             carried: self.signature.as_deref().map(signatures::carried).transpose()?.map(Box::new),

@@ -7,6 +7,8 @@ use super::{ConfigView, ImageView, Inspection, LayerView};
 use crate::cli::printer::{self, Bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Quoted, hides};
+use crate::output::SIGNER;
+use crate::registry::SIF_SIGNATURE;
 
 /// How wide a table is.
 const COLUMNS: usize = 80;
@@ -62,6 +64,10 @@ impl ImageView {
                 Some(sif) => {
                     let format = sif.format.as_deref().map(|it| format!(", format {}", plain(it))).unwrap_or_default();
                     format!("SIF, {}{format}", Bytes(sif.size))
+                }
+                None if referrer.artifact_type.as_deref() == Some(SIF_SIGNATURE) => {
+                    let signer = referrer.annotations.get(SIGNER).map_or("an unnamed key", String::as_str);
+                    format!("signature of a SIF by {}", plain(signer))
                 }
                 None => referrer.artifact_type.as_deref().map(plain).unwrap_or_default(),
             };
