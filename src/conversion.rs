@@ -30,6 +30,8 @@ pub struct Conversion {
     pub options: WriteOptions,
     /// What its manifest, index or config must hash to.
     pub expected_digest: Option<Digest>,
+    /// Whether the image is looked at in any case, also where an output that exists says that it was made of it.
+    pub always_open: bool,
     /// How it is to run, where that is to be different from what its config says.
     pub changes: ConfigChanges,
 }
@@ -74,6 +76,7 @@ impl Conversion {
             destination: destination.into(),
             options: WriteOptions::default(),
             expected_digest: None,
+            always_open: false,
             changes: ConfigChanges::default(),
         }
     }
@@ -114,6 +117,9 @@ impl Conversion {
             #[cfg(feature = "network")]
             if let Spec::Registry(name) = &self.source {
                 prepared.fetch_signature(&name.parse()?, &image, &self.open.registry, monitor)?;
+            }
+            if self.target.clone().sbom_mut().is_some_and(|with_sbom| *with_sbom) {
+                image.attestations = source.attestations(&image)?;
             }
             image.change_config(&self.changes)?;
             let outcome = prepared.write(&image, monitor);
@@ -167,7 +173,10 @@ impl Conversion {
     fn reuse_unread(&self, prepared: &Prepared, monitor: &Monitor) -> Result<Option<Outcome>> {
         match (self.expected_digest, self.open.hash) {
             (Some(expected), InputHash::Unneeded | InputHash::Wanted)
-                if self.changes.is_empty() && self.open.trust.is_none() && self.open.policy.is_none() =>
+                if self.changes.is_empty()
+                    && !self.always_open
+                    && self.open.trust.is_none()
+                    && self.open.policy.is_none() =>
             {
                 prepared.reuse_unread(expected, monitor)
             }

@@ -95,6 +95,17 @@ impl Layer {
     }
 }
 
+/// What a build says of an image: an in-toto statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attestation {
+    /// What kind of statement it is.
+    pub predicate_type: String,
+    /// What it says, in the bytes that the statement has.
+    pub predicate: Vec<u8>,
+    /// The whole statement.
+    pub statement: Vec<u8>,
+}
+
 /// An image: documents, layers, and where the layers' bytes come from.
 #[derive(Clone)]
 pub struct Image {
@@ -121,6 +132,8 @@ pub struct Image {
     pub manifest: Option<Arc<[u8]>>,
     /// Things a user should know that are no errors.
     pub warnings: Vec<String>,
+    /// What builds say of it, where that was asked for: see [`Source::attestations`](crate::source::Source::attestations).
+    pub attestations: Vec<Attestation>,
 }
 
 impl Image {

@@ -2,6 +2,8 @@
 //!
 //! Every key is always there when it is serialised; what is not known is `null`. A key is never renamed or removed.
 
+mod provenance;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

@@ -57,7 +57,7 @@ pub fn compare(
 ) -> Result<Compared> {
     let whole = output::verify_sif(sif, options.jobs, monitor)?;
     let image = source.select(selection)?;
-    if remake::is_same(sif, &whole, &image, options, monitor)? {
+    if remake::is_same(sif, &whole, (&image, source), options, monitor)? {
         return Ok(Compared { is_same_bytes: true, differences: Vec::new(), notes: whole.notes });
     }
     let opened = |keep_singularity| {

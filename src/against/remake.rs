@@ -12,6 +12,7 @@ use crate::io::{CHUNK_BYTES, Compression, Monitor, Phase, Region};
 use crate::model::OUTPUT_FORMAT;
 use crate::output::{Root, Sif, Target, Whole, XattrPolicy};
 use crate::sif::Container;
+use crate::source::Source;
 use crate::squashfs;
 
 /// Whether the SIF at `sif` is what is written now from `image`, as far as the file says how it was made. `false` where it
@@ -19,14 +20,20 @@ use crate::squashfs;
 pub(super) fn is_same(
     sif: &Path,
     whole: &Whole,
-    image: &Image,
+    (image, source): (&Image, &Source),
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<bool> {
     if whole.image.as_deref() != Some(&image.id().to_string()) || whole.format != Some(OUTPUT_FORMAT) {
         return Ok(false);
     }
-    let Some(root) = roots().find(|root| root.choices() == whole.choices) else { return Ok(false) };
+    let sifs = roots().flat_map(|root| [false, true].map(|with_sbom| (Sif::new().root(root.clone()), with_sbom)));
+    let mut sifs = sifs.map(|(sif, with_sbom)| Sif { with_sbom, ..sif });
+    let Some(target) = sifs.find(|sif| sif.choices() == whole.choices) else { return Ok(false) };
+    let mut image = image.clone();
+    if target.with_sbom {
+        image.attestations = source.attestations(&image)?;
+    }
     let file = Arc::new(File::open(sif).or_kind(ErrorKind::SourceUnavailable)?);
     let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable)?;
     let container = Container::open(region.clone())?;
@@ -34,7 +41,7 @@ pub(super) fn is_same(
     let squashfs = squashfs::Image::open(container.data(primary)?)?;
     let superblock = squashfs.superblock();
     let Some(compression) = compression(superblock.compression_id) else { return Ok(false) };
-    let mut target = Sif::new().compression(compression).block_size(superblock.block_size).root(root);
+    let mut target = target.compression(compression).block_size(superblock.block_size);
     if let Some(name) = container.header().architecture.goarch() {
         target = target.architecture(name);
     }
@@ -44,7 +51,7 @@ pub(super) fn is_same(
     let path = made.path().join("remade.sif");
     let mut write_options = write_options(options);
     write_options.source_date_epoch = Some(container.header().created_seconds);
-    Target::from(target).prepare(&path.as_path().into(), &write_options)?.write(image, monitor)?;
+    Target::from(target).prepare(&path.as_path().into(), &write_options)?.write(&image, monitor)?;
     let again = Region::whole(Arc::new(File::open(&path).or_kind(ErrorKind::Output)?)).or_kind(ErrorKind::Output)?;
     monitor.begin(Phase::Verify, region.len);
     same_bytes(&region, &again, monitor)

@@ -132,7 +132,10 @@ impl Attach {
         let (mut sifs, mut signatures) = (Vec::new(), Vec::new());
         let mut pending = self.not_attached(&repository, &selections, &open_options, monitor)?;
         for selection in selections {
-            let image = source.select(&selection)?;
+            let mut image = source.select(&selection)?;
+            if self.sif.with_sbom {
+                image.attestations = source.attestations(&image)?;
+            }
             let platform = known(&image.platform());
             let attached =
                 self.attach_one(&image, &repository, options.as_deref(), &pending, &settings, observer, monitor);

@@ -34,6 +34,7 @@ fn value(id: &str) -> Option<&'static str> {
         "max_size" => "3GB",
         "expect_digest" | "expect_sha256" => "ABababababababababababababababababababababababababababababababab",
         "report" => "r.json",
+        "provenance" => "p.json",
         "xattrs" => "all",
         "sign_key" => "fixtures/keys/ed25519.pem",
         "sign_passphrase_file" | "sign_detached" => "x",

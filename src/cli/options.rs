@@ -104,6 +104,9 @@ pub(super) struct OutputOptions {
     /// Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default: plain]
     #[arg(id = "for", long = "for", value_name = "RUNTIME")]
     pub(super) runtime: Option<String>,
+    /// Carry the SBOM and the provenance that BuildKit attached to the image (sif)
+    #[arg(long)]
+    pub(super) with_sbom: bool,
     /// Replace an output that exists, at once and whole
     #[arg(long, short, conflicts_with = "if_exists")]
     pub(super) force: bool,
@@ -164,6 +167,9 @@ pub(super) struct Checks {
     /// Write a JSON report, on success and on failure; "-" is standard output
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) report: Option<OsString>,
+    /// Write what the output was made from as an in-toto statement (SLSA provenance), on success; "-" is standard output
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) provenance: Option<OsString>,
 }
 
 /// What goes into a root for Singularity.

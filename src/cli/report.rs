@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::printer;
-use super::report_file::ReportFile;
+use super::report_file::{REPORT, ReportFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Note, Timestamp};
 use crate::report::{AttachedSif, AttachedSignature, ImageRecord, OutputRecord, Report, SourceRecord, text};
@@ -79,7 +79,7 @@ impl Recorder {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = i64::try_from(now.as_secs()).map(Timestamp::from_seconds).unwrap_or_default();
         Ok(Recorder {
-            place: place.map(ReportFile::open).transpose()?,
+            place: place.map(|word| ReportFile::open(word, &REPORT)).transpose()?,
             arguments: words.iter().skip(1).map(|word| text(word)).collect(),
             started: started.to_rfc3339(),
             report: Mutex::default(),
@@ -100,6 +100,11 @@ impl Recorder {
     /// Adds to the report.
     pub(super) fn record(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.lock());
+    }
+
+    /// Writes what the output was made from, and how, to `place`.
+    pub(super) fn attest(&self, place: &ReportFile) -> Result<()> {
+        write_json(place, self.lock().provenance(&self.arguments)?)
     }
 
     /// Writes the report.
@@ -135,13 +140,18 @@ impl Recorder {
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
-        let json = serde_json::to_value(&document)
-            .map(printer::without_secrets)
-            .and_then(|document| serde_json::to_string_pretty(&document))
-            .map_err(|error| Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}")))?;
-        let json = printer::safe_json(&json) + "\n";
-        place.write(json.as_bytes())
+        let document = serde_json::to_value(&document).map_err(no_json)?;
+        write_json(place, document)
     }
+}
+
+fn write_json(place: &ReportFile, document: serde_json::Value) -> Result<()> {
+    let json = serde_json::to_string_pretty(&printer::without_secrets(document)).map_err(no_json)?;
+    place.write((printer::safe_json(&json) + "\n").as_bytes())
+}
+
+fn no_json(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}"))
 }
 
 #[cfg(test)]
@@ -195,7 +205,7 @@ mod tests {
         Recorder::new(Some(link.as_os_str()), &[]).unwrap().conclude(Status::Ok, None).unwrap();
         assert!(link.is_symlink());
         assert_eq!(written(&place)["status"], "ok");
-        assert!(matches!(ReportFile::open(OsStr::new("/dev/null")).unwrap(), ReportFile::Stream(_)));
+        assert!(matches!(ReportFile::open(OsStr::new("/dev/null"), &REPORT).unwrap(), ReportFile::Stream(..)));
     }
 
     #[test]

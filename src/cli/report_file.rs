@@ -1,4 +1,4 @@
-//! Where a report goes. It never replaces anything but a report.
+//! Where a report or a statement about the output goes. Neither replaces anything but its like.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,76 +13,101 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::{Output, directory_of, open_now, open_stream};
 use crate::model::Quoted;
 
-/// How every report begins: its first key, which is never renamed.
-const START: &[u8] = b"{\n  \"schema_version\":";
-/// Room that is set aside for a report before the work begins: no report has been longer.
+/// What is written to such a place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    /// What messages call it.
+    name: &'static str,
+    /// The option that names the place.
+    option: &'static str,
+    /// How every one of it begins: its first key, which is never renamed.
+    start: &'static [u8],
+}
+
+/// What became of a run.
+pub(super) const REPORT: Written = Written { name: "report", option: "--report", start: b"{\n  \"schema_version\":" };
+/// What the output was made from.
+pub(super) const PROVENANCE: Written = Written {
+    name: "provenance",
+    option: "--provenance",
+    start: b"{\n  \"_type\": \"https://in-toto.io/Statement/v1\"",
+};
+
+/// Room that is set aside before the work begins: nothing that is written here has been longer.
 static ROOM: [u8; 64 << 10] = [b' '; 64 << 10];
 
-/// The place for a report, found fit before the work begins.
+/// The place for it, found fit before the work begins.
 #[derive(Debug)]
 pub(super) enum ReportFile {
     Stdout,
     /// A pipe or a device. What it takes first is an empty line, which means nothing in JSON.
-    Stream(File),
+    Stream(&'static Written, File),
     /// A file, and the unfinished one that is to replace it.
-    File(PathBuf, Mutex<Option<Output>>),
+    File(&'static Written, PathBuf, Mutex<Option<Output>>),
 }
 
 impl ReportFile {
-    /// Finds out whether a report can be written to `word`; better now than after an hour of work.
+    /// Finds out whether it can be written to `word`; better now than after an hour of work.
     ///
     /// # Errors
-    /// [`ErrorKind::Output`] where it cannot, or where there is something that is no report; [`ErrorKind::NoSpace`] where
-    /// there is no room for one.
-    pub(super) fn open(word: &OsStr) -> Result<Self> {
+    /// [`ErrorKind::Output`] where it cannot, or where there is something else; [`ErrorKind::NoSpace`] where
+    /// there is no room for it.
+    pub(super) fn open(word: &OsStr, written: &'static Written) -> Result<Self> {
         if word == "-" {
             return Ok(ReportFile::Stdout);
         }
-        ReportFile::open_path(word).doing(|| format!("report {}", Quoted(word.as_bytes())))
+        ReportFile::open_path(word, written).doing(|| format!("{} {}", written.name, Quoted(word.as_bytes())))
     }
 
-    fn open_path(word: &OsStr) -> Result<Self> {
+    fn open_path(word: &OsStr, written: &'static Written) -> Result<Self> {
         // What a symbolic link points to is replaced, not the link.
         let path = std::fs::canonicalize(word).unwrap_or_else(|_| PathBuf::from(word));
+        let Written { name, option, start } = written;
         let refuse = |why: &str, hint: &str| Err(Error::new(ErrorKind::Output, why).hint(hint));
-        let elsewhere = "name a file in a directory that exists with --report";
+        let elsewhere = &format!("name a file in a directory that exists with {option}");
         match std::fs::metadata(&path) {
             Ok(data) if data.is_dir() => refuse("this is a directory", elsewhere),
             Ok(data) if !data.is_file() => {
                 let mut stream = open_stream(&path)?;
                 stream.write_all(b"\n").or_kind(ErrorKind::Output)?;
-                Ok(ReportFile::Stream(stream))
+                Ok(ReportFile::Stream(written, stream))
             }
-            Ok(data) if data.len() > 0 && !is_report(&path).or_kind(ErrorKind::Output)? => {
-                refuse("this is a file, and not a report", "remove it, or name another file with --report")
-            }
-            Ok(_) => ReportFile::begin(path),
+            Ok(data) if data.len() > 0 && !begins_with(&path, start).or_kind(ErrorKind::Output)? => refuse(
+                &format!("this is a file, and not a {name}"),
+                &format!("remove it, or name another file with {option}"),
+            ),
+            Ok(_) => ReportFile::begin(path, written),
             Err(_) if path.file_name().is_none() => refuse("this is not a file name", elsewhere),
             Err(_) if !directory_of(&path).is_dir() => refuse("its directory does not exist", elsewhere),
-            Err(_) => ReportFile::begin(path),
+            Err(_) => ReportFile::begin(path, written),
         }
     }
 
-    fn begin(path: PathBuf) -> Result<Self> {
+    fn begin(path: PathBuf, written: &'static Written) -> Result<Self> {
         let output = Output::create(&path, true, report_mode())?;
         output.file().write_all_at(&ROOM, 0).or_kind(ErrorKind::Output)?;
-        Ok(ReportFile::File(path, Mutex::new(Some(output))))
+        Ok(ReportFile::File(written, path, Mutex::new(Some(output))))
     }
 
-    /// Writes the report, whole and durable, or leaves what was there.
+    /// Writes it, whole and durable, or leaves what was there.
     pub(super) fn write(&self, json: &[u8]) -> Result<()> {
-        let written = match self {
-            ReportFile::Stdout => return printer::data(json),
-            ReportFile::Stream(file) => (&mut &*file).write_all(json).or_kind(ErrorKind::Output),
-            ReportFile::File(path, begun) => {
+        match self {
+            ReportFile::Stdout => printer::data(json),
+            ReportFile::Stream(written, file) => (&mut &*file)
+                .write_all(json)
+                .or_kind(ErrorKind::Output)
+                .doing(|| format!("writing the {}", written.name)),
+            ReportFile::File(written, path, begun) => {
                 let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let output = begun.map_or_else(|| Output::create(path, true, report_mode()), Ok)?;
-                output.file().write_all_at(json, 0).or_kind(ErrorKind::Output)?;
-                output.file().set_len(json.len() as u64).or_kind(ErrorKind::Output)?;
-                output.publish()
+                let output = begun.map_or_else(|| Output::create(path, true, report_mode()), Ok);
+                let published = output.and_then(|output| {
+                    output.file().write_all_at(json, 0).or_kind(ErrorKind::Output)?;
+                    output.file().set_len(json.len() as u64).or_kind(ErrorKind::Output)?;
+                    output.publish()
+                });
+                published.doing(|| format!("writing the {}", written.name))
             }
-        };
-        written.doing(|| "writing the report")
+        }
     }
 }
 
@@ -91,8 +116,8 @@ fn report_mode() -> u32 {
     0o666 & !crate::io::umask()
 }
 
-fn is_report(path: &std::path::Path) -> io::Result<bool> {
+fn begins_with(path: &std::path::Path, expected: &[u8]) -> io::Result<bool> {
     let mut start = Vec::new();
-    open_now(path)?.take(START.len() as u64).read_to_end(&mut start)?;
-    Ok(start == START)
+    open_now(path)?.take(expected.len() as u64).read_to_end(&mut start)?;
+    Ok(start == expected)
 }

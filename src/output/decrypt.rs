@@ -147,6 +147,7 @@ fn contents(container: &Container, primary: &Descriptor) -> Result<Contents> {
         definition: None,
         file_system: FileSystem::Squashfs,
         key_message: None,
+        sboms: Vec::new(),
         json: BTreeMap::new(),
     })
 }

@@ -38,6 +38,10 @@ impl Format for Dir {
         "a directory (sandbox), which Singularity and Apptainer run and build from"
     }
 
+    fn has_digest(&self) -> bool {
+        false
+    }
+
     fn suffix(&self) -> String {
         ".dir".to_string()
     }

@@ -8,6 +8,7 @@
 
 mod additional_files;
 mod architecture;
+mod attested;
 mod decrypt;
 mod dir;
 mod docker_archive;
@@ -139,6 +140,11 @@ trait Format: fmt::Debug {
         None
     }
 
+    /// Whether it carries what builds say of the image, where it can.
+    fn sbom(&mut self) -> Option<&mut bool> {
+        None
+    }
+
     /// What becomes of an image that stays one, where it does.
     fn image(&mut self) -> Option<&mut ImageOptions> {
         None
@@ -152,6 +158,11 @@ trait Format: fmt::Debug {
     /// Whether it is made of blocks that can be kept for later conversions.
     fn keeps_work(&self) -> bool {
         false
+    }
+
+    /// Whether its outputs have a digest: of a file, or of a manifest.
+    fn has_digest(&self) -> bool {
+        true
     }
 
     /// Whether its outputs record what they are made from, so that one that exists can be used again.
@@ -276,6 +287,16 @@ impl Target {
     /// Who signs the output, where it can be signed.
     pub fn signing_mut(&mut self) -> Option<&mut Signing> {
         self.format_mut().signing()
+    }
+
+    /// Whether the output carries the SBOM and the provenance of the image, where it can: see [`Image::attestations`].
+    pub fn sbom_mut(&mut self) -> Option<&mut bool> {
+        self.format_mut().sbom()
+    }
+
+    /// Whether the output has a digest that it is known by: of a file, or of a manifest.
+    pub fn has_digest(&self) -> bool {
+        self.format().has_digest()
     }
 
     /// What becomes of an image that stays one, where it does.

@@ -3,6 +3,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::attested::Attested;
 use super::encrypted::{self, EncryptedPartition, Encryption};
 use super::file_system::Shortcut;
 use super::flat::{self, BlockChoice, Foresight, Written};
@@ -41,6 +42,8 @@ pub struct Sif {
     pub encryption: Option<Encryption>,
     /// Who signs it.
     pub signing: Signing,
+    /// Whether it carries the SBOM and the provenance that stand beside the image: see [`Image::attestations`].
+    pub with_sbom: bool,
 }
 
 impl Sif {
@@ -94,6 +97,7 @@ impl Sif {
             options.source_date_epoch.map(|seconds| format!("source-date-epoch {seconds}")),
             self.encryption.as_ref().map(|encryption| format!("encrypted with {}", encryption.kind())),
             self.signing.choices(),
+            self.with_sbom.then(|| "with-sbom".to_string()),
         ];
         let words: Vec<String> = words.into_iter().flatten().collect();
         Ok((!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string()))
@@ -107,12 +111,15 @@ impl Sif {
         self
     }
 
-    /// A digest of the choices that decide what is inside, where they are not the usual ones.
-    fn choices(&self) -> Option<String> {
+    /// A digest of the choices that decide what is inside, where they are not the usual ones, as the file records it.
+    pub(crate) fn choices(&self) -> Option<String> {
         let root = self.root.choices();
-        let Some(encryption) = &self.encryption else { return root };
-        let words = format!("{}\nencrypted with {}", root.unwrap_or_default(), encryption.kind());
-        Some(Digest::of(words.as_bytes()).to_string())
+        let more = match &self.encryption {
+            Some(encryption) => format!("encrypted with {}", encryption.kind()),
+            None if self.with_sbom => "with-sbom".to_string(),
+            None => return root,
+        };
+        Some(Digest::of(format!("{}\n{more}", root.unwrap_or_default()).as_bytes()).to_string())
     }
 
     /// What the file says that it was made from.
@@ -154,7 +161,7 @@ impl Sif {
         &self,
         path: &Path,
         image: &str,
-        architecture: Option<&str>,
+        (architecture, attested): (Option<&str>, Option<&Attested>),
         task: &Task,
         monitor: &Monitor,
     ) -> Result<Outcome> {
@@ -177,6 +184,7 @@ impl Sif {
             return refuse(format!("output {path:?} exists and was made in another output format"));
         }
         self.expect_passphrase(path)?;
+        attested.map_or(Ok(()), |attested| attested.expect_in(path))?;
         self.signing.is_done(path, monitor).map_err(|error| {
             let message = format!("output {path:?} exists and is not signed as it would be: {error}");
             Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace)
@@ -192,7 +200,7 @@ impl Sif {
         image: &Image,
         mut flattened: Flattened,
         place: &Place,
-        shortcut: Option<&Shortcut>,
+        (shortcut, attested): (Option<&Shortcut>, Option<&Attested>),
         (task, monitor): (&Task, &Monitor),
     ) -> Result<Written> {
         let made = self.root.make(image, &mut flattened, self.architecture.as_deref(), task)?;
@@ -208,7 +216,13 @@ impl Sif {
         let (inspect_metadata, left_out) = prepared.inspect_metadata(&flattened.tree, &read)?;
         notes.extend(left_out);
         let documents = [("inspect-metadata.json", inspect_metadata), ("oci-config.json", prepared.oci_config)];
-        let documents = documents.map(|(name, bytes)| (name.to_string(), bytes)).into();
+        let mut documents: BTreeMap<String, Vec<u8>> = documents.map(|(name, bytes)| (name.to_string(), bytes)).into();
+        let mut sboms = Vec::new();
+        if let Some(attested) = attested {
+            documents.extend(attested.provenance.iter().cloned());
+            notes.extend(attested.note.clone());
+            sboms.clone_from(&attested.sboms);
+        }
         let definition = prepared.definition.into_bytes();
         let file = place.expect_file("a SIF")?;
         let options = file_system::options(self.compression, self.block_size, time, task)?;
@@ -220,6 +234,7 @@ impl Sif {
             definition: Some(definition),
             file_system: FileSystem::Squashfs,
             key_message: None,
+            sboms,
             json: documents,
         };
         let (bytes, more) = match &self.encryption {
@@ -301,6 +316,7 @@ impl Sif {
     /// Writes what comes before the partition.
     fn begin<'a>(&self, image: &Image, mut contents: sif::Contents, file: &'a Arc<File>) -> Result<Sealed<'a>> {
         let others = contents.json.len()
+            + contents.sboms.len()
             + usize::from(contents.definition.is_some())
             + usize::from(contents.key_message.is_some());
         let image = self.recorded_image(&image.id().to_string());
@@ -354,6 +370,10 @@ impl Format for Sif {
         Some(&mut self.signing)
     }
 
+    fn sbom(&mut self) -> Option<&mut bool> {
+        Some(&mut self.with_sbom)
+    }
+
     fn is_reusable(&self) -> bool {
         !self.signing.detached
     }
@@ -367,6 +387,10 @@ impl Format for Sif {
     }
 
     fn check(&self, task: &Task) -> Result<()> {
+        if self.with_sbom && self.encryption.is_some() {
+            let message = "an SBOM would tell in the clear what is in the encrypted root";
+            return Err(Error::new(ErrorKind::Usage, message).hint("leave out the SBOM or the encryption"));
+        }
         file_system::options(self.compression, self.block_size, Default::default(), task)?;
         self.architecture.as_deref().map_or(Ok(()), |name| sif_architecture(Some(name)).map(drop))
     }
@@ -379,6 +403,8 @@ impl Format for Sif {
 
     fn write(&self, image: &Image, place: Place, task: &Task, monitor: &Monitor) -> Result<Outcome> {
         let is_encrypted = self.encryption.is_some();
+        // Without it nothing is begun.
+        let attested = if self.with_sbom { Some(Attested::of(image)?) } else { None };
         let blocks = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
         let choice = BlockChoice { options: &blocks, any_level: file_system::is_any_level(self.compression) };
         flat::write(
@@ -388,13 +414,15 @@ impl Format for Sif {
             is_encrypted,
             task,
             monitor,
-            |flattened, place, shortcut| self.write_file(image, flattened, place, shortcut, (task, monitor)),
+            |flattened, place, shortcut| {
+                self.write_file(image, flattened, place, (shortcut, attested.as_ref()), (task, monitor))
+            },
         )
     }
 
     fn reuse_unread(&self, path: &Path, expected: Digest, task: &Task, monitor: &Monitor) -> Result<Option<Outcome>> {
-        if self.signing.from_referrer {
-            // Only the registry knows what the signature is.
+        if self.signing.from_referrer || self.with_sbom {
+            // Only the source knows what is beside the image.
             return Ok(None);
         }
         if self.encryption.is_some() {
@@ -402,7 +430,7 @@ impl Format for Sif {
             let image = expected.to_string();
             let is_it = sealed_image(path) == Some(encrypted::hidden_image(&image));
             return if is_it {
-                self.usable(path, &image, self.architecture.as_deref(), task, monitor).map(Some)
+                self.usable(path, &image, (self.architecture.as_deref(), None), task, monitor).map(Some)
             } else {
                 Ok(None)
             };
@@ -411,7 +439,7 @@ impl Format for Sif {
         if image != expected.to_string() && !Origin::read(path).is_some_and(|origin| origin.led_to(&image, expected)) {
             return Ok(None);
         }
-        self.usable(path, &image, self.architecture.as_deref(), task, monitor).map(Some)
+        self.usable(path, &image, (self.architecture.as_deref(), None), task, monitor).map(Some)
     }
 
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
@@ -421,7 +449,9 @@ impl Format for Sif {
         }
         let declared = Some(image.platform().architecture).filter(|name| Architecture::from_goarch(name).is_some());
         let architecture = self.architecture.as_ref().or(declared.as_ref()).map(String::as_str);
-        let outcome = self.usable(path, &image.id().to_string(), architecture, task, monitor)?;
+        let attested = if self.with_sbom { Some(Attested::of(image)?) } else { None };
+        let beside = (architecture, attested.as_ref());
+        let outcome = self.usable(path, &image.id().to_string(), beside, task, monitor)?;
         Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
     }
 }

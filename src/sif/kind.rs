@@ -265,6 +265,13 @@ impl Extra {
         area
     }
 
+    /// The extra area of a bill of materials.
+    pub(super) fn sbom(format: SbomFormat) -> [u8; EXTRA_BYTES] {
+        let mut area = [0; EXTRA_BYTES];
+        area[..4].copy_from_slice(&format.code().to_le_bytes());
+        area
+    }
+
     /// The extra area of a key under an RSA key.
     pub(super) fn rsa_message() -> [u8; EXTRA_BYTES] {
         let mut area = [0; EXTRA_BYTES];

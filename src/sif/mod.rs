@@ -64,4 +64,4 @@ pub use seal::{
 };
 pub use statement::{Statement, groups};
 pub use verify::verify;
-pub use writer::{Contents, DESCRIPTOR_CAPACITY, Plan};
+pub use writer::{Contents, DESCRIPTOR_CAPACITY, Plan, Sbom};

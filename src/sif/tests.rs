@@ -24,6 +24,7 @@ fn contents() -> Contents {
         definition: Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec()),
         file_system: FileSystem::Squashfs,
         key_message: None,
+        sboms: Vec::new(),
         json: json.map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())).into(),
     }
 }
@@ -513,6 +514,7 @@ proptest! {
             definition: of(DataType::Definition).map(read).next(),
             file_system: FileSystem::Squashfs,
             key_message: None,
+            sboms: Vec::new(),
             json: of(DataType::GenericJson).map(|it| (text(it), read(it))).collect(),
         };
         prop_assert_eq!(format!("{back:?}"), format!("{contents:?}"));

@@ -4,7 +4,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use super::architecture::Architecture;
 use super::descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, GROUP_MARK, NAME_BYTES};
 use super::header::{Header, LAUNCH_BYTES};
-use super::kind::{DataType, EXTRA_BYTES, Extra, FileSystem};
+use super::kind::{DataType, EXTRA_BYTES, Extra, FileSystem, SbomFormat};
 use super::record::padded;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::model::Quoted;
@@ -37,8 +37,21 @@ pub struct Contents {
     pub file_system: FileSystem,
     /// The key of an encrypted partition under an RSA key, as PEM.
     pub key_message: Option<Vec<u8>>,
+    /// Bills of materials, in their order.
+    pub sboms: Vec<Sbom>,
     /// JSON objects by name. They are written in the order of their names.
     pub json: BTreeMap<String, Vec<u8>>,
+}
+
+/// A bill of materials: what is in the partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sbom {
+    /// How it is written.
+    pub format: SbomFormat,
+    /// The name of its object.
+    pub name: String,
+    /// The document.
+    pub bytes: Vec<u8>,
 }
 
 /// A SIF file whose places are all known but for the end of its last object, the primary system partition.
@@ -53,7 +66,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Places everything: definition, message, JSON by name, partition, all in group 1.
+    /// Places everything: definition, message, bills of materials, JSON by name, partition, all in group 1.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] when the launch script or a name is too long for its field, or there are more objects than
@@ -61,11 +74,13 @@ impl Plan {
     pub fn new(contents: Contents) -> Result<Self> {
         let header = new_header(&contents)?;
         let time = contents.time_seconds;
+        let formats: Vec<SbomFormat> = contents.sboms.iter().map(|sbom| sbom.format).collect();
+        let sboms = contents.sboms.into_iter().map(|sbom| (DataType::Sbom, sbom.name, sbom.bytes));
         let json = contents.json.into_iter().map(|(name, bytes)| (DataType::GenericJson, name, bytes));
         let unnamed = |data_type, bytes: Option<Vec<u8>>| bytes.map(|bytes| (data_type, String::new(), bytes));
         let definition = unnamed(DataType::Definition, contents.definition);
         let message = unnamed(DataType::CryptoMessage, contents.key_message);
-        let before = definition.into_iter().chain(message).chain(json);
+        let before = definition.into_iter().chain(message).chain(sboms).chain(json);
         let mut objects: Vec<(Descriptor, Vec<u8>)> = Vec::new();
         let mut end = DATA_OFFSET as u64;
         for (data_type, name, bytes) in before {
@@ -84,6 +99,10 @@ impl Plan {
         for (descriptor, _) in objects.iter_mut().filter(|(it, _)| it.data_type == DataType::CryptoMessage) {
             descriptor.link_field = partition.id;
             descriptor.extra_area = Extra::rsa_message();
+        }
+        let sboms = objects.iter_mut().filter(|(it, _)| it.data_type == DataType::Sbom);
+        for ((descriptor, _), format) in sboms.zip(formats) {
+            descriptor.extra_area = Extra::sbom(format);
         }
         place(&mut partition, end, PARTITION_ALIGNMENT, 0)?;
         Ok(Plan { header, objects, partition })

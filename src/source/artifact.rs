@@ -1,7 +1,7 @@
 //! Tells images from what is packed like them: signatures, charts, modules, SIF files.
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{Descriptor, Manifest};
+use crate::model::{Descriptor, Digest, Manifest};
 
 /// BuildKit marks attestation manifests with annotations below this.
 const ATTESTATION_TYPE: &str = "vnd.docker.reference.type";
@@ -60,6 +60,11 @@ pub(super) fn may_be_image(descriptor: &Descriptor) -> bool {
 pub(super) fn is_attestation(descriptor: &Descriptor) -> bool {
     let unknown = descriptor.platform().is_some_and(|it| it.os == "unknown" && it.architecture == "unknown");
     unknown || [ATTESTATION_TYPE, ATTESTATION_DIGEST].iter().any(|key| descriptor.annotation(key).is_some())
+}
+
+/// The manifest that such an entry is about, where it says so.
+pub(super) fn subject_of_attestation(descriptor: &Descriptor) -> Option<Digest> {
+    descriptor.annotation(ATTESTATION_DIGEST)?.parse().ok()
 }
 
 /// What an entry of an index leads to, as far as it says.

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::attestation::AttestationEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Config, Digest, Manifest, Platform, Reference};
 
@@ -88,6 +89,8 @@ pub(super) struct Catalogue {
 pub(super) struct Artifacts {
     /// How many there are: attestations, signatures, anything.
     pub(super) count: usize,
+    /// Where statements about images are.
+    pub(super) attestations: Vec<AttestationEntry>,
     /// Those that stand for themselves.
     pub(super) named: Vec<Artifact>,
 }
@@ -127,6 +130,14 @@ impl Catalogue {
         if self.artifacts.named.len() < IMAGES_MAX && !kind.is_empty() {
             let (names, digest, kind) = (names.to_vec(), digest.to_string(), kind.to_string());
             self.artifacts.named.push(Artifact { names, digest, kind });
+        }
+    }
+
+    /// Adds where statements about an image are.
+    pub(super) fn add_attestation(&mut self, entry: Option<AttestationEntry>) {
+        self.artifacts.count += 1;
+        if let Some(entry) = entry.filter(|_| self.artifacts.attestations.len() < IMAGES_MAX) {
+            self.artifacts.attestations.push(entry);
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod archive;
 mod artifact;
+mod attestation;
 mod catalogue;
 mod command;
 #[cfg(feature = "network")]

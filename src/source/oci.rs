@@ -2,6 +2,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::artifact::{self, Content};
+use super::attestation::AttestationEntry;
 use super::catalogue::{Candidate, Catalogue, Found, FoundManifest};
 use super::document::Documents;
 use super::signatures;
@@ -142,7 +143,10 @@ impl Walk<'_> {
     /// One entry. What is wrong with it is its own affair: what was asked for may be another one.
     fn descriptor(&mut self, descriptor: &Descriptor, place: &Place) -> Result<()> {
         if artifact::is_attestation(descriptor) {
-            self.catalogue.artifacts.count += 1;
+            let about = artifact::subject_of_attestation(descriptor).zip(descriptor.digest().ok());
+            let entry =
+                about.map(|(subject, manifest)| AttestationEntry { index: place.index_digest, subject, manifest });
+            self.catalogue.add_attestation(entry);
             return Ok(());
         }
         let names = names_of(descriptor);

@@ -240,6 +240,7 @@ impl Source {
             warnings: self.warnings_about(found),
             tags: found.candidate.tags.clone(),
             ref_names: found.odd_names.clone(),
+            attestations: Vec::new(),
             manifest: self.manifest_bytes(manifest)?,
         })
     }

@@ -200,6 +200,9 @@ fn help_is_for_newcomers() {
               Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default:
               plain]
 
+          --with-sbom
+              Carry the SBOM and the provenance that BuildKit attached to the image (sif)
+
       -f, --force
               Replace an output that exists, at once and whole
 
@@ -259,6 +262,10 @@ fn help_is_for_newcomers() {
 
           --report <FILE>
               Write a JSON report, on success and on failure; "-" is standard output
+
+          --provenance <FILE>
+              Write what the output was made from as an in-toto statement (SLSA provenance), on success;
+              "-" is standard output
 
     Inside the root (sif, sif-rootfs and dir):
           --xattrs <WHICH>

@@ -121,6 +121,7 @@ fn contents_of(container: &Container) -> Contents {
         definition: of(DataType::Definition).map(|it| data(container, it)).next(),
         file_system: FileSystem::Squashfs,
         key_message: None,
+        sboms: Vec::new(),
         json: of(DataType::GenericJson).map(|it| (name(it), data(container, it))).collect(),
     }
 }
@@ -192,6 +193,7 @@ fn apptainer_takes_a_container_of_ours() {
         definition: Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec()),
         file_system: FileSystem::Squashfs,
         key_message: None,
+        sboms: Vec::new(),
         json: BTreeMap::from([
             ("inspect-metadata.json".into(), metadata.into()),
             ("oci-config.json".into(), br#"{"Cmd":["/bin/sh"]}"#.to_vec()),

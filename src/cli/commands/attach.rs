@@ -55,6 +55,9 @@ pub(in crate::cli) struct AttachSifs {
     /// Bytes in a block, a power of two from 4096 to 1048576 [default: 131072]
     #[arg(long, value_name = "BYTES")]
     block_size: Option<u32>,
+    /// Carry the SBOM and the provenance that BuildKit attached to the image
+    #[arg(long)]
+    with_sbom: bool,
     /// Where an unnamed temporary file goes: each SIF is written there before it is pushed
     #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     tmpdir: Option<PathBuf>,
@@ -139,6 +142,7 @@ impl AttachSifs {
             output_options: OutputOptions {
                 compression: self.compression,
                 block_size: self.block_size,
+                with_sbom: self.with_sbom,
                 jobs: self.jobs,
                 max_memory: self.max_memory,
                 ..OutputOptions::default()

@@ -19,6 +19,7 @@ use crate::cli::options::{
 use crate::cli::printer::{self, Bytes, Voice, counted};
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::{Done, Recorder};
+use crate::cli::report_file::{PROVENANCE, ReportFile};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
 use crate::cli::signatures;
@@ -28,7 +29,7 @@ use crate::cli::values::{
 use crate::conversion::{Conversion, Observer};
 use crate::error::{Error, Result, ResultExt};
 use crate::image::Image;
-use crate::io::Monitor;
+use crate::io::{Monitor, is_stream};
 use crate::model::{Note, Quoted};
 use crate::output::{
     AdditionalFiles, Destination, Hosting, IfExists, Outcome, PushedBlobs, Target, WriteOptions, XattrPolicy,
@@ -118,7 +119,12 @@ pub(in crate::cli) fn run(
             report.source = Some(SourceRecord::of(spelling, job.source.path()));
             report.notes.extend(settled);
         });
-        session.supervise(|monitor| attempt(&job, voice, recorder, monitor))
+        let provenance = arguments.checks.provenance.as_deref();
+        let provenance = provenance.map(|word| ReportFile::open(word, &PROVENANCE)).transpose()?;
+        session.supervise(|monitor| {
+            attempt(&job, voice, recorder, monitor)?;
+            provenance.iter().try_for_each(|place| recorder.attest(place))
+        })
     })
 }
 
@@ -160,7 +166,7 @@ impl Convert {
         refuse_clashes(&spec, &destination, arguments.output.is_some(), &arguments.checks)?;
         let hash = match expected("--expect-sha256", arguments.checks.expect_sha256.as_deref())? {
             Some(expected) => InputHash::Expected(expected),
-            None if arguments.checks.report.is_some() => InputHash::Wanted,
+            None if arguments.checks.report.is_some() || arguments.checks.provenance.is_some() => InputHash::Wanted,
             None => InputHash::Unneeded,
         };
         let mut conversion = Conversion::new(spec, target, destination);
@@ -185,6 +191,7 @@ impl Convert {
         }
         conversion.options.cache =
             registry::work_cache(&arguments.registry, environment).filter(|_| conversion.target.keeps_work());
+        conversion.always_open = arguments.checks.provenance.is_some();
         conversion.expected_digest = expected("--expect-digest", arguments.checks.expect_digest.as_deref())?;
         Ok(conversion)
     }
@@ -198,6 +205,8 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         "compression" => set(target.compression_mut(), parsed("--compression", output.compression.as_deref())?),
         "block_size" => set(target.block_size_mut(), output.block_size),
         "for" => set(target.runtime_mut(), parsed("--for", output.runtime.as_deref())?.unwrap_or_default()),
+        "provenance" => target.has_digest(),
+        "with_sbom" => set(target.sbom_mut(), output.with_sbom),
         "arch" => set(target.architecture_mut(), root.arch.clone()),
         "reference" => set(target.root_mut().map(|it| &mut it.reference), root.reference.clone()),
         "xattrs" => set(target.root_mut().map(|it| &mut it.xattrs), xattrs(root.xattrs)),
@@ -287,7 +296,7 @@ pub(in crate::cli) fn write_options(arguments: &Convert, environment: &Environme
     };
     options.mode = mode(output.mode.as_deref())?;
     options.memory_bytes_max = memory_bytes_max(output)?;
-    options.sha256 = arguments.checks.report.is_some();
+    options.sha256 = arguments.checks.report.is_some() || arguments.checks.provenance.is_some();
     options.source_date_epoch = source_date_epoch(environment)?;
     Ok(options)
 }
@@ -316,7 +325,21 @@ fn refuse_clashes(spec: &Spec, destination: &Destination, named: bool, checks: &
         let error = format!("the output {} is the source", Quoted(output.as_os_str().as_bytes()));
         return Err(usage(error, "name another output with -o"));
     }
-    refuse_one_place(checks.report.as_deref(), destination)
+    refuse_one_place(checks.report.as_deref(), destination)?;
+    let Some(provenance) = checks.provenance.as_deref() else { return Ok(()) };
+    if *destination == Destination::Stdout || destination.path().is_some_and(is_stream) {
+        let message = "option --provenance has no effect on a stream: what it names the output by is its SHA-256";
+        return Err(usage(message, "name a file with -o, or leave --provenance out"));
+    }
+    let is_one = |other: &OsStr| provenance == other || same_file(Path::new(provenance), Path::new(other));
+    let places = [checks.report.as_deref(), destination.path().map(Path::as_os_str)];
+    if places.into_iter().flatten().any(is_one) {
+        return Err(usage(
+            "the provenance and the report or the output go to the same place",
+            "name another file with --provenance",
+        ));
+    }
+    Ok(())
 }
 
 /// Two outputs must not be one.

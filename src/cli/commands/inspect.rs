@@ -329,6 +329,7 @@ mod tests {
             names: vec!["host/x:1".into()],
             tags: Vec::new(),
             ref_names: Vec::new(),
+            attestations: Vec::new(),
             manifest: None,
             warnings: vec!["odd".into()],
         };

@@ -225,6 +225,10 @@ impl Pull {
             let message = format!("option --sign-key has no effect on {spec}: a SIF is downloaded as it is");
             return Err(usage(message, "leave it out, and sign the file: sif-convert sign FILE --key KEY.pem"));
         }
+        if self.checks.provenance.is_some() && (attached.is_some() || matches!(spec, Spec::Oras(_) | Spec::Web(_))) {
+            let message = "option --provenance has no effect on a SIF that is downloaded";
+            return Err(usage(message, "leave --provenance out: whoever made the SIF has it"));
+        }
         let path = self.output(&uri, environment);
         if !self.force && path.symlink_metadata().is_ok() {
             return Err(exists(&path));

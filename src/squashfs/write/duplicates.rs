@@ -349,7 +349,7 @@ mod tests {
         let vouched = |last, name| Arc::new(Vouched(Counted(vec![7, 7, last], AtomicU64::new(0)), name));
         let read = |file: &Arc<Vouched>| file.0.1.load(Ordering::Relaxed);
         let mut duplicates = Duplicates::default();
-        let mut add_vouched = |duplicates: &mut Duplicates, number, file: &Arc<Vouched>| {
+        let add_vouched = |duplicates: &mut Duplicates, number, file: &Arc<Vouched>| {
             let source: Arc<dyn FileSource> = Arc::clone(file) as _;
             duplicates.find_or_register(number, &source).unwrap()
         };

@@ -725,3 +725,46 @@ pub fn bzip2(bytes: &[u8]) -> Vec<u8> {
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
+
+/// What a build says of the image whose manifest has this digest, in hexadecimal digits: predicate types and statements.
+pub type Statements<'a> = &'a dyn Fn(&Described, &str) -> Vec<(String, Vec<u8>)>;
+
+/// `docker buildx build --sbom=true --provenance=mode=max -o type=oci` for several platforms: one index of all manifests and,
+/// behind them, an attestation manifest for each that has statements.
+pub fn buildx(images: &[Described], statements: Statements<'_>) -> Members {
+    let mut members = Members::default();
+    let (mut entries, mut attestations) = (Vec::new(), Vec::new());
+    for image in images {
+        let manifest = add_oci_image(&mut members, image, Squeeze::Gzip);
+        let mut entry = descriptor(MANIFEST, &manifest);
+        entry["platform"] = json!({"os": "linux", "architecture": image.architecture});
+        let said = statements(image, &sha256(&manifest));
+        if !said.is_empty() {
+            let layers = said.iter().map(|(predicate_type, statement)| {
+                members.blob(statement);
+                let mut layer = descriptor("application/vnd.in-toto+json", statement);
+                layer["annotations"] = json!({"in-toto.io/predicate-type": predicate_type});
+                layer
+            });
+            let layers: Vec<Value> = layers.collect();
+            let diff_ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+            let config = bytes_of(&json!({"architecture": "unknown", "os": "unknown", "config": {},
+                "rootfs": {"type": "layers", "diff_ids": diff_ids}}));
+            members.blob(&config);
+            let mut attestation = descriptor(MANIFEST, &add_manifest(&mut members, &config, layers));
+            attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+            attestation["annotations"] = json!({
+                "vnd.docker.reference.type": "attestation-manifest",
+                "vnd.docker.reference.digest": entry["digest"],
+            });
+            attestations.push(attestation);
+        }
+        entries.push(entry);
+    }
+    entries.extend(attestations);
+    let index = bytes_of(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}));
+    members.blob(&index);
+    let named = named_entries(&descriptor(INDEX, &index), &images[0]);
+    add_layout(&mut members, json!(named));
+    members
+}

@@ -56,6 +56,18 @@ impl Sif {
         self.used().count()
     }
 
+    /// The bytes of the objects of a kind with a name, as `sif dump` shows them.
+    pub fn objects(&self, kind: u8, name: &str) -> Vec<&[u8]> {
+        let of = |id: usize| {
+            let slot = Sif::slot(id);
+            let title = self.0[slot + 73..slot + 201].split(|&byte| byte == 0).next().unwrap();
+            let start = self.number(slot + 17) as usize;
+            let bytes = &self.0[start..start + self.number(slot + 25) as usize];
+            (self.0[slot] == kind && title == name.as_bytes()).then_some(bytes)
+        };
+        self.used().filter_map(of).collect()
+    }
+
     fn finish_edit(&mut self) {
         let free = 48 - self.count() as i64;
         self.set(72, &NOW.to_le_bytes());
