@@ -88,7 +88,7 @@ impl Conversion {
     /// then is recorded.
     pub fn run(&self, observer: &dyn Observer, monitor: &Monitor) -> Result<Outcome> {
         self.expect_hosted_signature()?;
-        let mut prepared = self.target.prepare(&self.destination(), &self.options)?;
+        let prepared = self.target.prepare(&self.destination(), &self.options)?;
         if let Some(outcome) = self.reuse_unread(&prepared, monitor)? {
             self.record_output(&outcome, observer);
             monitor.tell(Event::Done);
@@ -115,9 +115,12 @@ impl Conversion {
             check_digest(self.expected_digest, &image)?;
             observer.selected(&image);
             #[cfg(feature = "network")]
-            if let Spec::Registry(name) = &self.source {
-                prepared.fetch_signature(&name.parse()?, &image, &self.open.registry, monitor)?;
-            }
+            let prepared = match &self.source {
+                Spec::Registry(name) => {
+                    prepared.fetch_signature(&name.parse()?, &image, &self.open.registry, monitor)?
+                }
+                _ => prepared,
+            };
             if self.target.clone().sbom_mut().is_some_and(|with_sbom| *with_sbom) {
                 image.attestations = source.attestations(&image)?;
             }

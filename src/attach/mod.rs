@@ -28,7 +28,7 @@ use crate::source::{Candidate, OpenOptions, Selection, Source, Spec, open};
 
 pub use find::{Found, find_attached};
 pub use pull::{Pulled, pull_attached};
-pub use referrers::{Referrer, ReferringSif, list_referrers};
+pub use referrers::{Referrer, ReferrerList, ReferringSif};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::image::Descriptor;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -38,34 +39,67 @@ pub struct ReferringSif {
     pub format: Option<String>,
 }
 
-/// All that refers to the manifest `subject` of `reference`'s repository. Mirrors are asked first; the first that knows
-/// anything counts.
-///
-/// # Errors
-/// [`ErrorKind::Network`](crate::ErrorKind::Network) when the registry cannot be reached or refuses.
-pub fn list_referrers(
-    reference: &Reference,
-    subject: Digest,
-    settings: &Settings,
-    monitor: &Monitor,
-) -> Result<Vec<Referrer>> {
-    let mut repositories = Repository::open_for_reading(reference, settings, monitor)?;
-    let Some(origin) = repositories.pop() else { return Ok(Vec::new()) };
-    for mirror in &repositories {
-        match list_in(mirror, subject) {
-            Ok(found) if !found.is_empty() => return Ok(found),
-            _ => monitor.check()?,
-        }
-    }
-    list_in(&origin, subject)
+/// Asks what refers to images of one repository, with a limit on how many requests that takes. Mirrors are asked first; the
+/// first that knows anything counts.
+pub struct ReferrerList {
+    repositories: Vec<Repository>,
+    monitor: Monitor,
+    /// How many manifests are looked at yet. Of those beyond, what the registry's list says is taken.
+    left: usize,
 }
 
-fn list_in(repository: &Repository, subject: Digest) -> Result<Vec<Referrer>> {
-    let listed = repository.referrers(subject, None)?.into_iter().take(LOOKED_AT_MAX);
-    listed.map(|entry| Referrer::read(repository, entry.digest().as_ref())).filter_map(Result::transpose).collect()
+impl ReferrerList {
+    /// For the repository that `reference` names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`](crate::ErrorKind::Network) where `registries.conf` blocks the registry.
+    pub fn open(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<Self> {
+        let repositories = Repository::open_for_reading(reference, settings, monitor)?;
+        Ok(ReferrerList { repositories, monitor: monitor.clone(), left: LOOKED_AT_MAX })
+    }
+
+    /// All that refers to the manifest or index `subject`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`](crate::ErrorKind::Network) when the registry cannot be reached or refuses.
+    pub fn of(&mut self, subject: Digest) -> Result<Vec<Referrer>> {
+        let Some((origin, mirrors)) = self.repositories.split_last() else { return Ok(Vec::new()) };
+        for mirror in mirrors {
+            match list_in(mirror, subject, &mut self.left) {
+                Ok(found) if !found.is_empty() => return Ok(found),
+                _ => self.monitor.check()?,
+            }
+        }
+        list_in(origin, subject, &mut self.left)
+    }
+}
+
+fn list_in(repository: &Repository, subject: Digest, left: &mut usize) -> Result<Vec<Referrer>> {
+    let mut found = Vec::new();
+    for entry in repository.referrers(subject, None)? {
+        match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                found.extend(Referrer::read(repository, entry.digest().as_ref())?);
+            }
+            None => found.push(Referrer::listed(&entry)),
+        }
+    }
+    Ok(found)
 }
 
 impl Referrer {
+    /// What the list says of it.
+    fn listed(entry: &Descriptor) -> Self {
+        let annotations = entry.annotations().iter().flatten();
+        Referrer {
+            manifest_digest: entry.digest().to_string(),
+            artifact_type: entry.artifact_type().as_ref().map(ToString::to_string),
+            annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            sif: None,
+        }
+    }
+
     fn read(repository: &Repository, digest: &str) -> Result<Option<Self>> {
         let Some(bytes) = repository.manifest(digest)? else { return Ok(None) };
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -152,22 +152,22 @@ impl Prepared {
     /// SIFs, [`ErrorKind::Usage`] when there are several, and [`ErrorKind::Network`].
     #[cfg(feature = "network")]
     pub fn fetch_signature(
-        &mut self,
+        mut self,
         reference: &Reference,
         image: &Image,
         settings: &crate::registry::Settings,
         monitor: &Monitor,
-    ) -> Result<()> {
-        let Target::Sif(sif) = &mut self.target else { return Ok(()) };
+    ) -> Result<Self> {
+        let Target::Sif(sif) = &mut self.target else { return Ok(self) };
         if !sif.signing.from_referrer || sif.signing.carried.is_some() {
-            return Ok(());
+            return Ok(self);
         }
         let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
         let subject = image.manifest_digest.ok_or_else(no_manifest)?;
         let options = sif.clone().unsigned().effective_options(&self.task.options)?;
         let found = super::hosted_signature::find(reference, subject, options.as_deref(), settings, monitor);
         sif.signing.carried = Some(Box::new(found.doing(|| "looking for the signature of the SIF")?));
-        Ok(())
+        Ok(self)
     }
 
     /// Uses the output that exists, where reuse is asked for and the file says that it was made from the image that

@@ -206,6 +206,71 @@ fn sifs_are_attached_on_dockers_registry_docker() {
     attached_once(&place, &registry.host, &Vec::new);
 }
 
+/// What refers to an index is shown with it; of an index of many images, one is asked for what refers to it.
+#[test]
+fn what_refers_to_an_index_is_listed_with_few_requests() {
+    let place = Place::new();
+    let depot = Depot { has_referrers: true, ..Depot::default() };
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    let host = fake.host();
+    let images = place.host(&host);
+    let uri = format!("docker://{host}/org/app:1");
+    let refer = |subject: &str, number: usize| {
+        depot.put_blob("org/app", b"{}");
+        let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
+            "digest": format!("sha256:{}", sha256(b"{}")) });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": [empty],
+            "artifactType": "application/vnd.example.note", "annotations": { "number": number.to_string() },
+            "subject": { "mediaType": OCI_INDEX, "digest": subject, "size": 1 } })
+        .to_string();
+        let digest = format!("sha256:{}", sha256(manifest.as_bytes()));
+        put(&host, &format!("manifests/{digest}"), OCI_MANIFEST, manifest.as_bytes());
+        digest
+    };
+    let index = format!("sha256:{}", sha256(&fetch(&host, "manifests/1")));
+    let (of_index, of_image) = (refer(&index, 0), refer(&images[1], 1));
+    let inspect = |words: &[&str]| {
+        let before = fake.log().len();
+        let page = String::from_utf8(place.good(&[&["inspect"], words].concat()).stdout).unwrap();
+        let log = fake.log();
+        let asked = log[before..].iter().filter(|request| request.is_for("/referrers/")).count();
+        (page, asked, log.len() - before)
+    };
+    let (page, asked, _) = inspect(&[&uri]);
+    assert!(page.contains(&format!("to the index   {of_index} (application/vnd.example.note)")), "{page}");
+    assert!(page.contains(&format!("attached     {of_image} (application/vnd.example.note)")), "{page}");
+    assert_eq!(asked, 3);
+    let (page, asked, _) = inspect(&["--json", "--platform", "linux/arm64", &uri]);
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["index_attached"][0]["manifest_digest"], of_index);
+    assert_eq!((&page["images"][0]["attached"][0]["manifest_digest"], asked), (&json!(of_image), 2));
+    // Of many images, all but the one for this machine are not asked for; of many referrers, most are shown as they are listed.
+    let list: Value = serde_json::from_slice(&fetch(&host, "manifests/1")).unwrap();
+    let mut entries = list["manifests"].as_array().unwrap().clone();
+    for number in 0..10 {
+        let mut entry = entries[0].clone();
+        entry["digest"] = json!(format!("sha256:{number:064}"));
+        entry["platform"] = json!({ "os": "linux", "architecture": "arm", "variant": format!("v{number}") });
+        entries.push(entry);
+    }
+    let many = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries }).to_string();
+    put(&host, "manifests/many", OCI_INDEX, many.as_bytes());
+    let index = format!("sha256:{}", sha256(many.as_bytes()));
+    for number in 0..100 {
+        refer(&index, number);
+    }
+    let uri = format!("docker://{host}/org/app:many");
+    let (page, asked, requests) = inspect(&[&uri]);
+    assert!(page.contains("not asked for 11 of the images; --platform chooses one"), "{page}");
+    assert_eq!((page.matches("to the index").count(), asked), (100, 2), "{page}");
+    assert!(requests < 80, "{requests} requests");
+    let page: Value = serde_json::from_str(&inspect(&["--json", &uri]).0).unwrap();
+    let known = page["images"].as_array().unwrap().iter().filter(|image| image["attached"].is_array()).count();
+    assert_eq!((known, page["index_attached"].as_array().unwrap().len()), (1, 100));
+    assert_eq!(page["index_attached"][99]["artifact_type"], "application/vnd.example.note");
+}
+
 /// Two machines, each for its own platform, at the same time: the index lists both.
 #[test]
 fn two_that_attach_at_once_lose_nothing() {

@@ -10,7 +10,7 @@ use std::io::Read;
 use clap::Args;
 use serde::Serialize;
 
-use crate::attach::{self, Referrer};
+use crate::attach::{Referrer, ReferrerList};
 use crate::cli::environment::Environment;
 use crate::cli::options::{Choice, Feedback, Given};
 use crate::cli::registry::RegistryOptions;
@@ -45,12 +45,17 @@ pub(in crate::cli) struct Inspect {
     pub(in crate::cli) feedback: Feedback,
 }
 
+/// Of how many images at most it is asked what is attached to each.
+const ASKED_MAX: usize = 8;
+
 /// The document of `--json`, schema version 1. Every key is always there. The SHA-256 of the source is computed for it.
 #[derive(Debug, Serialize)]
 struct Inspection {
     schema_version: u32,
     source: SourceRecord,
     images: Vec<ImageView>,
+    /// What refers to the index of the images on its registry: signatures, anything; `null` where that is not known.
+    index_attached: Option<Vec<Referrer>>,
     /// What a SIF holds; absent where the source is none.
     sif: Option<SifView>,
 }
@@ -69,8 +74,8 @@ struct ImageView {
     created: Option<String>,
     config: Option<ConfigView>,
     layers: Vec<LayerView>,
-    /// What refers to it on its registry: SIFs, signatures, anything.
-    attached: Vec<Referrer>,
+    /// What refers to it on its registry: SIFs, signatures, anything; `null` where that was not asked for or is not known.
+    attached: Option<Vec<Referrer>>,
     image_hash: ImageHash,
     warnings: Vec<String>,
     /// Why it cannot be converted.
@@ -141,10 +146,13 @@ fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: 
     let source = sources::open(&spec, &options, monitor)?;
     let one = spec.image().is_some() || selection.image.is_some() || selection.platform.is_some();
     let mut images = if one { vec![ImageView::of(&source.select(&selection)?)] } else { all(&source)? };
-    if let Spec::Registry(name) = &spec {
-        let reference = name.parse()?;
-        images.iter_mut().try_for_each(|image| image.list_attached(&reference, &options.registry, monitor))?;
-    }
+    let index_attached = match &spec {
+        Spec::Registry(name) => list_attached(&mut images, &name.parse()?, &options.registry, monitor)?,
+        _ => {
+            images.iter_mut().for_each(|image| image.attached = Some(Vec::new()));
+            Some(Vec::new())
+        }
+    };
     let mut record = SourceRecord::of(&arguments.source, spec.path());
     record.kind = Some(source.kind().to_string());
     if let Some((sha256, size)) = source.sha256()? {
@@ -153,7 +161,7 @@ fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: 
             images.iter_mut().for_each(|image| image.image_hash.docker_archive = Some(sha256.hex()));
         }
     }
-    Inspection { schema_version: 1, source: record, images, sif: None }.page(arguments.json)
+    Inspection { schema_version: 1, source: record, images, index_attached, sif: None }.page(arguments.json)
 }
 
 /// All images that the source lists. One that cannot be opened hides none of the others. Of those on a registry, the one
@@ -184,20 +192,39 @@ fn all(source: &Source) -> Result<Vec<ImageView>> {
     Ok(images.into_iter().enumerate().map(view).collect())
 }
 
-impl ImageView {
-    /// Asks what is attached to the image. That a registry does not say so hides nothing else.
-    fn list_attached(&mut self, reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<()> {
-        let Some(digest) = self.manifest_digest.as_deref().and_then(|text| text.parse().ok()) else { return Ok(()) };
-        match attach::list_referrers(reference, digest, settings, monitor) {
-            Ok(attached) => self.attached = attached,
+/// Asks what is attached to the images, and to the index that lists them. That a registry does not say so hides nothing else.
+fn list_attached(
+    images: &mut [ImageView],
+    reference: &Reference,
+    settings: &Settings,
+    monitor: &Monitor,
+) -> Result<Option<Vec<Referrer>>> {
+    let mut list = ReferrerList::open(reference, settings, monitor)?;
+    let mut ask = |digest: &Option<String>, warnings: &mut Vec<String>| {
+        let Some(digest) = digest.as_deref().and_then(|text| text.parse().ok()) else { return Ok(Some(Vec::new())) };
+        match list.of(digest) {
+            Ok(attached) => Ok(Some(attached)),
             Err(error) => {
                 monitor.check()?;
-                self.warnings.push(format!("what is attached is not known: {error}"));
+                warnings.push(format!("what is attached is not known: {error}"));
+                Ok(None)
             }
         }
-        Ok(())
+    };
+    let of_index = match images.first_mut() {
+        // All are of the one index that the name leads to.
+        Some(first) => ask(&first.index_digest.clone(), &mut first.warnings)?,
+        None => Some(Vec::new()),
+    };
+    // Of many only the one that was opened, for this machine: each takes a request, and one for all that is attached.
+    let asks_all = images.len() <= ASKED_MAX;
+    for image in images.iter_mut().filter(|image| asks_all || image.id.is_some()) {
+        image.attached = ask(&image.manifest_digest.clone(), &mut image.warnings)?;
     }
+    Ok(of_index)
+}
 
+impl ImageView {
     fn of(image: &Image) -> Self {
         ImageView {
             names: image.names.clone(),
@@ -336,8 +363,15 @@ mod tests {
         let absent = Candidate { names: vec!["y:2".into()], ..Candidate::default() };
         let other = ImageView::unreadable(&absent, &Error::new(ErrorKind::InvalidImage, "its config is missing"));
         let source = SourceRecord::of(OsStr::new("x.tar"), None);
-        let first = ImageView { index: Some(0), ..ImageView::of(&image) };
-        Inspection { schema_version: 1, source, images: vec![first, ImageView { index: Some(1), ..other }], sif: None }
+        let attached = || Some(Vec::new());
+        let first = ImageView { index: Some(0), attached: attached(), ..ImageView::of(&image) };
+        Inspection {
+            schema_version: 1,
+            source,
+            images: vec![first, ImageView { index: Some(1), attached: attached(), ..other }],
+            index_attached: Some(Vec::new()),
+            sif: None,
+        }
     }
 
     #[test]

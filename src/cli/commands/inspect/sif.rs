@@ -159,7 +159,8 @@ pub(super) fn inspection(
         source.sha256 = Some(sha256.hex());
         image.image_hash = ImageHash { singularity_file: Some(sha256.hex()), ..ImageHash::default() };
     }
-    Ok(Inspection { schema_version: 1, source, images: vec![image], sif: Some(view) })
+    image.attached = Some(Vec::new());
+    Ok(Inspection { schema_version: 1, source, images: vec![image], index_attached: Some(Vec::new()), sif: Some(view) })
 }
 
 /// The image that a conversion of it would begin with.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::sif::SifView;
 use super::{ConfigView, ImageView, Inspection, LayerView};
+use crate::attach::Referrer;
 use crate::cli::printer::{self, Bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Quoted, hides};
@@ -32,6 +33,14 @@ impl Inspection {
         if self.sif.is_none() {
             field(&mut page, 0, "images", &self.images.len().to_string());
         }
+        for referrer in self.index_attached.iter().flatten() {
+            field(&mut page, 0, "to the index", &referring(referrer));
+        }
+        let unasked = self.images.iter().filter(|image| image.attached.is_none() && image.warnings.is_empty()).count();
+        if unasked > 0 && self.sif.is_none() {
+            let text = format!("not asked for {unasked} of the images; --platform chooses one");
+            field(&mut page, 0, "attached", &text);
+        }
         for image in &self.images {
             page.push('\n');
             image.words(&mut page);
@@ -59,23 +68,28 @@ impl ImageView {
             config.words(page);
         }
         LayerView::table(&self.layers, page);
-        for referrer in &self.attached {
-            let what = match &referrer.sif {
-                Some(sif) => {
-                    let format = sif.format.as_deref().map(|it| format!(", format {}", plain(it))).unwrap_or_default();
-                    format!("SIF, {}{format}", Bytes(sif.size))
-                }
-                None if referrer.artifact_type.as_deref() == Some(SIF_SIGNATURE) => {
-                    let signer = referrer.annotations.get(SIGNER).map_or("an unnamed key", String::as_str);
-                    format!("signature of a SIF by {}", plain(signer))
-                }
-                None => referrer.artifact_type.as_deref().map(plain).unwrap_or_default(),
-            };
-            field(page, 2, "attached", &format!("{} ({what})", referrer.manifest_digest));
+        for referrer in self.attached.iter().flatten() {
+            field(page, 2, "attached", &referring(referrer));
         }
         self.warnings.iter().for_each(|warning| field(page, 2, "warning", &plain(warning)));
         self.problem.iter().for_each(|problem| field(page, 2, "problem", &plain(problem)));
     }
+}
+
+/// What refers to an image, in one line.
+fn referring(referrer: &Referrer) -> String {
+    let what = match &referrer.sif {
+        Some(sif) => {
+            let format = sif.format.as_deref().map(|it| format!(", format {}", plain(it))).unwrap_or_default();
+            format!("SIF, {}{format}", Bytes(sif.size))
+        }
+        None if referrer.artifact_type.as_deref() == Some(SIF_SIGNATURE) => {
+            let signer = referrer.annotations.get(SIGNER).map_or("an unnamed key", String::as_str);
+            format!("signature of a SIF by {}", plain(signer))
+        }
+        None => referrer.artifact_type.as_deref().map(plain).unwrap_or_default(),
+    };
+    format!("{} ({what})", referrer.manifest_digest)
 }
 
 impl ConfigView {
