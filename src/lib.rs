@@ -9,13 +9,18 @@
 //! from       layers     once
 //! ```
 //!
-//! | source ↓ · target → | `rootfs` | `sif-rootfs` | `sif` | `oci` | `oci-archive` | `docker-archive` |
-//! |---|---|---|---|---|---|---|
-//! | docker-archive of any age and producer, from a file or a stream | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | OCI archive, from a file or a stream | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | OCI layout directory | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | image of a local Docker or Podman engine | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
-//! | registry | ✓ | ✓ | ✓ | ✓ | ✓ | ✓ |
+//! | [`Source`] | |
+//! |---|---|
+//! | docker-archive of any age, OCI archive | from a file, a stream or a web server |
+//! | OCI layout | a directory |
+//! | image of a local Docker or Podman engine, or on a registry | feature `network` |
+//! | SIF, squashfs, tar or directory of a root file system | as an image of one layer |
+//!
+//! | [`Target`] | |
+//! |---|---|
+//! | [`Sif`], [`SifRootfs`], [`Dir`] | with what Singularity expects inside |
+//! | [`Rootfs`], [`Squashfs`] | the image's files, and nothing else unless asked for |
+//! | [`Oci`], [`OciArchive`], [`DockerArchive`] | an image that stays one; also pushed to a registry |
 //!
 //! A docker-archive becomes a SIF:
 //!
@@ -53,6 +58,8 @@
 //! # }
 //! ```
 //!
+//! Modules that this page does not list are public for the program, the tests and the fuzz targets; they may change in any release.
+//!
 //! What is in between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
 //! something else with it, and lets nothing out before every digest has been verified. The formats [`tar`], [`squashfs`] and
 //! [`sif`] are modules of their own. Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about
@@ -70,17 +77,22 @@ mod error;
 mod report;
 
 pub mod browse;
+#[doc(hidden)]
 pub mod derived;
+#[doc(hidden)]
 pub mod folder;
+#[doc(hidden)]
 pub mod gocryptfs;
 pub mod image;
 pub mod io;
 pub mod layers;
+#[doc(hidden)]
 pub mod medperf;
 pub mod model;
 pub mod output;
 #[cfg(feature = "network")]
 pub mod registry;
+#[doc(hidden)]
 pub mod runtime;
 pub mod sif;
 pub mod singularity;
@@ -89,6 +101,7 @@ pub mod squashfs;
 pub mod tar;
 pub mod tree;
 pub mod trust;
+#[doc(hidden)]
 pub mod volume;
 
 #[cfg(feature = "program")]
@@ -103,7 +116,7 @@ pub use image::Image;
 pub use io::Monitor;
 pub use output::{
     AdditionalFiles, Destination, Dir, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
-    SifRootfs, Target, WorkCache, WriteOptions,
+    SifRootfs, Squashfs, Target, WorkCache, WriteOptions,
 };
 pub use report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord};
 pub use source::{OpenOptions, Selection, Source, Spec, open};
