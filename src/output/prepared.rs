@@ -195,7 +195,7 @@ impl Prepared {
             Err(mismatch) if mismatch.kind() == ErrorKind::Mismatch && !is_the_same(&error, &mismatch) => {
                 mismatch.because(error)
             }
-            _ => about_output(error, &destination),
+            _ => place_of_failure(error, image, &destination),
         })
     }
 
@@ -237,13 +237,21 @@ impl Prepared {
     }
 }
 
-/// Names the output where a system call on it failed and nothing says so yet.
-fn about_output(error: Error, destination: &Destination) -> Error {
-    let failed = error.kind() == ErrorKind::Output && error.io_kind().is_some();
-    let Some(path) = destination.path().filter(|_| failed) else { return error };
-    let error = error.with_remedy(Remedy::OtherFileSystem);
-    let named = error.path().is_some() || error.to_string().contains(&format!("{path:?}"));
-    if named { error } else { error.doing(format!("writing output {path:?}")).at(path) }
+/// Names the source or the output where a system call on it failed and nothing says so yet.
+fn place_of_failure(error: Error, image: &Image, destination: &Destination) -> Error {
+    let text = error.to_string();
+    match (error.kind(), destination.path()) {
+        _ if error.io_kind().is_none() => error,
+        (ErrorKind::SourceUnavailable, _) if !text.contains(&image.blobs.name()) => {
+            error.doing(format!("reading {}", image.blobs.name()))
+        }
+        (ErrorKind::Output, Some(path)) => {
+            let named = error.path().is_some() || text.contains(&format!("{path:?}"));
+            let error = error.with_remedy(Remedy::OtherFileSystem);
+            if named { error } else { error.doing(format!("writing output {path:?}")).at(path) }
+        }
+        _ => error,
+    }
 }
 
 /// The code of the note that an output was there already, and was not written.
