@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -275,6 +275,42 @@ fn twenty_pulls_of_one_name_leave_one_whole_file() {
     assert!(fs::read(place.path("x.sif")).unwrap() == place.sif);
     let left = fs::read_dir(place.place.path()).unwrap().count();
     assert_eq!(left, 4, "an archive, the SIF of it, the shim, and what came");
+}
+
+/// As many jobs of a workflow start at once: those that find the name free make the one file, whoever comes later is told
+/// that it is there.
+#[test]
+fn twenty_pulls_from_a_registry_leave_one_whole_file_docker() {
+    let place = Place::new();
+    let Some(registry) = Registry::start(place.place.path(), "", "") else { return };
+    let uri = format!("docker://{}/org/x:1", registry.host);
+    let host = |words: &[&str]| {
+        let done = run(program().current_dir(place.place.path()).args(words));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+    };
+    host(&["image.tar", "--to", "oci", "-o", &uri]);
+    host(&["image.tar", "--to", "sif", "-o", &format!("oras://{}/org/x:1.sif", registry.host)]);
+    let before = fs::read_dir(place.place.path()).unwrap().count();
+    for uri in [uri.clone(), format!("oras://{}/org/x:1.sif", registry.host)] {
+        let pull = || {
+            let mut command = place.command("singularity", &["pull", "--name", "x.img", &uri]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let children: Vec<_> = (0..20).map(|_| pull()).collect();
+        let mut made = 0;
+        for child in children {
+            let done = child.wait_with_output().unwrap();
+            let said = String::from_utf8(done.stderr).unwrap();
+            match done.status.code() {
+                Some(0) => made += 1,
+                Some(255) => assert!(said.contains("FATAL:   Image file already exists: \"x.img\""), "{said}"),
+                other => panic!("{other:?}: {said}"),
+            }
+        }
+        assert!(made > 0 && fs::read(place.path("x.img")).unwrap() == place.sif, "{uri}: {made} made it");
+        fs::remove_file(place.path("x.img")).unwrap();
+        assert_eq!(fs::read_dir(place.place.path()).unwrap().count(), before, "nothing is left beside it");
+    }
 }
 
 #[test]
