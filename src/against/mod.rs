@@ -55,10 +55,14 @@ pub fn compare(
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<Compared> {
-    let whole = output::verify_sif(sif, options.jobs, monitor)?;
+    let mut whole = output::verify_sif(sif, options.jobs, monitor)?;
     let image = source.select(selection)?;
     if remake::is_same(sif, &whole, (&image, source), options, monitor)? {
         return Ok(Compared { is_same_bytes: true, differences: Vec::new(), notes: whole.notes });
+    }
+    if whole.sboms > 0 {
+        let message = "the SBOM in the file was not compared with one of the source";
+        whole.notes.push(Note::new("sbom-not-compared", message, whole.sboms));
     }
     let opened = |keep_singularity| {
         let open_options = OpenOptions {

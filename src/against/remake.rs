@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Compression, Monitor, Phase, Region};
 use crate::model::OUTPUT_FORMAT;
-use crate::output::{Root, Sif, Target, Whole, XattrPolicy};
+use crate::output::{Root, Sif, Target, Whole, XattrPolicy, has_sbom};
 use crate::sif::Container;
 use crate::source::Source;
 use crate::squashfs;
@@ -33,6 +33,9 @@ pub(super) fn is_same(
     let mut image = image.clone();
     if target.with_sbom {
         image.attestations = source.attestations(&image)?;
+        if !has_sbom(&image) {
+            return Ok(false);
+        }
     }
     let file = Arc::new(File::open(sif).or_kind(ErrorKind::SourceUnavailable)?);
     let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable)?;

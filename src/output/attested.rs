@@ -19,6 +19,17 @@ const BILLS: [(&str, SbomFormat, &str); 2] = [
 const PROVENANCE: &str = "https://slsa.dev/provenance/";
 const PROVENANCE_NAME: &str = "provenance";
 
+/// Whether a bill of materials stands beside `image`, where its attestations were asked for.
+pub fn has_sbom(image: &Image) -> bool {
+    image.attestations.iter().any(|it| bill(&it.predicate_type).is_some())
+}
+
+/// How a predicate of this type is written, and the end of its object's name, where it is a bill of materials.
+fn bill(predicate_type: &str) -> Option<(SbomFormat, &'static str)> {
+    let found = BILLS.into_iter().find(|(start, ..)| predicate_type.starts_with(start));
+    found.map(|(_, format, end)| (format, end))
+}
+
 /// The objects.
 pub(super) struct Attested {
     /// Bills of materials: the documents that the statements hold.
@@ -38,8 +49,7 @@ impl Attested {
         let mut attested = Attested { sboms: Vec::new(), provenance: Vec::new(), note: None };
         let mut note = Note::new("attestations-left-out", "attestations are neither an SBOM nor provenance", 0);
         for Attestation { predicate_type, predicate, statement } in &image.attestations {
-            let bill = BILLS.into_iter().find(|(start, ..)| predicate_type.starts_with(start));
-            if let Some((_, format, end)) = bill {
+            if let Some((format, end)) = bill(predicate_type) {
                 let name = numbered("sbom", attested.sboms.len(), end);
                 attested.sboms.push(Sbom { format, name, bytes: predicate.clone() });
             } else if predicate_type.starts_with(PROVENANCE) {

@@ -47,6 +47,7 @@ mod verify;
 
 pub use additional_files::{AdditionalFiles, PreparedFolder};
 pub use architecture::other_machine;
+pub use attested::has_sbom;
 pub use decrypt::{Decrypt, Decrypted};
 pub use dir::Dir;
 pub use docker_archive::DockerArchive;

@@ -30,6 +30,8 @@ pub struct Whole {
     pub format: Option<u32>,
     /// What its root file system is.
     pub file_system: FileSystem,
+    /// How many bills of materials it carries.
+    pub sboms: u64,
     /// What is odd about it but harms nothing.
     pub notes: Vec<Note>,
 }
@@ -112,7 +114,8 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
     };
     let blocks = found.checked_blocks + found.unprotected_blocks;
     let architecture = container.header().architecture.goarch();
-    Ok(Whole { names: found.names, blocks, image, choices, architecture, format, file_system, notes })
+    let sboms = container.descriptors().filter(|it| it.data_type == DataType::Sbom).count() as u64;
+    Ok(Whole { names: found.names, blocks, image, choices, architecture, format, file_system, sboms, notes })
 }
 
 /// The ID of the image that a SIF of ours says it was made from. Nothing is verified.

@@ -172,6 +172,11 @@ fn every_command_knows_the_objects() {
     let against = place.good(&[&["verify", "app.sif", "--against", "layout"], &amd64[..]].concat());
     let said = String::from_utf8(against.stdout).unwrap() + &against.stderr;
     assert!(said.contains("byte for byte"), "{said}");
+    // Of the same image without what BuildKit said of it, the files are compared.
+    let bare = buildx(&[Described::new(layers("amd64")).tagged("h.example/app:1")], &|_, _| Vec::new());
+    bare.write_below(&place.path("bare"));
+    let against = place.good(&["verify", "app.sif", "--against", "bare"]);
+    assert!(against.stderr.contains("the SBOM in the file was not compared"), "{}", against.stderr);
     let page: Value = serde_json::from_slice(&place.good(&["inspect", "--json", "app.sif"]).stdout).unwrap();
     let objects = page["sif"]["objects"].as_array().unwrap();
     let kind = |name: &str| objects.iter().find(|it| it["name"] == name).map(|it| it["kind"].as_str().unwrap());
