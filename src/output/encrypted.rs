@@ -72,6 +72,7 @@ pub(super) fn hidden_image(image: &str) -> String {
 }
 
 /// See [`Encryption::begin`].
+#[derive(Clone)]
 pub(super) struct Begun {
     keys: Keys,
     config: Vec<u8>,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attested::Attested;
-use super::encrypted::{self, EncryptedPartition, Encryption};
+use super::encrypted::{self, Begun, EncryptedPartition, Encryption};
 use super::file_system::Shortcut;
 use super::flat::{self, BlockChoice, Foresight, Written};
 use super::origin::Origin;
@@ -200,7 +200,7 @@ impl Sif {
         image: &Image,
         mut flattened: Flattened,
         place: &Place,
-        (shortcut, attested): (Option<&Shortcut>, Option<&Attested>),
+        (shortcut, attested, begun): (Option<&Shortcut>, Option<&Attested>, Option<&Begun>),
         (task, monitor): (&Task, &Monitor),
     ) -> Result<Written> {
         let made = self.root.make(image, &mut flattened, self.architecture.as_deref(), task)?;
@@ -237,10 +237,10 @@ impl Sif {
             sboms,
             json: documents,
         };
-        let (bytes, more) = match &self.encryption {
+        let (bytes, more) = match begun {
             None => self.write_plain(image, flattened, contents, options, file, (shortcut, monitor))?,
-            Some(encryption) => {
-                self.write_encrypted(encryption, image, flattened, contents, options, file, (shortcut, monitor))?
+            Some(begun) => {
+                self.write_encrypted(begun.clone(), image, flattened, contents, options, file, (shortcut, monitor))?
             }
         };
         notes.extend(more);
@@ -264,11 +264,24 @@ impl Sif {
         Ok((bytes, notes))
     }
 
+    /// The keys of the encrypted root. They take 64 MiB for a moment, which is over before layers are read.
+    fn begin_encryption(&self, image: &Image, task: &Task) -> Result<Option<Begun>> {
+        let Some(encryption) = &self.encryption else { return Ok(None) };
+        let options = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
+        let Options { compression, block_size, mkfs_time, .. } = options;
+        let choices = self.choices().unwrap_or_default();
+        let context = format!(
+            "format {OUTPUT_FORMAT}\nimage {}\nchoices {choices}\n{compression} {block_size} {mkfs_time}",
+            image.id()
+        );
+        encryption.begin(&context).map(Some)
+    }
+
     /// What a SIF in the clear tells in objects lies in the encrypted partition: configs have secrets, too.
     #[allow(clippy::too_many_arguments, reason = "one step of one method")]
     fn write_encrypted(
         &self,
-        encryption: &Encryption,
+        mut begun: Begun,
         image: &Image,
         flattened: Flattened,
         contents: sif::Contents,
@@ -277,13 +290,6 @@ impl Sif {
         (shortcut, monitor): (Option<&Shortcut>, &Monitor),
     ) -> Result<(u64, Vec<Note>)> {
         let objects = self.hidden_objects(image, &contents)?.to_json()?;
-        let Options { compression, block_size, mkfs_time, .. } = options;
-        let choices = self.choices().unwrap_or_default();
-        let context = format!(
-            "format {OUTPUT_FORMAT}\nimage {}\nchoices {choices}\n{compression} {block_size} {mkfs_time}",
-            image.id()
-        );
-        let mut begun = encryption.begin(&context)?;
         let contents = sif::Contents {
             definition: None,
             file_system: FileSystem::GocryptfsSquashfs,
@@ -292,7 +298,7 @@ impl Sif {
             ..contents
         };
         let sealed = self.begin(image, contents, file)?;
-        let partition = EncryptedPartition::new(begun, sealed.store(), mkfs_time)?;
+        let partition = EncryptedPartition::new(begun, sealed.store(), options.mkfs_time)?;
         let (_, notes) = file_system::write(flattened, partition.clone(), options, shortcut, monitor)?;
         let padded_bytes = partition.finish(&objects)?;
         Ok((sealed.finish(padded_bytes)?, notes))
@@ -405,6 +411,7 @@ impl Format for Sif {
         let is_encrypted = self.encryption.is_some();
         // Without it nothing is begun.
         let attested = if self.with_sbom { Some(Attested::of(image)?) } else { None };
+        let begun = self.begin_encryption(image, task)?;
         let blocks = file_system::options(self.compression, self.block_size, task.made_at(image), task)?;
         let choice = BlockChoice { options: &blocks, any_level: file_system::is_any_level(self.compression) };
         flat::write(
@@ -415,7 +422,8 @@ impl Format for Sif {
             task,
             monitor,
             |flattened, place, shortcut| {
-                self.write_file(image, flattened, place, (shortcut, attested.as_ref()), (task, monitor))
+                let more = (shortcut, attested.as_ref(), begun.as_ref());
+                self.write_file(image, flattened, place, more, (task, monitor))
             },
         )
     }

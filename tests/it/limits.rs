@@ -110,7 +110,7 @@ fn memory_stays_below_what_is_counted() {
         let counted = ENTRIES as u64 * bytes / (1 << 20) + 1;
         refuse(what, &archive, &["--max-memory", &format!("{}M", counted * 9 / 10)], &["of memory"]);
         for format in ["sif", "rootfs"] {
-            let peak = peak_mib(&archive, format, counted);
+            let peak = peak_mib(&archive, format, counted, &[]);
             eprintln!("30,000 {what} to {format}: {counted} MiB are counted, the peak is {peak} MiB");
             assert!(peak <= BASE_MIB + counted, "30,000 {what} to {format}: peak {peak} MiB, counted {counted} MiB");
         }
@@ -118,12 +118,12 @@ fn memory_stays_below_what_is_counted() {
 }
 
 /// The most memory that a conversion which must succeed takes at any time.
-fn peak_mib(archive: &[u8], format: &str, limit_mib: u64) -> u64 {
+fn peak_mib(archive: &[u8], format: &str, limit_mib: u64, more: &[&str]) -> u64 {
     let place = scratch();
     fs::write(place.path().join("image.tar"), archive).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_convert"));
     command.args(["image.tar", "--to", format, "-o", "x.tar", "--jobs", "2", "-q", "--max-memory"]);
-    command.arg(format!("{limit_mib}M")).current_dir(place.path()).stdin(Stdio::null());
+    command.arg(format!("{limit_mib}M")).args(more).current_dir(place.path()).stdin(Stdio::null());
     let mut child = command.spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;
@@ -139,6 +139,15 @@ fn peak_mib(archive: &[u8], format: &str, limit_mib: u64) -> u64 {
     };
     assert_eq!(code, Some(0), "to {format} with {limit_mib} MiB");
     peak_kib / 1024
+}
+
+#[test]
+fn the_key_of_an_encrypted_sif_takes_its_memory_before_the_layers_are_read() {
+    let archive = gzipped(&[layer_of((0..60_000).map(|number| file(format!("{number}"))))]);
+    let passphrase = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/encryption/passphrase");
+    let peak = peak_mib(&archive, "sif", 256, &["--encrypt-passphrase-file", passphrase]);
+    eprintln!("60,000 files to an encrypted sif: the peak is {peak} MiB");
+    assert!(peak <= 100, "{peak} MiB");
 }
 
 #[test]
