@@ -55,7 +55,7 @@ pub fn compare(
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<Compared> {
-    let mut whole = output::verify_sif(sif, options.jobs, monitor)?;
+    let mut whole = output::verify_sif(sif, None, options.jobs, monitor)?;
     let image = source.select(selection)?;
     if remake::is_same(sif, &whole, (&image, source), options, monitor)? {
         return Ok(Compared { is_same_bytes: true, differences: Vec::new(), notes: whole.notes });

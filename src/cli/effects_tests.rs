@@ -106,7 +106,8 @@ fn meaning(words: &[String]) -> Result<String> {
         }
         Word::Verify(verify) => {
             let said = feedback(&verify.feedback)?;
-            Ok(format!("{:?} {:?} {said}", verify.resolve(&given, &environment)?, verify.keys()?))
+            let (keys, secret) = (verify.keys()?, verify.secret()?);
+            Ok(format!("{:?} {keys:?} {secret:?} {said}", verify.resolve(&given, &environment)?))
         }
         Word::Attach(attach) => {
             let (report, said) = (attach.report.clone(), feedback(&attach.feedback)?);

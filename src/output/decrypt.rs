@@ -71,9 +71,7 @@ impl Decrypt {
 
     fn write(&self, container: &Container, output: &Output, monitor: &Monitor) -> Result<Decrypted> {
         let primary = encrypted_partition(container)?;
-        let passphrase = self.secret.passphrase(container.key_message(primary)?.as_deref())?;
-        let root = EncryptedRoot::open(container.data(primary)?)?.unlock(&passphrase)?;
-        let hidden = root.read(HiddenObjects::NAME)?.map(|bytes| HiddenObjects::parse(&bytes)).transpose()?;
+        let (root, hidden) = unlock(container, &self.secret)?;
         let mut notes = Vec::new();
         let contents = match hidden {
             Some(hidden) => ours(container, primary, hidden)?,
@@ -87,6 +85,15 @@ impl Decrypt {
         monitor.begin(Phase::Finish, 0);
         Ok(Decrypted { size, notes })
     }
+}
+
+/// The root, decrypted, and what is hidden beside it in a SIF of ours.
+pub(super) fn unlock(container: &Container, secret: &Secret) -> Result<(UnlockedRoot, Option<HiddenObjects>)> {
+    let primary = encrypted_partition(container)?;
+    let passphrase = secret.passphrase(container.key_message(primary)?.as_deref())?;
+    let root = EncryptedRoot::open(container.data(primary)?)?.unlock(&passphrase)?;
+    let hidden = root.read(HiddenObjects::NAME)?.map(|bytes| HiddenObjects::parse(&bytes)).transpose()?;
+    Ok((root, hidden))
 }
 
 fn encrypted_partition(container: &Container) -> Result<&Descriptor> {

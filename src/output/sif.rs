@@ -165,7 +165,8 @@ impl Sif {
         task: &Task,
         monitor: &Monitor,
     ) -> Result<Outcome> {
-        let whole = verify_sif(path, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
+        let whole =
+            verify_sif(path, None, task.options.jobs, monitor).map_err(|error| error.with_remedy(Remedy::Replace))?;
         let image = &self.recorded_image(image);
         let refuse = |message| Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace));
         if whole.image.as_ref() != Some(image) {

@@ -5,12 +5,15 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::decrypt::unlock;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
+use crate::gocryptfs::Secret;
 use crate::image::Image;
-use crate::io::{Monitor, Phase, Region, decode, hash_region};
+use crate::io::{CHUNK_BYTES, Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
 use crate::sif::{Container, DataType, Extra, FileSystem, Finding, Severity, additions, check_seal, read_seal};
-use crate::squashfs;
+use crate::squashfs::{self, Input as _};
+use crate::volume::UnlockedRoot;
 
 /// What was found in a file without fault.
 #[derive(Debug, Clone)]
@@ -62,16 +65,17 @@ pub fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
 }
 
 /// Checks a SIF, ours or anyone's: header, descriptors, bounds, every table and every block of the squashfs, and the
-/// checksums that files of ours carry.
+/// checksums that files of ours carry. With `secret`, what is encrypted, too: every block, as whoever has the key made it.
 ///
 /// # Errors
-/// [`ErrorKind::Mismatch`] with the place where it breaks.
-pub fn verify_sif(path: &Path, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
+/// [`ErrorKind::Mismatch`] with the place where it breaks, and for a wrong key; [`ErrorKind::Unsupported`] for a key where
+/// nothing is encrypted.
+pub fn verify_sif(path: &Path, secret: Option<&Secret>, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
     let doing = || format!("verifying {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     monitor.begin(Phase::Verify, region.len);
-    verify_region(&region, threads, monitor).map_err(broken).doing(doing)
+    verify_region(&region, secret, threads, monitor).map_err(broken).doing(doing)
 }
 
 /// Damage in a file that should be whole is a mismatch, whatever reader met it.
@@ -82,7 +86,7 @@ fn broken(error: Error) -> Error {
     Error::new(ErrorKind::Mismatch, error).with_remedy(Remedy::ConvertAgain)
 }
 
-fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
+fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
     let mut notes = Vec::new();
     sort_out(crate::sif::verify(region)?, &mut notes)?;
     let container = Container::open(region.clone())?;
@@ -91,7 +95,7 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
     let Extra::Partition { file_system, .. } = primary.extra() else {
         return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
     };
-    if file_system == FileSystem::GocryptfsSquashfs {
+    if file_system == FileSystem::GocryptfsSquashfs && secret.is_none() {
         let message = "the root file system is encrypted: without the key, what is inside was not looked at";
         notes.push(Note::new("encrypted", message, 1));
     }
@@ -108,14 +112,36 @@ fn verify_region(region: &Region, threads: NonZeroUsize, monitor: &Monitor) -> R
     }
     notes.extend(added(&container));
     notes.extend(signatures(&container));
-    let (image, choices, format) = match read_seal(&container)? {
+    let (mut image, choices, format) = match read_seal(&container)? {
         Some((seal, _)) => (Some(seal.image), seal.options, Some(seal.format)),
         None => (None, None, None),
     };
+    let mut found = found;
+    if let Some(secret) = secret {
+        let (root, hidden) = unlock(&container, secret)?;
+        authenticate(&root, monitor)
+            .and_then(|()| squashfs::Image::open(root)?.verify(threads, monitor))
+            .map(|inner| found = inner)
+            .doing(|| "the encrypted root")?;
+        image = hidden.map(|hidden| hidden.image).or(image);
+    }
     let blocks = found.checked_blocks + found.unprotected_blocks;
     let architecture = container.header().architecture.goarch();
     let sboms = container.descriptors().filter(|it| it.data_type == DataType::Sbom).count() as u64;
     Ok(Whole { names: found.names, blocks, image, choices, architecture, format, file_system, sboms, notes })
+}
+
+/// Reads every block, which shows whether whoever has the key made it.
+fn authenticate(root: &UnlockedRoot, monitor: &Monitor) -> Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut position = 0;
+    while position < root.length() {
+        monitor.check()?;
+        let length = (root.length() - position).min(CHUNK_BYTES as u64);
+        root.read_at(&mut chunk[..length as usize], position).map_err(crate::io::read_error)?;
+        position += length;
+    }
+    Ok(())
 }
 
 /// The ID of the image that a SIF of ours says it was made from. Nothing is verified.

@@ -14,6 +14,7 @@ use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, squeeze};
 use crate::support::random::noise;
 use crate::support::run::{self, Oracles, Run, host_has, program, skip};
+use crate::support::siftool::Sif;
 
 pub const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/encryption");
 
@@ -304,6 +305,46 @@ fn a_pipe_leaves_nothing_in_the_clear_on_any_disk() {
 }
 
 #[test]
+fn what_is_encrypted_is_verified_with_the_key() {
+    let place = Place::new(Squeeze::Not);
+    place.convert("image.tar --to sif --encrypt-passphrase-file passphrase -o p.sif");
+    place.convert("image.tar --to sif --encrypt-pem public.pem -o k.sif");
+    place.convert("image.tar --to sif -o plain.sif");
+    let page = |line: &str| String::from_utf8(place.convert(line).stdout).unwrap();
+    let names = |page: &str| page.split(" names").next().unwrap().rsplit(' ').next().unwrap().to_string();
+    let inside = page("verify plain.sif").replace("plain.sif", "p.sif");
+    assert_eq!(page("verify p.sif --decrypt-passphrase-file passphrase"), inside);
+    assert_eq!(page("verify k.sif --decrypt-pem key.pem").replace("k.sif", "p.sif"), inside);
+    assert_ne!(names(&page("verify p.sif")), names(&inside));
+    for (line, code, said) in [
+        ("verify p.sif --decrypt-passphrase-file other", 5, "passphrase"),
+        ("verify k.sif --decrypt-passphrase-file other", 5, "passphrase"),
+        ("verify plain.sif --decrypt-passphrase-file passphrase", 4, "is not encrypted"),
+        ("verify image.tar --decrypt-passphrase-file passphrase", 2, "has no effect on an image"),
+        ("verify p.sif --against image.tar --decrypt-pem key.pem", 2, "has no effect on a comparison"),
+    ] {
+        let refused = place.run(line);
+        assert_eq!(refused.code, code, "{line}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{line}: {}", refused.stderr);
+    }
+    // Without our checksums, as in Apptainer's own, only the key tells of a bit that was changed.
+    let mut bare = Sif(place.read("p.sif"));
+    let seal = bare.used().find(|&id| bare.0[4096 + (id - 1) * 585] == 6).unwrap();
+    bare.del(seal, false, false);
+    let with_key = "verify bare.sif --decrypt-passphrase-file passphrase";
+    fs::write(place.path("bare.sif"), &bare.0).unwrap();
+    place.convert(with_key);
+    for at in (45_200..bare.0.len() - 9000).step_by(37_000) {
+        let mut damaged = bare.0.clone();
+        damaged[at] ^= 1;
+        fs::write(place.path("bare.sif"), &damaged).unwrap();
+        place.convert("verify bare.sif");
+        let refused = place.run(with_key);
+        assert_eq!(refused.code, 5, "byte {at}: {}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_passphrase_is_typed_on_the_terminal_and_not_shown() {
     let place = Place::new(Squeeze::Not);
     place.convert("image.tar --to sif --encrypt-passphrase-file passphrase -o expected.sif");
@@ -485,6 +526,8 @@ fn apptainers_own_are_opened() {
     convert_in(place, "decrypt p.sif -o p.plain.sif --passphrase-file passphrase");
     convert_in(place, "decrypt k.sif -o k.plain.sif --pem key.pem");
     let expected = String::from_utf8(image.docker(&["run", "--rm", &image.name])).unwrap();
+    convert_in(place, "verify p.sif --decrypt-passphrase-file passphrase");
+    convert_in(place, "verify k.sif --decrypt-pem key.pem");
     for name in ["p.plain.sif", "k.plain.sif"] {
         let done = shell(&oracles, place, &format!("apptainer --silent run {name}"));
         assert_eq!(String::from_utf8(done.stdout).unwrap(), expected, "{name}: {}", done.stderr);

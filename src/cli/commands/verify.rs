@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::diff;
 use crate::against::{self, AgainstOptions};
+use crate::cli::encryption;
 use crate::cli::environment::Environment;
 use crate::cli::keys;
 use crate::cli::looking::{Limits, Look};
@@ -19,6 +20,7 @@ use crate::cli::signals::Quit;
 use crate::cli::subject::Subject;
 use crate::cli::values::usage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gocryptfs::Secret;
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::model::{Note, Quoted};
@@ -50,6 +52,13 @@ pub(in crate::cli) struct Verify {
     /// Whose certificates count: all in this file
     #[arg(long, value_name = "ROOTS.pem", value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) certificate_roots: Option<PathBuf>,
+    /// Check what is inside of an encrypted SIF, too, with the passphrase in this file
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(in crate::cli) decrypt_passphrase_file: Option<PathBuf>,
+    /// The same, with the private RSA key in PEM that it was encrypted for
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with = "decrypt_passphrase_file")]
+    pub(in crate::cli) decrypt_pem: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
@@ -58,6 +67,8 @@ pub(in crate::cli) struct Verify {
 
 /// The options that say whose signatures count.
 const SIGNERS: [&str; 4] = ["key", "certificate", "certificate_intermediates", "certificate_roots"];
+/// The options that open an encrypted SIF.
+const SECRETS: [&str; 2] = ["decrypt_passphrase_file", "decrypt_pem"];
 
 /// What is verified.
 #[derive(Debug)]
@@ -76,6 +87,7 @@ impl Verify {
             if !output::is_sif(&path) {
                 return Err(self.no_sif());
             }
+            given.expect("a comparison", |id| Ok(!SECRETS.contains(&id)))?;
             let (registry, limits) = (RegistryOptions::default(), Limits::default());
             let look = Look::resolve(against, (&self.choice, &registry, &limits), false, given, environment)?;
             return Ok(Verified::Against(path, Box::new(look)));
@@ -84,7 +96,7 @@ impl Verify {
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
         if let Subject::Source(_) = subject {
-            given.expect("an image", |id| Ok(!SIGNERS.contains(&id)))?;
+            given.expect("an image", |id| Ok(!SIGNERS.contains(&id) && !SECRETS.contains(&id)))?;
         }
         Ok(Verified::Alone(subject))
     }
@@ -92,6 +104,11 @@ impl Verify {
     fn no_sif(&self) -> Error {
         let file = Quoted(self.file.as_encoded_bytes());
         usage(format!("option --against has no effect on {file}, which is not a SIF"), "give a SIF first")
+    }
+
+    /// What an encrypted SIF is opened with.
+    pub(in crate::cli) fn secret(&self) -> Result<Option<Secret>> {
+        encryption::secret(self.decrypt_passphrase_file.as_deref(), self.decrypt_pem.as_deref())
     }
 
     /// Whose signatures count.
@@ -145,7 +162,8 @@ fn page(
     let (spec, options, selection) = match arguments.resolve(given, environment)? {
         Verified::Alone(Subject::Source(source)) => *source,
         Verified::Alone(Subject::Sif(path)) => {
-            return sif((&name, &path), &arguments.keys()?, environment, voice, monitor);
+            let (keys, secret) = (arguments.keys()?, arguments.secret()?);
+            return sif((&name, &path), (&keys, secret.as_ref()), environment, voice, monitor);
         }
         Verified::Against(path, look) => {
             let keys = arguments.keys()?;
@@ -174,14 +192,14 @@ fn page(
 /// A SIF says of itself whether it is intact, and keys say whose it is.
 fn sif(
     (name, path): (&str, &Path),
-    keys: &[PublicKey],
+    (keys, secret): (&[PublicKey], Option<&Secret>),
     environment: &Environment,
     voice: Voice,
     monitor: &Monitor,
 ) -> Result<String> {
     // Whose it is comes first: what strangers made is not looked into.
     let signed = if keys.is_empty() { Vec::new() } else { output::verify_signatures(path, keys, monitor)? };
-    let whole = output::verify_sif(path, environment.parallelism, monitor)?;
+    let whole = output::verify_sif(path, secret, environment.parallelism, monitor)?;
     let is_news = |note: &&Note| signed.is_empty() || note.code != "signatures-not-verified";
     whole.notes.iter().filter(is_news).for_each(|note| voice.warning(note));
     let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
