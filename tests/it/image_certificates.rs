@@ -387,6 +387,19 @@ fn what_rekor_recorded_counts_at_its_time() {
     }
     place.obeys("recorded", &whose("cosign.pub", OWNER), false);
     place.obeys("recorded", &whose("p256.pub", "other@example.org"), false);
+    // Keys may be recorded, too.
+    let shown = place.shell("openssl pkey -in signer.key -pubout | tee signer.pub");
+    let payload = place.payload("keyed");
+    let signature = key.sign(payload.as_bytes()).unwrap();
+    let rekor = promise(&hashed_rekord(&payload, &signature, shown.as_bytes()), THEN);
+    let text = format!(r#"{{"base64Signature":"{}","rekorBundle":{rekor}}}"#, BASE64_STANDARD.encode(&signature));
+    fs::write(place.directory.path().join("rekor.json"), text).unwrap();
+    place.attach_old("keyed", &signature, &payload, "--rekor-response rekor.json");
+    let keyed = |rekor: &str| format!(r#""keyPath":"AT/signer.pub","rekorPublicKeyPath":"AT/{rekor}""#);
+    place.obeys("keyed", &keyed("p256.pub"), true);
+    place.obeys("keyed", &keyed("cosign.pub"), false);
+    place.obeys("unrecorded", &keyed("p256.pub"), false);
+    place.obeys("recorded", &keyed("p256.pub"), false);
     // Without Rekor, the time is now.
     place.refused(&place.pull_with("recorded:1", &asked[..6]), "valid until 2021-01-01");
 
