@@ -1,7 +1,8 @@
 //! Keys and signatures: who made something, checked against keys that are given.
 //!
 //! The idea to hold: a signature is checked over bytes before anything in those bytes is believed, and only by a key that
-//! the caller names. All cryptography comes from ring (checks, RSA) and RustCrypto (Ed25519, ECDSA, encrypted keys).
+//! the caller names, or whose certificate leads to roots that the caller names. All cryptography comes from ring (checks,
+//! RSA) and RustCrypto (Ed25519, ECDSA, encrypted keys), chains are checked by webpki.
 //! What is signed (SIF objects, image manifests) is for others to know.
 
 mod certificate;
