@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
@@ -25,6 +25,15 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// Holes are zeros that nobody keeps; this many bytes of them are handed out at once.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
+/// Buffers that were read, for parts to come: fresh ones would cost a page fault for every 4 KiB.
+type Spares = Arc<Mutex<Vec<Vec<u8>>>>;
+/// How many buffers wait: those of a batch in blocks of the usual size.
+const SPARES_MAX: usize = 64;
+
+fn spares_of(spares: &Spares) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    spares.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads the tar. An error that is read is one of this crate's in an [`io::Error`] (see [`Error::into_io`]).
 pub struct TarStream {
     batches: Receiver<Message>,
@@ -32,6 +41,7 @@ pub struct TarStream {
     held: VecDeque<Chunk>,
     /// Read of the first of them.
     position: usize,
+    spares: Spares,
     ended: bool,
 }
 
@@ -56,15 +66,17 @@ enum Piece {
 impl TarStream {
     pub(super) fn new(volume: Arc<Volume>, threads: NonZeroUsize) -> Self {
         let (sender, batches) = sync_channel(1);
+        let spares = Spares::default();
+        let taken = Arc::clone(&spares);
         // The thread ends with the stream: its next message finds nobody.
         thread::spawn(move || {
-            let last = match produce(&volume, threads, &sender) {
+            let last = match produce(&volume, threads, (&sender, &taken)) {
                 Ok(()) => Message::End,
                 Err(error) => Message::Failed(error),
             };
             let _ = sender.send(last);
         });
-        TarStream { batches, held: VecDeque::new(), position: 0, ended: false }
+        TarStream { batches, held: VecDeque::new(), position: 0, spares, ended: false }
     }
 
     fn receive(&mut self) -> io::Result<()> {
@@ -100,7 +112,13 @@ impl Read for TarStream {
             }
         };
         if is_done {
-            self.held.pop_front();
+            if let Some(Chunk::Bytes(mut bytes)) = self.held.pop_front() {
+                let mut spares = spares_of(&self.spares);
+                if spares.len() < SPARES_MAX {
+                    bytes.clear();
+                    spares.push(bytes);
+                }
+            }
             self.position = 0;
         }
         if count == 0 && is_done { self.read(buffer) } else { Ok(count) }
@@ -108,10 +126,10 @@ impl Read for TarStream {
 }
 
 /// Sends the whole tar, batch by batch. That nobody listens any more is no error.
-fn produce(volume: &Volume, threads: NonZeroUsize, sender: &SyncSender<Message>) -> Result<()> {
+fn produce(volume: &Volume, threads: NonZeroUsize, (sender, spares): (&SyncSender<Message>, &Spares)) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build();
     let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
-    let mut batches = Batches { volume, pool, sender, pieces: Vec::new(), bytes: 0 };
+    let mut batches = Batches { volume, pool, sender, spares, pieces: Vec::new(), bytes: 0 };
     let mut header = Vec::new();
     for_each_member(&volume.tree, |member, data| {
         header.clear();
@@ -134,6 +152,7 @@ struct Batches<'a> {
     volume: &'a Volume,
     pool: rayon::ThreadPool,
     sender: &'a SyncSender<Message>,
+    spares: &'a Spares,
     pieces: Vec<Piece>,
     bytes: u64,
 }
@@ -168,14 +187,14 @@ impl Batches<'_> {
 
     fn flush(&mut self) -> Result<()> {
         self.bytes = 0;
-        let (volume, pieces) = (self.volume, std::mem::take(&mut self.pieces));
+        let (volume, spares, pieces) = (self.volume, self.spares, std::mem::take(&mut self.pieces));
         let chunks: Result<Vec<Chunk>> = self.pool.install(|| {
             let read = |reader: &mut Result<super::Reader>, piece| match piece {
                 Piece::Bytes(bytes) => Ok(Chunk::Bytes(bytes)),
                 Piece::Part(Part::Zeros(count)) => Ok(Chunk::Zeros(count)),
                 Piece::Part(part) => {
                     let reader = reader.as_mut().map_err(|error| Error::new(error.kind(), error))?;
-                    let mut bytes = Vec::new();
+                    let mut bytes = spares_of(spares).pop().unwrap_or_default();
                     volume.read_part(&part, reader, &mut bytes)?;
                     Ok(Chunk::Bytes(bytes))
                 }
