@@ -110,7 +110,7 @@ fn random_images_come_back_through_docker() {
         let differences = expected.differences(&comparable(tree(&at("two.tar"), &[])), Times::Exact);
         assert!(differences.is_empty(), "image {number}: {differences}{image:?}");
         let back = exported(&engine, "two.tar", "sif-convert-test/random-back:1").expect("the engine takes it");
-        let differences = own_differences(&as_exported(&expected), &back);
+        let differences = own_differences(&as_exported(&expected), &as_exported(&back));
         assert!(differences.is_empty(), "image {number}: {differences:#?}{image:?}");
         // The engine does not take every layer that the rules allow, nor all of them in this way: it lets a whiteout remove what
         // the same layer wrote, and dates directories that no entry names by the clock.
@@ -147,12 +147,12 @@ fn exported(engine: &DockerImage, archive: &str, name: &str) -> Option<Listing> 
     listing
 }
 
-/// The engine exports a FIFO or a device with several names as several.
+/// The engine exports a FIFO, a device or a symlink with several names as several, mostly.
 fn as_exported(listing: &Listing) -> Listing {
     let mut exported = listing.clone();
     for (path, &id) in &listing.names {
         let node = &listing.nodes[id];
-        if matches!(node.what, What::Fifo | What::Char(..) | What::Block(..)) {
+        if !matches!(node.what, What::Dir | What::File(..)) {
             exported.add(path.clone(), node.clone());
         }
     }

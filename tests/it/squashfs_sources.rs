@@ -59,6 +59,20 @@ fn assert_as_unsquashfs(oracles: &Oracles, directory: &Path, image: &str) -> Lis
     found
 }
 
+const COMPRESSORS: [&str; 6] = ["gzip", "zstd", "xz", "lz4", "lzo", "lzma"];
+
+/// Block sizes besides the smallest, the usual and the largest.
+const OTHER_BLOCKS: [&str; 6] = ["8192", "16384", "32768", "65536", "262144", "524288"];
+
+/// Which of them a compressor is tried with: one of its own, all of them where `SQUASHFS_MATRIX` is set.
+fn other_blocks(compressor: &str) -> Vec<&'static str> {
+    let own = COMPRESSORS.iter().position(|&each| each == compressor).unwrap();
+    match std::env::var_os("SQUASHFS_MATRIX") {
+        Some(_) => OTHER_BLOCKS.to_vec(),
+        None => vec![OTHER_BLOCKS[own]],
+    }
+}
+
 #[test]
 fn every_compressor_and_block_size_of_mksquashfs_is_read() {
     let Some(oracles) = oracles() else { return };
@@ -66,12 +80,12 @@ fn every_compressor_and_block_size_of_mksquashfs_is_read() {
     let place = scratch.path();
     sh(&oracles, place, TREE);
     let known = sh(&oracles, place, "mksquashfs -help-all 2>&1 || mksquashfs -help 2>&1 || true");
-    for compressor in ["gzip", "zstd", "xz", "lz4", "lzo", "lzma"] {
+    for compressor in COMPRESSORS {
         if !known.contains(&format!("\t{compressor}")) && !known.contains(&format!("{compressor} ")) {
             assert_eq!(compressor, "lzma", "this mksquashfs has no {compressor}");
             continue;
         }
-        for block in ["4K", "128K", "1M"] {
+        for block in [vec!["4K", "128K", "1M"], other_blocks(compressor)].concat() {
             let image = format!("{compressor}-{block}.sqsh");
             sh(
                 &oracles,
@@ -119,9 +133,14 @@ fn images_of_squashfs_tools_ng_are_read() {
     let place = scratch.path();
     sh(&oracles, place, TREE);
     let mut expected = None;
-    for options in ["", "-c zstd -b 4096", "-c xz", "-c lz4 -b 1048576", "-e"] {
-        let script = format!("tar -C t --xattrs -cf - . | tar2sqfs -q -f {options} image.sqsh");
-        sh(&oracles, place, &script);
+    let fixed = ["", "-c zstd -b 4096", "-c xz", "-c lz4 -b 1048576", "-e"].map(str::to_string);
+    let known = sh(&oracles, place, "tar2sqfs --help");
+    let compressors = COMPRESSORS.into_iter().filter(|name| known.contains(&format!("\n\t{name}")));
+    let crossed =
+        compressors.flat_map(|name| other_blocks(name).into_iter().map(move |block| format!("-c {name} -b {block}")));
+    sh(&oracles, place, "tar -C t --xattrs -cf t.tar .");
+    for options in fixed.into_iter().chain(crossed) {
+        sh(&oracles, place, &format!("tar2sqfs -q -f {options} image.sqsh <t.tar"));
         expected.get_or_insert_with(|| assert_as_unsquashfs(&oracles, place, "image.sqsh"));
         // unsquashfs cannot read the id table of an lz4 image of tar2sqfs; the kernel and rdsquashfs can.
         let done = convert_to_stdout(&place.join("image.sqsh"), "rootfs", &[]);
