@@ -259,6 +259,61 @@ fn what_changes_in_a_directory_is_found() {
     }
 }
 
+/// Whatever an image holds: its files read block by block are what they are in sequence, where both are to be had, and what
+/// passes is a block of the length that its word says.
+fn same_bytes_by_blocks(volume: &Arc<Volume>) {
+    for compression in [Compression::GZIP, Compression::ZSTD] {
+        let Backing::Squashfs(files) = &volume.backing else { panic!("it is a squashfs") };
+        let block_size = files.image.superblock().block_size;
+        let Ok(Some(blocks)) = Blocks::of(volume, (compression, block_size, true), &Monitor::default()) else {
+            continue;
+        };
+        for visit in volume.tree.walk() {
+            let Kind::File(data) = &volume.tree.inode(visit.inode).kind else { continue };
+            let Content::Stored(location) = data.content else { continue };
+            if data.size > 4 << 20 {
+                continue;
+            }
+            let (mut whole, mut packed) = (vec![0; data.size as usize], Vec::new());
+            let by_blocks = blocks.read_at(location.file, &mut whole, 0);
+            if let Ok(Some(bytes)) = volume.read(visit.inode, 4 << 20) {
+                assert!(by_blocks.is_ok() && bytes == whole);
+            }
+            for offset in (0..data.size).step_by(block_size as usize) {
+                if let Ok(Some(word)) = blocks.data(location.file, offset, &mut packed) {
+                    assert!(crate::squashfs::BlockCompressor::length(word) <= packed.len());
+                }
+                let data = blocks.next_data(location.file, offset);
+                assert!(data.is_none_or(|data| (offset..volume.tar_bytes()).contains(&data)));
+            }
+            let _ = blocks.fragment(&[(location.file, data.size as u32)], &mut packed);
+        }
+    }
+}
+
+/// One flipped bit at a time in the tables of an image with something of everything.
+#[test]
+fn no_damage_of_tables_makes_blocks_panic() {
+    let region = squashfs(|writer| {
+        add(writer, ROOT, "large", file((0..60_000u32).map(|n| (n / 3) as u8).collect()));
+        add(writer, ROOT, "holes", file([vec![0; 40_000], b"end".to_vec()].concat()));
+        for n in 0..30 {
+            add(writer, ROOT, &format!("small{n}"), file(vec![n; 13 * usize::from(n) + 1]));
+        }
+    });
+    let mut bytes = vec![0; region.len as usize];
+    region.read_at(&mut bytes, 0).unwrap();
+    let tables = u64::from_le_bytes(bytes[64..72].try_into().unwrap()) as usize;
+    let end = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) as usize;
+    for at in (0..96).chain(tables..end) {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1 << (at % 8);
+        if let Ok(volume) = Volume::of_squashfs(bad, &Monitor::default()) {
+            same_bytes_by_blocks(&Arc::new(volume));
+        }
+    }
+}
+
 /// What the fuzzer starts from, and what it ever tripped over (fuzz/README.md): squashfs images, some of them inside of SIFs.
 #[test]
 fn the_corpus_is_survived() {
@@ -273,6 +328,7 @@ fn the_corpus_is_survived() {
             continue;
         };
         let volume = Arc::new(volume);
+        same_bytes_by_blocks(&volume);
         let mut tar = Vec::new();
         if volume.tar(threads(2)).read_to_end(&mut tar).is_ok() {
             assert_eq!(tar.len() as u64, volume.tar_bytes());
