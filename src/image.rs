@@ -126,11 +126,11 @@ pub struct Image {
     pub names: Vec<String>,
     /// Bare tags it goes by, where the source says no name that they belong to.
     pub tags: Vec<String>,
-    /// Names of an OCI layout that are no names with a tag as Docker knows them, as they are written.
+    /// Names of an OCI layout that are not names with a tag as Docker knows them, as they are written.
     pub ref_names: Vec<String>,
     /// The bytes of the manifest that led here, where there is one, so that they can be kept.
     pub manifest: Option<Arc<[u8]>>,
-    /// Things a user should know that are no errors.
+    /// Things a user should know that are not errors.
     pub warnings: Vec<String>,
     /// What builds say of it, where that was asked for: see [`Source::attestations`](crate::source::Source::attestations).
     pub attestations: Vec<Attestation>,
@@ -146,7 +146,7 @@ impl Image {
     /// manifest itself) is forgotten.
     ///
     /// # Errors
-    /// When the config is no JSON object.
+    /// When the config is not a JSON object.
     pub fn change_config(&mut self, changes: &ConfigChanges) -> Result<()> {
         if !changes.is_empty() {
             self.config = self.config.with_changes(changes)?;

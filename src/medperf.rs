@@ -17,7 +17,7 @@ const VOLUMES_MAX: usize = 10_000;
 /// The places that the volumes of a configuration are bound to, each once, in the order of the file.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] with the line, where the text is no YAML, does not have the form of a configuration, or asks for
+/// [`ErrorKind::Usage`] with the line, where the text is not YAML, does not have the form of a configuration, or asks for
 /// two things at one place.
 pub fn bind_targets(text: &[u8]) -> Result<Vec<BindTarget>> {
     if text.len() as u64 > BYTES_MAX {
@@ -25,7 +25,7 @@ pub fn bind_targets(text: &[u8]) -> Result<Vec<BindTarget>> {
     }
     let text = std::str::from_utf8(text).map_err(|error| {
         let line = text[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        refuse(format!("line {line}: this is no UTF-8 text"), "name a container_config.yaml")
+        refuse(format!("line {line}: this is not UTF-8 text"), "name a container_config.yaml")
     })?;
     read(text).map_err(|error| error.hint(FORM))
 }
@@ -121,7 +121,7 @@ fn mount_path(node: &YamlNode, place: &str) -> Result<EntryPath> {
     let wrong = |why: &str| {
         refuse(format!("line {}: {place}.mount_path {why}", node.line), "write an absolute path inside the image")
     };
-    let text = node.text().ok_or_else(|| wrong("is no text"))?;
+    let text = node.text().ok_or_else(|| wrong("is not text"))?;
     let quoted = Quoted(text.as_bytes());
     if !text.starts_with('/') {
         return Err(wrong(&format!("is not absolute: {quoted}")));
@@ -211,7 +211,7 @@ additional_files: {}
             ("tasks: [a]".into(), "line 1: tasks is not a mapping"),
             ("tasks:\n  t: 3".into(), "line 2: tasks.t is not a mapping"),
             ("tasks:\n  t:\n    input_volumes: x".into(), "line 3: tasks.t.input_volumes is not a mapping"),
-            ("a: b: c".into(), "line 1, column 5: this is no YAML"),
+            ("a: b: c".into(), "line 1, column 5: this is not YAML"),
             ("tasks:\n\tt: 1".into(), "line 2"),
             ("a: 1\n---\nb: 2\n".into(), "a second document begins"),
             ("tasks:\n  <<: *x".into(), "line 2"),
@@ -230,9 +230,9 @@ additional_files: {}
             ),
             (
                 volume("        mount_path: [/a]\n        type: file"),
-                "line 5: tasks.t.input_volumes.v.mount_path is no text",
+                "line 5: tasks.t.input_volumes.v.mount_path is not text",
             ),
-            (volume("        mount_path:\n        type: file"), "mount_path is no text"),
+            (volume("        mount_path:\n        type: file"), "mount_path is not text"),
             (
                 volume(
                     "        mount_path: /a\n        type: file\n      w:\n        mount_path: /a/\n        type: directory",
@@ -249,7 +249,7 @@ additional_files: {}
             let said = refused(&text);
             assert!(said.contains(message), "{text}\n{said}");
         }
-        assert!(bind_targets(b"tasks: {}\n# \xff").unwrap_err().to_string().contains("line 2: this is no UTF-8"));
+        assert!(bind_targets(b"tasks: {}\n# \xff").unwrap_err().to_string().contains("line 2: this is not UTF-8"));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct AgainstOptions {
 /// Compares the SIF at `sif` with what the image that is selected of `source` gives. The SIF itself is verified first.
 ///
 /// # Errors
-/// [`ErrorKind::Mismatch`] when the SIF is damaged; as reading either fails. That they differ is no error.
+/// [`ErrorKind::Mismatch`] when the SIF is damaged; as reading either fails. That they differ is not an error.
 pub fn compare(
     sif: &Path,
     source: &Source,

@@ -1,4 +1,4 @@
-//! What is in `.singularity.d`, file by file: it runs in the container, and is no part of the image.
+//! What is in `.singularity.d`, file by file: it runs in the container, and is not part of the image.
 
 use crate::browse::{Aspect, Difference, Place};
 use crate::error::Result;

@@ -153,7 +153,7 @@ impl Book {
         self.directory.join(format!("{output}{SUFFIX}"))
     }
 
-    /// What is recorded of `output`. What is no record is none.
+    /// What is recorded of `output`. What is not a record is none.
     pub(super) fn read(&self, output: &str) -> Option<Record> {
         read(&File::open(self.path(output)).ok()?)
     }

@@ -16,7 +16,7 @@ pub struct Entry<'a> {
     /// Owner, permissions, time, extended attributes.
     pub metadata: &'a Metadata,
     /// The layer that it is from, counted from 1: of a directory the newest that wrote it or anything in it. `None` where
-    /// the source is no image of layers.
+    /// the source is not an image of layers.
     pub layer: Option<u32>,
     /// The first name of the same file that was given, where this is another one.
     pub link_to: Option<Vec<u8>>,

@@ -10,7 +10,7 @@ use crate::tree::Kind;
 pub struct Usage {
     /// Directories, parents first, bytewise.
     pub directories: Vec<DirectoryUsage>,
-    /// Layers, lowest first; none where the source is no image of layers.
+    /// Layers, lowest first; none where the source is not an image of layers.
     pub layers: Vec<LayerUsage>,
 }
 

@@ -115,7 +115,7 @@ impl View {
         warnings
     }
 
-    /// The layers, lowest first; none where it is no image of layers.
+    /// The layers, lowest first; none where it is not an image of layers.
     pub fn layers(&self) -> Vec<LayerInfo> {
         if matches!(self.backing, Backing::Volume(_)) {
             return Vec::new();
@@ -132,7 +132,7 @@ impl View {
         self.image.layers.iter().map(of).collect()
     }
 
-    /// The layer that a name is from, counted from 1; `None` where it is no image of layers.
+    /// The layer that a name is from, counted from 1; `None` where it is not an image of layers.
     pub(super) fn layer_number(&self, layer: u32) -> Option<u32> {
         matches!(self.backing, Backing::Layered(_)).then(|| layer.saturating_add(1))
     }

@@ -243,7 +243,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<(Parsed, Given)> {
     }
 }
 
-/// "help" and "help COMMAND" in the words that clap takes: it is no command of its own, for a file may have its name.
+/// "help" and "help COMMAND" in the words that clap takes: it is not a command of its own, for a file may have its name.
 fn asked_for_help(arguments: &[OsString], command: &clap::Command) -> Option<Vec<OsString>> {
     match arguments {
         [program, help] if help == "help" => Some(vec![program.clone(), "--help".into()]),

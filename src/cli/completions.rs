@@ -11,7 +11,7 @@ use crate::source::{self, OpenOptions, Spec};
 
 /// What stands for "complete the names of files".
 const FILES: &str = ":files";
-/// Spellings of sources that are no file.
+/// Spellings of sources that are not a file.
 const TRANSPORTS: [(&str, &str); 7] = [
     ("docker://", "an image on a registry"),
     ("docker-daemon:", "an image of the local Docker or Podman engine"),

@@ -1,4 +1,4 @@
-//! What is not ours to do is done by the real `apptainer` or `singularity`: the next one in `PATH` that is no shim of ours.
+//! What is not ours to do is done by the real `apptainer` or `singularity`: the next one in `PATH` that is not a shim of ours.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

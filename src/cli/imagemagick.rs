@@ -28,7 +28,7 @@ const PICTURES: &str = "\
 const MADE: &str = "\
     canvas caption gradient label logo pattern plasma rose xc";
 
-/// The error for `arguments` (the program's name included) that are no command of ours, if they are one of ImageMagick's.
+/// The error for `arguments` (the program's name included) that are not a command of ours, if they are one of ImageMagick's.
 pub(super) fn call(arguments: &[OsString]) -> Option<Error> {
     let words = || arguments.iter().skip(1);
     // ImageMagick has no option with two dashes.

@@ -16,7 +16,7 @@ use crate::output::{AdditionalFiles, Target};
 /// Words of other programs that run images.
 const RUN: [&str; 4] = ["run", "exec", "shell", "start"];
 
-/// The error for `arguments` (the program's name included) that are no command line of `command`, as clap's `error` says.
+/// The error for `arguments` (the program's name included) that are not a command line of `command`, as clap's `error` says.
 pub(super) fn of(error: &clap::Error, arguments: &[OsString], command: &Command) -> Error {
     let words = arguments.get(1..).unwrap_or_default();
     let line = Line::of(words, command);

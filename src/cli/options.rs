@@ -383,7 +383,7 @@ pub(super) fn settled_tmpdir(environment: &Environment) -> (PathBuf, String) {
     }
 }
 
-/// `usual`, unless what is written there takes memory and `on_disk` is there: a tmpfs is no place for an image.
+/// `usual`, unless what is written there takes memory and `on_disk` is there: a tmpfs is not a place for an image.
 fn disk<'a>(usual: &'a Path, on_disk: &'a Path) -> &'a Path {
     let kind = std::fs::File::open(usual).ok().and_then(|directory| file_system_kind(&directory));
     if kind == Some(TMPFS) && on_disk.is_dir() { on_disk } else { usual }
@@ -396,7 +396,7 @@ pub(super) fn voice(feedback: &Feedback, environment: &Environment) -> Result<(V
         (None, Some(value)) => {
             value.to_str().and_then(|text| ProgressMode::from_str(text, false).ok()).ok_or_else(|| {
                 usage(
-                    format!("environment CONVERT_PROGRESS: {} is no way to show progress", Quoted(value.as_bytes())),
+                    format!("environment CONVERT_PROGRESS: {} is not a way to show progress", Quoted(value.as_bytes())),
                     "set it to auto, bar, plain, json or none",
                 )
             })?

@@ -126,7 +126,7 @@ impl Voice {
         }
     }
 
-    /// Something the user should know that is no error.
+    /// Something the user should know that is not an error.
     pub(super) fn warning(self, note: &Note) {
         match self {
             Voice { quiet: true, .. } => {}

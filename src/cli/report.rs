@@ -151,7 +151,7 @@ fn write_json(place: &ReportFile, document: serde_json::Value) -> Result<()> {
 }
 
 fn no_json(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::Bug, format!("the report is no JSON: {error}"))
+    Error::new(ErrorKind::Bug, format!("the report is not JSON: {error}"))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl Folder {
     /// Looks at all names of the folder at `path`, a symlink to one included.
     ///
     /// # Errors
-    /// [`ErrorKind::SourceUnavailable`] when it is not there or cannot be read; [`ErrorKind::Usage`] when it is no folder;
+    /// [`ErrorKind::SourceUnavailable`] when it is not there or cannot be read; [`ErrorKind::Usage`] when it is not a folder;
     /// [`ErrorKind::Unsupported`] naming what would not survive: sockets, pipes, devices, and links that leave the folder.
     pub fn open(path: &Path, monitor: &Monitor) -> Result<Self> {
         let (entries, mut notes) = scan::scan(path, monitor).doing(|| format!("reading folder {path:?}"))?;

@@ -79,7 +79,7 @@ pub(super) fn scan(root: &Path, monitor: &Monitor) -> Result<(Vec<Entry>, Vec<No
     let data = fs::metadata(root).or_kind(ErrorKind::SourceUnavailable)?;
     if !data.is_dir() {
         return Err(
-            Error::new(ErrorKind::Usage, "it is no folder").hint("name the folder whose files are to be packed")
+            Error::new(ErrorKind::Usage, "it is not a folder").hint("name the folder whose files are to be packed")
         );
     }
     let mut scan = Scan::new();

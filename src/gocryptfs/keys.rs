@@ -99,7 +99,7 @@ impl fmt::Debug for Keys {
 
 impl Keys {
     /// Makes a directory's master key and its `gocryptfs.conf`: the same for the same passphrase and `context`, which says
-    /// what is encrypted and is no secret. Takes 64 MiB of memory and a fraction of a second.
+    /// what is encrypted and is not a secret. Takes 64 MiB of memory and a fraction of a second.
     ///
     /// # Errors
     /// When there is no memory for it.

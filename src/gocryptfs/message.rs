@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 const LABEL: &str = "MESSAGE";
 /// What RSA-OAEP with SHA-256 takes of a piece, in bytes.
 const OAEP_BYTES: usize = 2 * 32 + 2;
-/// Shorter RSA keys are no protection (NIST SP 800-131A), in bits.
+/// Shorter RSA keys protect nothing (NIST SP 800-131A), in bits.
 const KEY_BITS_MIN: usize = 2048;
 
 /// An RSA key to encrypt with.

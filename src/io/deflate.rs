@@ -48,7 +48,7 @@ pub(super) fn compress(bytes: &[u8], level: u32) -> Option<Vec<u8>> {
 }
 
 /// Changes a stream that ends so that another may follow: its last block is no longer said to be the last, and an empty
-/// stored one brings it to the end of a byte. `None` where it is no deflate stream.
+/// stored one brings it to the end of a byte. `None` where it is not a deflate stream.
 pub(super) fn open_end(stream: &mut Vec<u8>) -> Option<()> {
     let (begin, end) = last_block(stream)?;
     stream[begin / 8] &= !(1 << (begin % 8));

@@ -5,7 +5,7 @@ use super::run::Flattened;
 use crate::tar::Member;
 
 /// Foresees where the contents of one layer will lie in the output, when all other layers are known: then they can be
-/// decoded straight to their place instead of into the spool. What it says is no promise: whoever writes the output finds
+/// decoded straight to their place instead of into the spool. What it says is not a promise: whoever writes the output finds
 /// out what lies where, and must move what lies elsewhere.
 pub trait Forecast {
     /// The next entry of the layer, in the order of its tar: where in the spool's file, before the spool, its contents should

@@ -9,7 +9,7 @@ use crate::tree::{Dentry, Directory, FileData, InodeId, Kind, Resolution, Tree};
 /// Applies the changes of one layer to the tree, in the order of its tar.
 ///
 /// # Errors
-/// For what no runtime could unpack: a root that is no directory, a loop of symlinks in a parent, a hard link whose target
+/// For what no runtime could unpack: a root that is not a directory, a loop of symlinks in a parent, a hard link whose target
 /// never appears or is a directory.
 pub(super) fn apply(tree: &mut Tree, changes: Vec<Change>, layer: u32, time: Timestamp, budget: &Budget) -> Result<()> {
     let first_of_layer = tree.inode_count();

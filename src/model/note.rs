@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-/// Something the user should know that is no error: what was dropped, changed or will not work. Nothing is lost without
+/// Something the user should know that is not an error: what was dropped, changed or will not work. Nothing is lost without
 /// a note; the report lists them all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {

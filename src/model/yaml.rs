@@ -79,7 +79,7 @@ impl Node {
         for (key, _) in entries {
             no_merge_key(key)?;
             let text = key.text();
-            let text = text.ok_or_else(|| refuse(format!("line {}: a name in {what} is no text", key.line)))?;
+            let text = text.ok_or_else(|| refuse(format!("line {}: a name in {what} is not text", key.line)))?;
             if let Some(line) = lines.insert(text, key.line) {
                 return Err(twice(key, line));
             }
@@ -149,7 +149,7 @@ pub(crate) fn load(text: &str) -> Result<Rc<Node>> {
 
 fn no_yaml(error: &ScanError) -> Error {
     let (line, column) = (error.marker().line(), error.marker().col() + 1);
-    let message = format!("line {line}, column {column}: this is no YAML: {}", error.info());
+    let message = format!("line {line}, column {column}: this is not YAML: {}", error.info());
     refuse(message).hint("correct that line: indentation is by spaces, and a colon is followed by one")
 }
 

@@ -14,7 +14,7 @@ use crate::folder::{Folder, is_inside};
 use crate::io::{Compression, Compressor, HashingWriter, Levels, Members, Monitor, Phase};
 use crate::model::{Digest, Note, Quoted};
 
-/// A folder as a reproducible `.tar.gz` for a MedPerf submission: what is packed is no image, all else is as for a
+/// A folder as a reproducible `.tar.gz` for a MedPerf submission: what is packed is not an image, all else is as for a
 /// [`Target`](super::Target).
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

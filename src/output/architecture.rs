@@ -17,7 +17,7 @@ const LINE_BYTES: usize = 256;
 const SCRIPTS_MAX: usize = 4;
 
 /// The architecture in Go's spelling, where anything says it, and what the user should know. A program that happens to lie
-/// in the image decides nothing: an add-on for another machine is no rare thing.
+/// in the image decides nothing: an add-on for another machine is not rare.
 pub(super) fn architecture(
     image: &Image,
     tree: &Tree,

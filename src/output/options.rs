@@ -182,7 +182,7 @@ impl ImageName {
     fn read(text: &str, bare: bool) -> Result<Self, Error> {
         // What may follow the colon of some name is a tag.
         let whole = if bare { format!("x:{text}") } else { text.to_string() };
-        let malformed = || Error::new(ErrorKind::Usage, format!("{text:?} is no name for an image"));
+        let malformed = || Error::new(ErrorKind::Usage, format!("{text:?} is not a name for an image"));
         let hint = "write NAME:TAG, for example app:1.0 or ghcr.io/org/app:1.0";
         let reference: Reference = whole.parse().map_err(|_| malformed().hint(hint))?;
         match (bare, reference.digest) {

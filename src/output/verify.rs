@@ -93,7 +93,7 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
     let primary = container.primary();
     let primary = primary.ok_or_else(|| Error::new(ErrorKind::Unsupported, "it has no system partition to verify"))?;
     let Extra::Partition { file_system, .. } = primary.extra() else {
-        return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
+        return Err(Error::new(ErrorKind::Bug, "a primary partition is not a partition"));
     };
     if file_system == FileSystem::GocryptfsSquashfs && secret.is_none() {
         let message = "the root file system is encrypted: without the key, what is inside was not looked at";
@@ -170,7 +170,7 @@ fn added(container: &Container) -> Option<Note> {
 }
 
 /// What others added to a SIF after it was written (overlays, signatures, and the like): what replacing it would destroy.
-/// Each is shown with its number. Empty for a file that is no SIF, or none that can be read.
+/// Each is shown with its number. Empty for a file that is not a SIF, or none that can be read.
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when the file cannot be read.

@@ -60,7 +60,7 @@ impl Repository {
     }
 }
 
-/// What is not there, or is not what its digest says, is no signature.
+/// What is not there, or is not what its digest says, is not a signature.
 fn none_if_missing(found: Result<super::client::Document>) -> Result<Option<Vec<u8>>> {
     match found {
         Ok(document) => Ok(Some(document.bytes)),

@@ -247,7 +247,7 @@ impl Door<'_> {
         Ok(())
     }
 
-    /// A token, with the login where there is one. A login out of a file that is not accepted is no obstacle to what
+    /// A token, with the login where there is one. A login out of a file that is not accepted is not an obstacle to what
     /// everyone may have: then the token is asked for without it.
     fn token(&self, ask: &TokenRequest<'_>, found: &Found) -> Asked<(Token, Option<RefusedLogin>)> {
         let Some(credentials) = &found.credentials else {

@@ -63,7 +63,7 @@ fn talk(
 ) -> Result<(ExitStatus, Vec<u8>, Vec<u8>), &'static str> {
     if let Some(mut stdin) = child.stdin.take() {
         let question = server.to_string();
-        // A helper need not read it: a broken pipe is no failure. One that never reads is ended with the rest.
+        // A helper need not read it: a broken pipe is not a failure. One that never reads is ended with the rest.
         std::thread::spawn(move || stdin.write_all(question.as_bytes()));
     }
     let mut outputs = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));

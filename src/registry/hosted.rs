@@ -73,7 +73,7 @@ impl HostedSif {
     }
 }
 
-/// The manifest in an index that fits best; `None` where `bytes` are no index.
+/// The manifest in an index that fits best; `None` where `bytes` are not an index.
 fn entry_of(bytes: &[u8], wanted: &Platform) -> Result<Option<Digest>> {
     let is_index = serde_json::from_slice::<serde_json::Value>(bytes).is_ok_and(|it| it.get("manifests").is_some());
     if !is_index {

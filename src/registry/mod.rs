@@ -140,7 +140,7 @@ impl Registry {
     }
 
     fn keep_manifest(&self, digest: Digest, bytes: Vec<u8>) {
-        // What is no image manifest lists no blobs; the reader of documents says what is wrong with it.
+        // What is not an image manifest lists no blobs; the reader of documents says what is wrong with it.
         if let Ok(manifest) = Manifest::parse(&bytes) {
             let mut blobs = lock(&self.blobs);
             for descriptor in std::iter::once(&manifest.config).chain(&manifest.layers) {
@@ -286,7 +286,7 @@ fn refuse_schema_1(bytes: &[u8]) -> Result<()> {
                 .hint("push the image again with a current Docker or skopeo"))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::new(ErrorKind::InvalidImage, format!("this is no image manifest: {error}"))
+        Err(error) => Err(Error::new(ErrorKind::InvalidImage, format!("this is not an image manifest: {error}"))
             .doing("reading the manifest")),
     }
 }

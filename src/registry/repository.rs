@@ -197,7 +197,7 @@ impl Repository {
     }
 }
 
-/// What a registry says that does not take something. That there is no such repository is no missing source.
+/// What a registry says that does not take something. That there is no such repository is not a missing source.
 pub(super) fn rejection(answer: Answer, what: &str) -> Failure {
     let status = answer.status;
     match refusal(answer, what) {

@@ -6,7 +6,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 use crate::model::Quoted;
 
-/// Shorter values are no secrets, and would be found everywhere.
+/// Shorter values are not secrets, and would be found everywhere.
 const SECRET_CHARACTERS_MIN: usize = 3;
 /// Shorter values are only taken for the secret where they stand alone.
 const STANDS_ALONE_BELOW: usize = 6;

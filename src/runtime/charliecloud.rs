@@ -87,7 +87,7 @@ fn metadata(config: &Config, execution: &Map<String, Value>) -> Result<Vec<u8>> 
         "volumes": volumes(execution),
     });
     let mut bytes = serde_json::to_vec_pretty(&document)
-        .map_err(|error| Error::new(ErrorKind::Bug, format!("the metadata is no JSON: {error}")))?;
+        .map_err(|error| Error::new(ErrorKind::Bug, format!("the metadata is not JSON: {error}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -84,7 +84,7 @@ const MACHINES: [(u16, u8, u8, &str); 14] = [
 ];
 
 /// The architecture, in Go's spelling, of a program that begins with `header`. Its first 20 bytes are looked at; `None`
-/// where it is no ELF file, is cut short, or is for a machine that Go has no name for.
+/// where it is not an ELF file, is cut short, or is for a machine that Go has no name for.
 pub fn goarch_of_elf(header: &[u8]) -> Option<&'static str> {
     let &[0x7f, b'E', b'L', b'F', class, data, ..] = header else { return None };
     let machine = [*header.get(18)?, *header.get(19)?];

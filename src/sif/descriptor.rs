@@ -121,7 +121,7 @@ impl Descriptor {
         self.is_used() && matches!(self.extra(), Extra::Partition { kind: PartitionKind::PrimarySystem, .. })
     }
 
-    /// First byte of the object and first byte behind it; `None` where that is no stretch of any file.
+    /// First byte of the object and first byte behind it; `None` where that is not a stretch of any file.
     pub(super) fn extent(&self) -> Option<(u64, u64)> {
         let start = u64::try_from(self.offset).ok()?;
         let end = start.checked_add(u64::try_from(self.size).ok()?)?;

@@ -67,7 +67,7 @@ impl Statement {
     /// Reads what was signed.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] when it is no statement, [`ErrorKind::Unsupported`] when it is of another version.
+    /// [`ErrorKind::InvalidImage`] when it is not a statement, [`ErrorKind::Unsupported`] when it is of another version.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let malformed = |what: String| {
             Error::new(ErrorKind::InvalidImage, format!("what was signed is not a list of digests: {what}"))

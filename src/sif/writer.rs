@@ -133,7 +133,7 @@ impl Plan {
     /// [`ErrorKind::Output`] or [`ErrorKind::NoSpace`] when writing fails.
     pub fn finish(mut self, store: &mut (impl Write + Seek), partition_bytes: u64) -> Result<u64> {
         if partition_bytes == 0 || !partition_bytes.is_multiple_of(SECTOR_BYTES) {
-            let message = format!("a partition of {partition_bytes} bytes is no whole number of sectors");
+            let message = format!("a partition of {partition_bytes} bytes is not a whole number of sectors");
             return Err(Error::new(ErrorKind::Bug, message));
         }
         let (last, _) = self.partition.extent().ok_or_else(too_large)?;

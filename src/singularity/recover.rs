@@ -40,7 +40,7 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Works out the execution part of a config.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidImage`] when the object `oci-config.json` is no JSON object.
+/// [`ErrorKind::InvalidImage`] when the object `oci-config.json` is not a JSON object.
 pub fn recover(remains: &Remains) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     if let Some(bytes) = &remains.oci_config {

@@ -153,7 +153,7 @@ fn double_quoted<'a>(text: &'a str, close: &str, known: &dyn Fn(&str) -> Option<
     }
 }
 
-/// `$NAME` or `${NAME}` of a known variable. A `$` before anything else that is no name stands for itself.
+/// `$NAME` or `${NAME}` of a known variable. A `$` before anything else that is not a name stands for itself.
 fn expansion<'a>(text: &'a str, known: &dyn Fn(&str) -> Option<String>) -> Option<(String, &'a str)> {
     let after = &text[1..];
     let braced = after.strip_prefix('{');

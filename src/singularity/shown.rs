@@ -108,7 +108,7 @@ impl Texts<'_> {
     fn app(&mut self, scif: &str) -> Result<App> {
         Ok(App {
             environment: self.environments(&format!("{scif}/env"), is_app_environment)?,
-            // What is no object of strings counts as empty, with Apptainer too.
+            // What is not an object of strings counts as empty, with Apptainer too.
             labels: serde_json::from_str(&self.text(&format!("{scif}/labels.json"))?).unwrap_or_default(),
             runscript: self.text(&format!("{scif}/runscript"))?,
             startscript: self.text(&format!("{scif}/startscript"))?,

@@ -24,7 +24,7 @@ pub(super) struct Site<'a> {
     replaced_inodes: BTreeMap<Vec<u8>, InodeId>,
 }
 
-/// What to do when something that is no directory stands where one is needed.
+/// What to do when something that is not a directory stands where one is needed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Obstacle<'a> {
     /// Put a directory in its place, and say so.
@@ -150,7 +150,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The directory that a symlink leads to, made where missing; `None` when something that is no directory is in the
+    /// The directory that a symlink leads to, made where missing; `None` when something that is not a directory is in the
     /// way. Nothing is made then.
     fn follow(&mut self, parts: Vec<Vec<u8>>, mode: u32) -> Result<Option<Place>> {
         let mut here = Place::root();
@@ -184,7 +184,7 @@ impl<'a> Site<'a> {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         match self.tree.lookup(parent, name) {
             None => drop(self.made_paths.insert(path.to_vec())),
-            // What was made before is no part of the image.
+            // What was made before is not part of the image.
             Some(_) if self.made_paths.contains(path) => {}
             Some(dentry) if self.tree.directory(dentry.inode).is_none() => {
                 self.replaced_inodes.entry(path.to_vec()).or_insert(dentry.inode);
@@ -247,7 +247,7 @@ impl<'a> Site<'a> {
         self.tree.attach(parent, name, inode, MADE);
     }
 
-    /// Makes `name` in the root a symlink, unless something that is no symlink has that name.
+    /// Makes `name` in the root a symlink, unless something that is not a symlink has that name.
     pub(super) fn root_link(&mut self, name: &[u8], target: &[u8]) {
         if let Some(dentry) = self.tree.lookup(Tree::ROOT, name)
             && !matches!(self.tree.inode(dentry.inode).kind, Kind::Symlink(_))
@@ -302,11 +302,11 @@ impl<'a> Site<'a> {
             Some(_) => Ok(()),
             // A dangling symlink: the file is made where it leads to.
             None if self.make_file(resolution.parts)? => Ok(()),
-            None => refuse("a symlink to below something that is no directory"),
+            None => refuse("a symlink to below something that is not a directory"),
         }
     }
 
-    /// Makes an empty file at a path free of symlinks; `false` when something that is no directory is in the way.
+    /// Makes an empty file at a path free of symlinks; `false` when something that is not a directory is in the way.
     fn make_file(&mut self, mut parts: Vec<Vec<u8>>) -> Result<bool> {
         let Some(name) = parts.pop() else { return Ok(false) };
         let Some(place) = self.follow(parts, 0o755)? else { return Ok(false) };

@@ -52,7 +52,7 @@ impl Source {
     /// none.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] when one is no statement, [`ErrorKind::Mismatch`] when it is not what its digest says, or
+    /// [`ErrorKind::InvalidImage`] when one is not a statement, [`ErrorKind::Mismatch`] when it is not what its digest says, or
     /// says to be about something else; [`ErrorKind::Unsupported`] when there are too many; as reading the source.
     pub fn attestations(&self, image: &Image) -> Result<Vec<Attestation>> {
         let Some(subject) = image.manifest_digest else { return Ok(Vec::new()) };

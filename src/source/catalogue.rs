@@ -56,7 +56,7 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
     /// Whether the config was made here, before anyone read the layers.
     pub(super) diff_ids_unknown: bool,
-    /// The v1 image ID, in hexadecimal digits, which is no digest of anything.
+    /// The v1 image ID, in hexadecimal digits, which is not a digest of anything.
     pub(super) v1_id: Option<String>,
 }
 
@@ -210,7 +210,7 @@ impl Artifact {
     }
 }
 
-/// The full spelling of an image name. What is no reference as Docker reads it stays as it is.
+/// The full spelling of an image name. What is not a reference as Docker reads it stays as it is.
 pub(super) fn full_name(spelling: &str) -> String {
     spelling.parse::<Reference>().map_or_else(|_| spelling.to_string(), |reference| reference.to_string())
 }

@@ -14,7 +14,7 @@ use crate::io::{CHUNK_BYTES, Monitor, Region, Veil, free_bytes, read_error, unna
 use crate::model::Quoted;
 use crate::tar::{Entries, EntryKind, Sequential};
 
-/// Smaller members are no layers that are worth a file of their own.
+/// Smaller members are not layers that are worth a file of their own.
 const OWN_BYTES_MIN: u64 = 1 << 20;
 /// How many members may have files of their own, which stay open: above the layers of any image, below what a process may
 /// have open.

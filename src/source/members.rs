@@ -72,7 +72,7 @@ impl Contents {
             )),
             Contents::NoDocument(_) => {
                 let hint = "the archive is damaged: fetch or save it again";
-                Err(Error::new(ErrorKind::InvalidImage, "this is no JSON document").hint(hint))
+                Err(Error::new(ErrorKind::InvalidImage, "this is not a JSON document").hint(hint))
             }
         }
     }

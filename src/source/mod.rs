@@ -229,7 +229,7 @@ impl Source {
         self.input.as_ref().and_then(|input| input.file())
     }
 
-    /// The file system that it is, where it is no image of layers: a SIF, a squashfs, a directory.
+    /// The file system that it is, where it is not an image of layers: a SIF, a squashfs, a directory.
     pub fn volume(&self) -> Option<&Arc<Volume>> {
         self.volume.as_ref()
     }
@@ -407,7 +407,7 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions
     })
 }
 
-/// Whether each of the two lists of an archive is there. One that cannot be read is no obstacle where the other lists images,
+/// Whether each of the two lists of an archive is there. One that cannot be read is not an obstacle where the other lists images,
 /// and was not asked for.
 fn one_will_do(listed: Result<bool>, indexed: Result<bool>, asked: Option<Kind>) -> Result<(bool, bool, Vec<String>)> {
     let passed_over = |error: &Error, name: &str| vec![format!("{name} of the archive was not used: {error}")];
@@ -431,7 +431,7 @@ pub fn refuse_unsigned(spec: &Spec, options: &OpenOptions) -> Result<()> {
     asked.map_or(Ok(()), |_| Err(unsigned()).doing(|| format!("downloading {spec}")))
 }
 
-/// Nothing that is no image with a manifest has a signature of one.
+/// Nothing that is not an image with a manifest has a signature of one.
 fn unsigned() -> Error {
     Error::new(ErrorKind::Mismatch, "no valid signature: what this is carries none of images")
         .hint("take the image from its registry, or from an OCI layout or archive that holds its signatures")

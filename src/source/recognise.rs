@@ -11,7 +11,7 @@ pub(super) const LOOK_BYTES: usize = FOREIGN_LOOK_BYTES;
 const EMPTY: &str = "the archive is empty";
 const SAVE: &str = "make an image archive with: docker save -o image.tar NAME";
 
-/// Refuses what is no tar, and says what it seems to be. `start` is the first [`LOOK_BYTES`] of it, or all there is.
+/// Refuses what is not a tar, and says what it seems to be. `start` is the first [`LOOK_BYTES`] of it, or all there is.
 pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
     let Some(block) = start.first_chunk::<512>() else {
         if start.is_empty() {
@@ -74,7 +74,7 @@ fn seems(start: &[u8]) -> Error {
     })
 }
 
-/// Says what a text seems to be; `None` where `start` is no text.
+/// Says what a text seems to be; `None` where `start` is not text.
 fn text_document(start: &[u8]) -> Option<Error> {
     let start = start.get(..512).unwrap_or(start);
     let is_text = start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
@@ -172,7 +172,7 @@ pub(super) fn archive_without_image(members: &Members) -> Error {
     }
 }
 
-/// Says what a directory that is no OCI layout seems to be.
+/// Says what a directory that is not an OCI layout seems to be.
 pub(super) fn directory_without_layout(path: &Path) -> Error {
     let has = |name: &str| path.join(name).exists();
     let (kind, what, hint) = if has("manifest.json") && has("version") {

@@ -1,4 +1,4 @@
-//! Sources that are no files: engines and registries.
+//! Sources that are not files: engines and registries.
 
 use std::io::Read;
 use std::sync::Arc;

@@ -38,7 +38,7 @@ pub(super) fn primary(file: Region, secret: Option<&Secret>) -> Result<(Root, Ab
         return Err(Error::new(ErrorKind::Unsupported, message).hint("give the SIF of a container"));
     };
     let Extra::Partition { file_system, architecture, .. } = primary.extra() else {
-        return Err(Error::new(ErrorKind::Bug, "a primary partition is no partition"));
+        return Err(Error::new(ErrorKind::Bug, "a primary partition is not a partition"));
     };
     let (root, hidden) = match (file_system, secret) {
         (FileSystem::GocryptfsSquashfs, Some(secret)) => unlock(&container, primary, secret)?,
@@ -111,7 +111,7 @@ fn oci_config(container: &Container) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Other file systems of the SIF, which are no part of the root.
+/// Other file systems of the SIF, which are not part of the root.
 fn others(container: &Container, primary: &Descriptor) -> Vec<Note> {
     let mut overlays = Note::new(
         "overlay-left-out",

@@ -65,7 +65,7 @@ type ReadDocument<'a> = &'a dyn Fn(Digest) -> Result<Option<Vec<u8>>>;
 
 /// The signatures that a manifest holds, in either form.
 pub(super) fn of_manifest(place: &str, manifest: &[u8], read: ReadDocument<'_>) -> Result<Vec<FoundSignature>> {
-    // What is no manifest is no signature.
+    // What is not a manifest is not a signature.
     let Ok(manifest) = Manifest::parse(manifest) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for layer in manifest.layers.iter().take(SIGNATURES_MAX) {

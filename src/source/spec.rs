@@ -163,7 +163,7 @@ fn text(word: &OsStr, rest: &[u8]) -> Result<String> {
     }
 }
 
-/// Why a bare word that is no file is an error, and what it may have meant.
+/// Why a bare word that is not a file is an error, and what it may have meant.
 pub(super) fn no_such_file(path: &Path) -> Error {
     let error = Error::new(ErrorKind::SourceUnavailable, "no such file or directory").at(path);
     let Some(word) = path.to_str() else { return error.hint(whereabouts(path)) };

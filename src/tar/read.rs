@@ -176,7 +176,7 @@ impl<I: Input> Entries<I> {
     /// The next entry; data of the one before that was not read is skipped.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] for what is no tar, or is cut off; [`ErrorKind::Unsupported`] for entry types that no
+    /// [`ErrorKind::InvalidImage`] for what is not a tar, or is cut off; [`ErrorKind::Unsupported`] for entry types that no
     /// image has. Messages give the byte where the header stands.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut extensions = Extensions::default();

@@ -125,7 +125,7 @@ impl Tree {
     /// Gives `inode` the name `name` in `directory`; what had the name before loses it, with all below it.
     ///
     /// # Panics
-    /// When `directory` is no directory: callers make sure of it first.
+    /// When `directory` is not a directory: callers make sure of it first.
     pub fn attach(&mut self, directory: InodeId, name: &[u8], inode: InodeId, layer: u32) {
         self.inode_mut(inode).links += 1;
         let replaced = self.names_mut(directory).insert(name.into(), Dentry { inode, layer });
@@ -150,7 +150,7 @@ impl Tree {
     fn names_mut(&mut self, directory: InodeId) -> &mut Directory {
         match &mut self.inode_mut(directory).kind {
             Kind::Directory(names) => names,
-            _ => panic!("inode {directory:?} is no directory"),
+            _ => panic!("inode {directory:?} is not a directory"),
         }
     }
 

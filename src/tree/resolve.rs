@@ -30,7 +30,7 @@ pub struct Resolution {
 impl Tree {
     /// Follows `path` from the root as a process with this root would: symlinks are followed (the last part's too),
     /// absolute targets start at the root again, `..` stops at the root. Parts that do not exist, or lie below something
-    /// that is no directory, are taken as they stand, as umoci's securejoin does.
+    /// that is not a directory, are taken as they stand, as umoci's securejoin does.
     ///
     /// # Errors
     /// When the symlinks form a loop.

@@ -292,7 +292,7 @@ fn scopes_of_name(reference: &Reference) -> Vec<String> {
     scopes
 }
 
-/// From the path to the directories above it; `/` is no scope.
+/// From the path to the directories above it; `/` is not a scope.
 fn scopes_of_path(path: &str) -> Vec<String> {
     let mut scopes = vec![path.to_string()];
     let mut rest = path;

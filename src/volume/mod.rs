@@ -100,7 +100,7 @@ impl Volume {
         directory::open(path, options, monitor)
     }
 
-    /// The contents of a small file; `None` where `inode` is no regular file.
+    /// The contents of a small file; `None` where `inode` is not a regular file.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when it has more than `limit` bytes; else as reading fails.

@@ -51,7 +51,7 @@ struct Build {
     files: Vec<FileInode>,
     /// The directories that lead to the name at hand, the root first.
     directories: Vec<InodeId>,
-    /// Inodes that are no directories.
+    /// Inodes that are not directories.
     by_identity: BTreeMap<u64, InodeId>,
     names: usize,
     sockets: Note,

@@ -125,7 +125,7 @@ impl Read for TarStream {
     }
 }
 
-/// Sends the whole tar, batch by batch. That nobody listens any more is no error.
+/// Sends the whole tar, batch by batch. That nobody listens any more is not an error.
 fn produce(volume: &Volume, threads: NonZeroUsize, (sender, spares): (&SyncSender<Message>, &Spares)) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build();
     let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;

@@ -554,7 +554,7 @@ fn wrong_environment_is_wrong_use() {
     assert_snapshot!(transcript(command.env("CONVERT_PROGRESS", "loud")), @r#"
     exit 2
     -- stderr
-    error: environment CONVERT_PROGRESS: "loud" is no way to show progress
+    error: environment CONVERT_PROGRESS: "loud" is not a way to show progress
     hint: set it to auto, bar, plain, json or none
     "#);
 }
@@ -573,7 +573,7 @@ fn a_source_that_is_not_there() {
 #[test]
 fn a_source_that_is_no_image() {
     let place = Place::new();
-    place.put("text", b"this is no archive, however long one looks at it\n");
+    place.put("text", b"this is not an archive, however long one looks at it\n");
     for line in ["text --to sif-rootfs -q", "inspect text -q"] {
         let said = place.transcript(line);
         assert!(said.starts_with("exit 4\n-- stderr\nerror: ") && said.contains("\"text\""), "{line}: {said}");

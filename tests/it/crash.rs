@@ -194,7 +194,7 @@ fn a_full_device_is_said_so() {
     place.assert_nothing_left("after a full device");
 }
 
-/// `convert … -o - | head`: nobody reads on, and that is no bug of ours.
+/// `convert … -o - | head`: nobody reads on, and that is not a bug of ours.
 #[test]
 fn a_reader_that_goes_away_is_an_output_error() {
     let place = Place::new(&image());

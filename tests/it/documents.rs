@@ -206,7 +206,7 @@ fn of_two_manifests_for_one_platform_the_first_is_taken() {
     assert_eq!(files(&path, &["--platform", "linux/amd64"]), ["first"]);
     assert_eq!(files(&path, &["--image", second["digest"].as_str().unwrap()]), ["second"]);
 
-    // SOCI's index beside its image, and Nydus' format of it, are no images.
+    // SOCI's index beside its image, and Nydus' format of it, are not images.
     let soci = layout.blob(
         MANIFEST,
         &bytes_of(&layout.manifest("soci", |manifest| {
@@ -551,7 +551,7 @@ fn artifacts_are_named() {
         let manifest = layout.blob(MANIFEST, &bytes_of(&manifest));
         let path = layout.add(manifest, Some("it")).write();
         fails(&path, &[], 4, &words);
-        // Beside an image it is no obstacle, unless it is what was asked for.
+        // Beside an image it is not an obstacle, unless it is what was asked for.
         let image = layout.image("f");
         let path = layout.add(image, Some("v1")).write();
         assert_eq!(files(&path, &[]), ["f"]);

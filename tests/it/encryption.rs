@@ -242,7 +242,7 @@ struct Trace {
 }
 
 impl Trace {
-    /// Reads the lines of `strace -f -xx -s …`; standard error is no file.
+    /// Reads the lines of `strace -f -xx -s …`; standard error is not a file.
     fn read(text: &str) -> Self {
         let mut trace = Trace { written: Vec::new(), calls: Vec::new() };
         for line in text.lines() {

@@ -161,7 +161,7 @@ fn stored_layer(layer: &[u8], stored: &[u8]) -> Vec<u8> {
 fn bytes_after_the_end_of_a_compressed_layer() {
     let layer = layer::tar_of(&[file("a", b"a")]);
     for how in [Squeeze::Gzip, Squeeze::Zstd] {
-        let stored = [squeeze(&layer, how), b"garbage that is no member".to_vec()].concat();
+        let stored = [squeeze(&layer, how), b"garbage that is not a member".to_vec()].concat();
         refuse("garbage after the last member", &stored_layer(&layer, &stored), INVALID, &["layer 1"]);
     }
     let stored = [squeeze(&layer[..512], Squeeze::Gzip), squeeze(&layer[512..], Squeeze::Gzip)].concat();
@@ -209,7 +209,7 @@ fn documents_that_are_missing_or_broken() {
     refuse("an empty archive", &archive_of(&[]), INVALID, &[]);
     refuse("an empty file", &[], INVALID, &[]);
     refuse("zeros", &[0; 10240], INVALID, &[]);
-    refuse("text", b"hello, this is no archive\n".repeat(100).as_slice(), INVALID, &[]);
+    refuse("text", b"hello, this is not an archive\n".repeat(100).as_slice(), INVALID, &[]);
     for manifest in ["", "{", "[{}]", "[null]", "{\"a\":1}", "[[]]", "\"x\"", "[{\"Config\":1,\"Layers\":[]}]"] {
         refuse(
             &format!("manifest {manifest}"),
@@ -525,7 +525,7 @@ fn single_bits_changed() {
     }
 }
 
-/// Sources that are no files of archives at all.
+/// Sources that are not files of archives at all.
 #[test]
 fn sources_that_cannot_be_read() {
     for source in ["/nowhere/x.tar", "/dev/null", "/", "/proc/self/mem"] {

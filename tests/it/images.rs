@@ -293,7 +293,7 @@ fn directories_that_are_no_layouts_are_left_alone() {
     let before = files_below(&place.path("bad"));
     for (line, code, message) in [
         ("-o full", 8, "it is not empty and no OCI layout"),
-        ("-o old", 8, "it is no OCI layout of version 1.0.0"),
+        ("-o old", 8, "it is not an OCI layout of version 1.0.0"),
         ("-o bad", 8, "this is not an image index"),
         ("-o x.tar", 2, "is the source"),
         ("-o link", 8, "it is a symbolic link to nowhere"),
@@ -391,7 +391,7 @@ fn images_are_called_as_asked_or_as_they_were() {
     assert_eq!(names("library").0, ["docker.io/library/debian:12"]);
 }
 
-/// A source that is no local file, such as a registry: blobs come as streams.
+/// A source that is not a local file, such as a registry: blobs come as streams.
 struct Streams(std::sync::Arc<dyn Blobs>);
 
 impl Blobs for Streams {

@@ -101,7 +101,7 @@ fn the_client_is_served_through_its_terminal() {
     place.put("damaged", damaged);
     place.put("exchanged", exchanged());
     place.put("names.json", json!({ "archive": name, "damaged": "damaged" }).to_string());
-    place.put("text", "this is no archive, however long one looks at it\n".repeat(20));
+    place.put("text", "this is not an archive, however long one looks at it\n".repeat(20));
     place.put("container_config.yaml", CONFIG);
     place.put("bad.yaml", "tasks:\n  t:\n    input_volumes:\n      v: { mount_path: /a, type: dir }\n");
     place.put(

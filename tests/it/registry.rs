@@ -470,7 +470,7 @@ fn credential_helpers_are_asked() {
     let done = helped(&fake.host());
     assert_eq!(done.code, 0, "{}", done.stderr);
     is_silent_about(&place, &done, &["hunter2"]);
-    // One that knows nothing is no error of its own: the registry has the last word.
+    // One that knows nothing is not an error of its own: the registry has the last word.
     let done = helped("another host");
     assert!(done.code == 6 && done.stderr.contains("(401)"), "{}", done.stderr);
 }

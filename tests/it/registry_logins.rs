@@ -283,7 +283,7 @@ fn helpers_that_fail_are_no_obstacle() {
     let (fake, tokens) = public();
     for (script, words) in [
         ("echo hunter2; exit 3", "docker-credential-test failed"),
-        ("echo 'hunter2 is no JSON'", "docker-credential-test did not answer with credentials"),
+        ("echo 'hunter2 is not JSON'", "docker-credential-test did not answer with credentials"),
         ("echo '{\"Username\":\"hunter2\"}'", "docker-credential-test did not answer with credentials"),
         ("", "docker-credential-test did not answer with credentials"),
     ] {

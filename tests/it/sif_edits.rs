@@ -1,4 +1,4 @@
-//! What others do to a SIF of ours later is no damage, and is not thrown away; what they leave alone is still checked.
+//! What others do to a SIF of ours later is not damage, and is not thrown away; what they leave alone is still checked.
 
 use std::path::Path;
 use std::process::{Command, Output};

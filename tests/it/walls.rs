@@ -86,7 +86,7 @@ const ROOMS: [(&str, &[&str]); 28] = [
     ),
 ];
 
-/// Names of the crate's root that are no rooms: what `error` gives to all.
+/// Names of the crate's root that are not rooms: what `error` gives to all.
 const ROOT_NAMES: [&str; 6] = ["Error", "ErrorKind", "Remedy", "Result", "ResultExt", "IoResultExt"];
 
 #[test]

@@ -157,7 +157,7 @@ impl AttachSifs {
         };
         let conversion = convert.resolve(given, environment)?;
         let Target::Sif(sif) = conversion.target else {
-            return Err(Error::new(ErrorKind::Bug, "what is attached is no SIF"));
+            return Err(Error::new(ErrorKind::Bug, "what is attached is not a SIF"));
         };
         (attach.sif, attach.open, attach.options) = (sif, conversion.open, conversion.options);
         Ok(attach)

@@ -420,7 +420,7 @@ impl Plan<'_> {
     }
 }
 
-/// Options of a batch that are no options of its conversions.
+/// Options of a batch that are not options of its conversions.
 const OF_BATCH: [&str; 17] = [
     "list",
     "to",

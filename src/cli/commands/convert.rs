@@ -243,7 +243,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
     })
 }
 
-/// Whether the source is a directory that is no layout of images.
+/// Whether the source is a directory that is not a layout of images.
 fn is_root_directory(arguments: &Convert) -> bool {
     let path = arguments.source.as_deref().map(Path::new);
     path.is_some_and(|path| path.is_dir() && !path.join("index.json").exists())
@@ -531,8 +531,8 @@ mod tests {
             ("x.tar --to docker-archive --block-size 4096", "option --block-size has no effect on docker-archive"),
             ("x.tar --to sif --flatten", "option --flatten has no effect on sif"),
             ("x.tar --to rootfs --tag x:1", "option --tag has no effect on rootfs"),
-            ("x.tar --to docker-archive --tag X:1", "option --tag: \"X:1\" is no name for an image"),
-            ("x.tar --to oci --tag .x", "option --tag: \".x\" is no name for an image"),
+            ("x.tar --to docker-archive --tag X:1", "option --tag: \"X:1\" is not a name for an image"),
+            ("x.tar --to oci --tag .x", "option --tag: \".x\" is not a name for an image"),
             ("x.tar --to rootfs -o - --report -", "the same place"),
             ("x.tar --to rootfs -o r --report r", "the same place"),
             ("x.tar --to sif-rootfs --mkdir /a/..", "this is the root itself"),

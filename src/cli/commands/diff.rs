@@ -190,6 +190,6 @@ fn json((left, right): (&OsStr, &OsStr), differences: &[Difference]) -> Result<S
         differences: differences.iter().map(Record::of).collect(),
     };
     let text = serde_json::to_string_pretty(&document);
-    let text = text.map_err(|error| Error::new(ErrorKind::Bug, format!("the list is no JSON: {error}")))?;
+    let text = text.map_err(|error| Error::new(ErrorKind::Bug, format!("the list is not JSON: {error}")))?;
     Ok(printer::safe_json(&text) + "\n")
 }

@@ -341,7 +341,7 @@ fn json_usage(head: &Head, usage: &Usage, out: &mut Out) -> Result<()> {
 
 fn json(record: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(record);
-    let text = text.map_err(|error| Error::new(ErrorKind::Bug, format!("the list is no JSON: {error}")))?;
+    let text = text.map_err(|error| Error::new(ErrorKind::Bug, format!("the list is not JSON: {error}")))?;
     Ok(printer::safe_json(&text))
 }
 

@@ -1,6 +1,6 @@
 //! Contents of the largest compressed layer, decoded straight to their place in a tar.
 //!
-//! The idea to hold: a forecast is no promise. `forecast` counts what will stand before each entry while the layer is still
+//! The idea to hold: a forecast is not a promise. `forecast` counts what will stand before each entry while the layer is still
 //! being decoded, `moves` brings what other layers have there meanwhile, and what was foreseen wrongly is moved away before
 //! the tar is written. `layers` knows it by its trait `Forecast` alone.
 

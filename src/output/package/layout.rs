@@ -202,7 +202,7 @@ fn look(path: &Path) -> Result<There> {
         (Err(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
         (Err(_), Ok(_)) => return refuse("it is a symbolic link to nowhere"),
         (Err(error), _) => return Err(error).or_kind(ErrorKind::Output),
-        (Ok(found), _) if !found.is_dir() => return refuse("it exists and is no directory"),
+        (Ok(found), _) if !found.is_dir() => return refuse("it exists and is not a directory"),
         _ => {}
     }
     let layout = path.join("oci-layout");
@@ -212,7 +212,7 @@ fn look(path: &Path) -> Result<There> {
         let version = version.as_ref().and_then(|document| document.get("imageLayoutVersion")?.as_str());
         return match version {
             Some("1.0.0") => Ok(There::Layout),
-            _ => refuse("it is no OCI layout of version 1.0.0"),
+            _ => refuse("it is not an OCI layout of version 1.0.0"),
         };
     }
     let mut inside = fs::read_dir(path).or_kind(ErrorKind::Output)?;

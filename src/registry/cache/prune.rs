@@ -27,7 +27,7 @@ pub struct Pruned {
 /// cache leads to.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] when the directory is no cache of ours, and whatever removing fails with.
+/// [`ErrorKind::Usage`] when the directory is not a cache of ours, and whatever removing fails with.
 pub fn prune(directory: &Path, older_than: Option<Duration>) -> Result<Pruned> {
     let quoted = Quoted(directory.as_os_str().as_encoded_bytes()).to_string();
     let root = open(directory)?;

@@ -85,7 +85,7 @@ fn check_json(descriptor: &Descriptor, data: &Region, findings: &mut Vec<Finding
 }
 
 fn check_digest(descriptor: &Descriptor, text: &[u8], data: &Region, findings: &mut Vec<Finding>) -> Result<()> {
-    // A text that is no digest has been reported already.
+    // A text that is not a digest has been reported already.
     let Some(expected) = std::str::from_utf8(text).ok().and_then(|text| text.parse::<Digest>().ok()) else {
         return Ok(());
     };

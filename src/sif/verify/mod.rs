@@ -18,7 +18,7 @@ use crate::io::Region;
 /// No findings means that all is well. They come in the order of their offsets.
 ///
 /// # Errors
-/// Only when the file cannot be read. A file that is no SIF at all is a finding.
+/// Only when the file cannot be read. A file that is not a SIF at all is a finding.
 pub fn verify(file: &Region) -> Result<Vec<Finding>> {
     let container = match Container::read(file.clone())? {
         Ok(container) => container,

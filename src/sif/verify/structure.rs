@@ -141,7 +141,7 @@ fn check_name(descriptor: &Descriptor, offset: u64, findings: &mut Vec<Finding>)
         let message = format!("the name of object {id} has bytes behind its NUL: {}", Quoted(&name[end..]));
         findings.push(Finding::padding(offset + end as u64, "name", message));
     } else if !std::str::from_utf8(name).is_ok_and(|name| !name.chars().any(char::is_control)) {
-        let message = format!("the name of object {id} is no printable text: {}", Quoted(name));
+        let message = format!("the name of object {id} is not printable text: {}", Quoted(name));
         findings.push(Finding::notice(offset, "name", message));
     }
 }

@@ -167,7 +167,7 @@ async fn told<T>(
     answer
 }
 
-/// An answer, all of it, within the time that the engine has: one that goes on and on is no answer.
+/// An answer, all of it, within the time that the engine has: one that goes on and on is not an answer.
 async fn in_time<T>(
     answer: impl Future<Output = std::result::Result<T, EngineError>>,
 ) -> std::result::Result<T, EngineError> {

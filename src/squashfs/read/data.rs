@@ -223,10 +223,10 @@ impl<I: Input> Image<I> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] when the image is damaged there, [`ErrorKind::Output`] when writing fails,
-    /// [`ErrorKind::Usage`] when the inode is no regular file.
+    /// [`ErrorKind::Usage`] when the inode is not a regular file.
     pub fn copy_file(&self, inode: &Inode, output: &mut dyn Write) -> Result<()> {
         let InodeKind::File(file) = &inode.kind else {
-            return Err(Error::new(ErrorKind::Usage, format!("inode {} is no regular file", inode.number)));
+            return Err(Error::new(ErrorKind::Usage, format!("inode {} is not a regular file", inode.number)));
         };
         let mut reader = self.block_reader()?;
         let mut bytes = Vec::new();

@@ -119,7 +119,7 @@ impl<I: Input> Image<I> {
         let inode = self.inode_at(self.superblock.root_inode >> 16, self.superblock.root_inode as u16)?;
         match inode.kind {
             InodeKind::Directory(_) => Ok(inode),
-            _ => Err(damaged(32, "the root is no directory")),
+            _ => Err(damaged(32, "the root is not a directory")),
         }
     }
 

@@ -83,7 +83,7 @@ impl<I: Input> Image<I> {
     }
 
     /// Puts a block of a file into the start of `packed` as it is stored, and returns its length with the bit that says whether
-    /// it is stored as it is; 0 for a hole. `None` where the stretch is no block of its own, or is damaged: reading its bytes
+    /// it is stored as it is; 0 for a hole. `None` where the stretch is not a block of its own, or is damaged: reading its bytes
     /// then tells how. With `checked` the block is decoded to find that out.
     ///
     /// # Errors

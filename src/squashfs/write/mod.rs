@@ -289,7 +289,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         Ok(id)
     }
 
-    /// Gives a node that is no directory a further name.
+    /// Gives a node that is not a directory a further name.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a name that squashfs cannot hold.
@@ -329,7 +329,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         if !matches!(self.nodes[parent.0 as usize].body, Body::Directory) {
             return Err(Error::new(
                 ErrorKind::Bug,
-                format!("{} would be in something that is no directory", Quoted(name)),
+                format!("{} would be in something that is not a directory", Quoted(name)),
             ));
         }
         let (name_start, name_length) = (self.names.len() as u64, name.len() as u16);

@@ -211,7 +211,7 @@ impl Words<'_> {
                     Some('t') => b'\t',
                     Some('x') => {
                         let digits: String = characters.by_ref().take(2).collect();
-                        u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is no byte"))?
+                        u8::from_str_radix(&digits, 16).map_err(|_| format!("\\x{digits} is not a byte"))?
                     }
                     Some(other @ ('\\' | '"')) => other as u8,
                     other => return Err(format!("unknown escape {other:?}")),
@@ -277,21 +277,21 @@ fn detail(entry: &mut Entry, word: Word, words: &mut Words) -> Result<(), String
         let target = words.word("a target")?.bytes;
         match &mut entry.kind {
             Kind::Link(place) | Kind::Symlink(place) => *place = target,
-            _ => return Err("a target for something that is no link".into()),
+            _ => return Err("a target for something that is not a link".into()),
         }
     } else if text == "xattr" {
         let (name, value) = key_value(&words.word("NAME=VALUE")?.bytes)?;
         entry.xattrs.insert(name, value);
     } else if let Some((major, minor)) = text.split_once(',') {
-        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no device number"));
+        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is not a device number"));
         let (major, minor) = (number(major)?, number(minor)?);
         match &mut entry.kind {
             Kind::Char(a, b) | Kind::Block(a, b) => (*a, *b) = (major, minor),
-            _ => return Err("device numbers for something that is no device".into()),
+            _ => return Err("device numbers for something that is not a device".into()),
         }
     } else if let Some((uid, gid)) = text.split_once(':') {
-        entry.uid = uid.parse().map_err(|_| format!("{uid:?} is no uid"))?;
-        entry.gid = gid.parse().map_err(|_| format!("{gid:?} is no gid"))?;
+        entry.uid = uid.parse().map_err(|_| format!("{uid:?} is not a uid"))?;
+        entry.gid = gid.parse().map_err(|_| format!("{gid:?} is not a gid"))?;
     } else {
         entry.mode = u32::from_str_radix(&text, 8).map_err(|_| format!("what is {text:?}?"))?;
     }
@@ -301,7 +301,7 @@ fn detail(entry: &mut Entry, word: Word, words: &mut Words) -> Result<(), String
 fn piece(entry: &mut Entry, piece: Piece) -> Result<(), String> {
     match &mut entry.kind {
         Kind::File(content) => content.0.push(piece),
-        _ => return Err("content for something that is no file".into()),
+        _ => return Err("content for something that is not a file".into()),
     }
     Ok(())
 }
@@ -313,7 +313,7 @@ fn key_value(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
 
 /// `-0.75` is a quarter second after second -1.
 pub fn parse_time(text: &str) -> Result<Time, String> {
-    let wrong = || format!("{text:?} is no time");
+    let wrong = || format!("{text:?} is not a time");
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole: i64 = whole.parse().map_err(|_| wrong())?;

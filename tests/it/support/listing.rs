@@ -171,7 +171,7 @@ pub fn made_directory() -> Node {
     Node { what: What::Dir, mode: 0o755, uid: 0, gid: 0, time: When::Made, xattrs: Xattrs::new() }
 }
 
-/// What an entry that is no hard link makes.
+/// What an entry that is not a hard link makes.
 pub fn node(entry: &Entry) -> Node {
     let what = match &entry.kind {
         Kind::Dir => What::Dir,

@@ -49,7 +49,7 @@ impl Reference {
         }
         let Some((name, directory)) = path.split_last() else {
             if entry.kind != Kind::Dir {
-                return Err("the root is no directory".into());
+                return Err("the root is not a directory".into());
             }
             let root = self.tree.names[&path];
             self.tree.nodes[root] = node(entry);

@@ -142,7 +142,7 @@ pub(super) fn inspection(
         platform: container.header().architecture.goarch().map(|name| format!("linux/{name}")),
         ..ImageView::default()
     };
-    // Encrypted ones and those of several layers are no image that could be read; their objects are shown all the same.
+    // Encrypted ones and those of several layers are not an image that could be read; their objects are shown all the same.
     match as_image(arguments, path, environment, monitor) {
         Ok(read) => {
             image.created = read.config.created().map(Timestamp::to_rfc3339);

@@ -20,7 +20,7 @@ impl Inspection {
             return Ok(self.words());
         }
         let json = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is no JSON: {error}")))?;
+            .map_err(|error| Error::new(ErrorKind::Bug, format!("the inspection is not JSON: {error}")))?;
         Ok(printer::safe_json(&json) + "\n")
     }
 
