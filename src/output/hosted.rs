@@ -37,7 +37,10 @@ impl Hosted {
     }
 
     pub(super) fn file(&self) -> Result<&Arc<File>> {
-        self.scratch.as_ref().map(Scratch::file).ok_or_else(|| Error::new(ErrorKind::Bug, "what is pushed is not a file"))
+        self.scratch
+            .as_ref()
+            .map(Scratch::file)
+            .ok_or_else(|| Error::new(ErrorKind::Bug, "what is pushed is not a file"))
     }
 
     /// Opens the repository. What keeps everything from being pushed is known then, before hours of work.

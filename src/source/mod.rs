@@ -264,7 +264,27 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
     refuse_hash(spec, options.hash)?;
     refuse_secret(spec, options)?;
     let options = &signatures::with_policy(spec, options)?;
-    let opened = match spec {
+    let about = |error: Error| match spec.path() {
+        Some(path) => error.at(path),
+        None => error,
+    };
+    let opening = || match &options.input_command {
+        Some(command) if *spec == Spec::Stdin => {
+            format!("opening the output of {}", Quoted(command.as_encoded_bytes()))
+        }
+        _ => format!("opening {spec}"),
+    };
+    let mut source = open_as(spec, options, monitor).doing(opening).map_err(about)?;
+    if options.secret.is_some() && source.kind != Kind::Sif {
+        return Err(not_encrypted(spec));
+    }
+    source.wanted = spec.image().map(str::to_string);
+    Ok(source)
+}
+
+/// Opens it as what its spelling or its content says.
+fn open_as(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+    match spec {
         Spec::Path(path) if !path.exists() && !path.is_symlink() => Err(spec::no_such_file(path)),
         Spec::Path(path) if options.trust.is_some() && filesystem::recognise(path)?.is_some() => Err(unsigned()),
         Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
@@ -288,23 +308,7 @@ pub fn open(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sou
         Spec::DockerDaemon(_) | Spec::Registry(_) | Spec::Web(_) | Spec::Oras(_) => {
             Err(Error::new(ErrorKind::Unsupported, "this library was built without its feature \"network\""))
         }
-    };
-    let about = |error: Error| match spec.path() {
-        Some(path) => error.at(path),
-        None => error,
-    };
-    let opening = || match &options.input_command {
-        Some(command) if *spec == Spec::Stdin => {
-            format!("opening the output of {}", Quoted(command.as_encoded_bytes()))
-        }
-        _ => format!("opening {spec}"),
-    };
-    let mut source = opened.doing(opening).map_err(about)?;
-    if options.secret.is_some() && source.kind != Kind::Sif {
-        return Err(not_encrypted(spec));
     }
-    source.wanted = spec.image().map(str::to_string);
-    Ok(source)
 }
 
 /// Only a SIF in a file is opened with a key. What comes from elsewhere is looked at first.
