@@ -1,9 +1,8 @@
 //! `--provenance`: what an output was made from, as a statement that others sign and check.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -12,7 +11,8 @@ use crate::support::depot::Depot;
 use crate::support::fake::Fake;
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive_of, sha256};
-use crate::support::run::{self, Run, exit_code, program, run, scratch};
+use crate::support::place;
+use crate::support::run::{self, exit_code, run};
 
 fn layers() -> Vec<Vec<u8>> {
     let layer = |text: &str| {
@@ -26,45 +26,37 @@ fn layers() -> Vec<Vec<u8>> {
 
 /// A directory with an archive and a layout of the same image.
 struct Place {
-    place: tempfile::TempDir,
+    place: place::Place,
     /// The image, its manifest and its index in the layout.
     digests: [String; 3],
 }
 
+impl Deref for Place {
+    type Target = place::Place;
+
+    fn deref(&self) -> &place::Place {
+        &self.place
+    }
+}
+
 impl Place {
     fn new() -> Self {
-        let place = scratch();
+        let place = place::Place::new();
         let config = pack::config(&layers());
-        fs::write(place.path().join("app.tar"), docker_archive_of(&config, &layers(), Squeeze::Not)).unwrap();
+        fs::write(place.path("app.tar"), docker_archive_of(&config, &layers(), Squeeze::Not)).unwrap();
         let image = Described::new(layers()).with_config(&config).tagged("h.example/app:1");
         let members: Members = buildx(&[image], &|_, _| Vec::new());
-        members.write_below(&place.path().join("layout"));
-        let index = fs::read(place.path().join("layout/index.json")).unwrap();
+        members.write_below(&place.path("layout"));
+        let index = fs::read(place.path("layout/index.json")).unwrap();
         let index: Value = serde_json::from_slice(&index).unwrap();
         let index = index["manifests"][0]["digest"].as_str().unwrap().to_string();
         let blob = |digest: &str| {
-            let path = place.path().join("layout/blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
+            let path = place.path("layout/blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
             serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap()
         };
         let manifest = blob(&index)["manifests"][0]["digest"].as_str().unwrap().to_string();
         let image = blob(&manifest)["config"]["digest"].as_str().unwrap().to_string();
         Place { place, digests: [image, manifest, index] }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = program();
-        command.current_dir(self.place.path()).env("HOME", self.place.path()).args(words);
-        command
-    }
-
-    fn good(&self, words: &[&str]) -> Run {
-        let done = run(&mut self.command(words));
-        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
-        done
     }
 
     fn hex(&self, name: &str) -> String {
@@ -191,7 +183,7 @@ fn umask() -> u32 {
 fn it_is_whole_or_absent_and_replaces_nothing_else() {
     let place = Place::new();
     let convert = |more: &[&str]| run(&mut place.command(&[&["app.tar", "--to", "sif", "-o", "x.sif"], more].concat()));
-    let left = || fs::read_dir(place.place.path()).unwrap().count();
+    let left = || fs::read_dir(&place.path("")).unwrap().count();
     let before = left();
     // No output, no statement.
     let wrong = format!("sha256:{}", "0".repeat(64));
@@ -246,7 +238,7 @@ fn cosign_signs_it_and_checks_it_oracle() {
     place.good(&["layout", "--to", "sif", "-o", "other.sif", "--compression", "zstd"]);
     let shell = |script: &str| {
         let script = format!("export COSIGN_PASSWORD=hunter2; {script}");
-        let done = run(oracles.run(Path::new(place.place.path())).args(["sh", "-euc", &script]));
+        let done = run(oracles.run(&place.path("")).args(["sh", "-euc", &script]));
         (done.code, done.stderr)
     };
     let attest = "cosign signing-config create >config.json; cosign attest-blob --key cosign.key --signing-config config.json \

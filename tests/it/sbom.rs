@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -12,8 +13,9 @@ use crate::support::archives::{Described, Members, buildx};
 use crate::support::fake::{Answer, Fake, OCI_INDEX, OCI_MANIFEST, Request};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, squeeze};
+use crate::support::place;
 use crate::support::registry::Registry;
-use crate::support::run::{self, Run, exit_code, program, run, scratch};
+use crate::support::run::{self, exit_code, run};
 use crate::support::siftool::Sif;
 
 const SPDX: &str = "https://spdx.dev/Document";
@@ -57,32 +59,24 @@ fn image(size: usize) -> Members {
 
 /// A directory with the image in every form.
 struct Place {
-    place: tempfile::TempDir,
+    place: place::Place,
+}
+
+impl Deref for Place {
+    type Target = place::Place;
+
+    fn deref(&self) -> &place::Place {
+        &self.place
+    }
 }
 
 impl Place {
     fn new(members: &Members) -> Self {
-        let place = scratch();
-        members.write_below(&place.path().join("layout"));
-        fs::write(place.path().join("archive.tar"), members.pack("")).unwrap();
-        fs::write(place.path().join("archive.tar.gz"), squeeze(&members.pack(""), Squeeze::Gzip)).unwrap();
+        let place = place::Place::new();
+        members.write_below(&place.path("layout"));
+        fs::write(place.path("archive.tar"), members.pack("")).unwrap();
+        fs::write(place.path("archive.tar.gz"), squeeze(&members.pack(""), Squeeze::Gzip)).unwrap();
         Place { place }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = program();
-        command.current_dir(self.place.path()).env("HOME", self.place.path()).args(words);
-        command
-    }
-
-    fn good(&self, words: &[&str]) -> Run {
-        let done = run(&mut self.command(words));
-        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
-        done
     }
 
     /// Refused, with nothing left behind.
@@ -288,9 +282,9 @@ fn all_bills_are_carried_in_their_order() {
 fn apptainer_shows_the_sbom_oracle_docker() {
     let Some(oracles) = run::oracles() else { return };
     let place = Place::new(&image(100));
-    let Some(registry) = Registry::start(place.place.path(), "", "") else { return };
+    let Some(registry) = Registry::start(&place.path(""), "", "") else { return };
     let shell = |script: &str| {
-        let done = run(oracles.run(Path::new(place.place.path())).args(["sh", "-euc", script]).stdin(Stdio::null()));
+        let done = run(oracles.run(&place.path("")).args(["sh", "-euc", script]).stdin(Stdio::null()));
         assert_eq!(done.code, 0, "{script}: {}", done.stderr);
         String::from_utf8(done.stdout).unwrap()
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::entry::{Content, Entry, Kind};
 use crate::support::listing::{Listing, What, from_tar, parts};
 use crate::support::pack::{self, Squeeze, docker_archive_of};
-use crate::support::run::{self, Run, program};
+use crate::support::run::{self, Oracles, Run, program};
 use crate::support::{layer, squashfs};
 use serde_json::{Value, json};
 
@@ -299,6 +299,24 @@ fn scif_apps_help_and_test_are_in_the_inspect_metadata() {
     assert_eq!(attributes["apps"], want);
 }
 
+/// What an ordinary user's shell in the oracles' tree prints; what went wrong is in it too.
+fn in_shell(oracles: &Oracles, place: &Path, script: &str) -> (i32, String) {
+    let done = run::run(oracles.user(place).args(["sh", "-c", script]));
+    let said = String::from_utf8(done.stdout).unwrap();
+    (done.code, if done.code == 0 { said } else { said + &done.stderr })
+}
+
+/// `image.sif` by us and `theirs.sif` by Apptainer, of an image of these entries.
+fn ours_and_theirs(oracles: &Oracles, place: &Path, entries: &[Entry]) {
+    image(place, entries, &json!({ "config": { "Cmd": ["/bin/sh"] } }));
+    let done = convert(place, &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(place.join("image.tar"), fs::Permissions::from_mode(0o644)).unwrap();
+    let built = in_shell(oracles, place, "apptainer --silent build theirs.sif docker-archive:image.tar");
+    assert_eq!(built.0, 0, "{}", built.1);
+}
+
 #[test]
 fn oracle_apptainer_shows_the_same_of_our_sif_and_of_its_own() {
     let Some(oracles) = run::oracles() else { return };
@@ -306,17 +324,8 @@ fn oracle_apptainer_shows_the_same_of_our_sif_and_of_its_own() {
     let place = scratch.path();
     // Apptainer's own build looks at a symlink from the host, where it leads elsewhere.
     let entries: Vec<Entry> = scif().into_iter().filter(|entry| !entry.path.starts_with(b"scif/apps/two")).collect();
-    image(place, &entries, &json!({ "config": { "Cmd": ["/bin/sh"] } }));
-    let done = convert(place, &[]);
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
-    fs::set_permissions(place.join("image.tar"), fs::Permissions::from_mode(0o644)).unwrap();
-    let shell = |script: &str| {
-        let done = run::run(oracles.user(place).args(["sh", "-c", script]));
-        assert_eq!(done.code, 0, "{script}: {}", done.stderr);
-        String::from_utf8(done.stdout).unwrap()
-    };
-    shell("apptainer --silent build theirs.sif docker-archive:image.tar");
+    ours_and_theirs(&oracles, place, &entries);
+    let shell = |script: &str| in_shell(&oracles, place, script).1;
     for question in [
         "--list-apps",
         "--helpfile",
@@ -361,17 +370,7 @@ fn oracle_apptainer_runs_help_test_and_apps() {
         file(&format!("{app}/env/01-base.sh"), "export SCIF_APPNAME=one\n"),
         file(&format!("{app}/env/90-environment.sh"), "export ONE=1\n"),
     ]);
-    image(place, &entries, &json!({ "config": { "Cmd": ["/bin/sh"] } }));
-    let done = convert(place, &[]);
-    assert_eq!(done.code, 0, "{}", done.stderr);
-    fs::set_permissions(place, fs::Permissions::from_mode(0o777)).unwrap();
-    fs::set_permissions(place.join("image.tar"), fs::Permissions::from_mode(0o644)).unwrap();
-    let shell = |script: &str| {
-        let done = run::run(oracles.user(place).args(["sh", "-c", script]));
-        (done.code, String::from_utf8(done.stdout).unwrap(), done.stderr)
-    };
-    let built = shell("apptainer --silent build theirs.sif docker-archive:image.tar");
-    assert_eq!(built.0, 0, "{}", built.2);
+    ours_and_theirs(&oracles, place, &entries);
     for (command, want) in [
         ("run-help SIF", "how to run it\n"),
         ("run-help --app one SIF", "help of one\n"),
@@ -380,9 +379,9 @@ fn oracle_apptainer_runs_help_test_and_apps() {
         ("run --app one SIF a b", "app one got a b\n"),
         ("exec --app one SIF sh -c 'echo $ONE'", "1\n"),
     ] {
-        let run = |sif: &str| shell(&format!("apptainer --silent {}", command.replace("SIF", sif)));
-        let [ours, theirs] = ["image.sif", "theirs.sif"].map(run);
-        assert_eq!((ours.0, ours.1.as_str()), (theirs.0, theirs.1.as_str()), "{command}: {} {}", ours.2, theirs.2);
-        assert_eq!((ours.0, ours.1.as_str()), (0, want), "{command}: {}", ours.2);
+        for sif in ["image.sif", "theirs.sif"] {
+            let done = in_shell(&oracles, place, &format!("apptainer --silent {}", command.replace("SIF", sif)));
+            assert_eq!(done, (0, want.to_string()), "{command} with {sif}");
+        }
     }
 }

@@ -14,6 +14,7 @@ pub mod layer;
 pub mod layout;
 pub mod listing;
 pub mod pack;
+pub mod place;
 pub mod random;
 pub mod reference;
 pub mod registry;
