@@ -37,7 +37,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::RoomInTmpdir => "free some space, or name another directory with --tmpdir",
         Remedy::RoomThere => "free some space there or name another directory with --tmpdir",
         Remedy::OtherCache => "name another directory with --cache, or leave it out",
-        Remedy::RoomInCache => "free some space, for example with convert cache prune, or leave --cache out",
+        Remedy::RoomInCache => "free some space, for example with sif-convert cache prune, or leave --cache out",
         Remedy::CacheDirectory => "name a directory that was given with --cache",
         Remedy::ExpectedSha256 => "the input is damaged or another one: fetch it again, or correct --expect-sha256",
         Remedy::ExpectedDigest => "fetch the image again, or correct --expect-digest",

@@ -75,7 +75,7 @@ impl Given {
 #[command(next_help_heading = "Which image")]
 pub(super) struct Choice {
     /// Which image, where the source holds several
-    #[arg(long, value_name = "TAG|ID|DIGEST|INDEX")]
+    #[arg(long, value_name = "NAME|ID|DIGEST|NUMBER")]
     pub(super) image: Option<String>,
     /// Which platform, where the image has several [default: linux on this CPU]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -98,7 +98,7 @@ pub(super) struct OutputOptions {
     /// [default: gzip for sif, none for layers, else by the output's name]
     #[arg(long, value_name = "KIND[:LEVEL]")]
     pub(super) compression: Option<String>,
-    /// Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
+    /// Bytes in a block of a sif or squashfs, a power of two from 4096 to 1048576 [default: 131072]
     #[arg(long, value_name = "BYTES")]
     pub(super) block_size: Option<u32>,
     /// Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default: plain]
@@ -142,8 +142,9 @@ pub(super) struct Checks {
     pub(super) expect_sha256: Option<String>,
     /// Refuse an image without a signature by this public key, in PEM; may be repeated: by any of them
     ///
-    /// Signatures of cosign in either form, on the registry or in the OCI layout or archive that holds
-    /// the image, over the digest that was asked for. Nothing of the image is read before.
+    /// Signatures of cosign in either form, on the registry or in the OCI layout or archive
+    /// that holds the image, over the digest that was asked for. Nothing of the image is
+    /// read before.
     #[arg(long, value_name = "PUB.pem", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     pub(super) verify_key: Vec<PathBuf>,
     /// Refuse an image without a signature whose certificate was issued under these roots
@@ -155,7 +156,7 @@ pub(super) struct Checks {
     /// The e-mail address or URI that the certificate must have been issued to
     #[arg(long, value_name = "ID")]
     pub(super) certificate_identity: Option<String>,
-    /// The OIDC issuer that must have vouched for the identity, a URL
+    /// The URL of the OIDC issuer that must have vouched for the identity
     #[arg(long, value_name = "URL")]
     pub(super) certificate_oidc_issuer: Option<String>,
     /// Require that Rekor, whose public key this is, recorded the signature; may be repeated: any of them

@@ -161,7 +161,7 @@ fn help_is_for_newcomers() {
               Print version
 
     Which image:
-          --image <TAG|ID|DIGEST|INDEX>
+          --image <NAME|ID|DIGEST|NUMBER>
               Which image, where the source holds several
 
           --platform <OS/ARCH[/VARIANT]>
@@ -194,7 +194,8 @@ fn help_is_for_newcomers() {
               compressed [default: gzip for sif, none for layers, else by the output's name]
 
           --block-size <BYTES>
-              Bytes in a block of a sif, a power of two from 4096 to 1048576 [default: 131072]
+              Bytes in a block of a sif or squashfs, a power of two from 4096 to 1048576 [default:
+              131072]
 
           --for <RUNTIME>
               Add what a runtime expects inside of a squashfs: plain, enroot or charliecloud [default:
@@ -237,9 +238,9 @@ fn help_is_for_newcomers() {
               Refuse an image without a signature by this public key, in PEM; may be repeated: by any of
               them
 
-              Signatures of cosign in either form, on the registry or in the OCI layout or archive that
-              holds
-              the image, over the digest that was asked for. Nothing of the image is read before.
+              Signatures of cosign in either form, on the registry or in the OCI layout or archive
+              that holds the image, over the digest that was asked for. Nothing of the image is
+              read before.
 
           --verify-root <ROOTS.pem>
               Refuse an image without a signature whose certificate was issued under these roots
@@ -251,7 +252,7 @@ fn help_is_for_newcomers() {
               The e-mail address or URI that the certificate must have been issued to
 
           --certificate-oidc-issuer <URL>
-              The OIDC issuer that must have vouched for the identity, a URL
+              The URL of the OIDC issuer that must have vouched for the identity
 
           --rekor-key <PUB.pem>
               Require that Rekor, whose public key this is, recorded the signature; may be repeated: any
@@ -495,11 +496,11 @@ fn inspect_has_help() {
       -h, --help  Print help (see more with '--help')
 
     Which image:
-          --image <TAG|ID|DIGEST|INDEX>   Which image, where the source holds several
-          --platform <OS/ARCH[/VARIANT]>  Which platform, where the image has several [default: linux on
-                                          this CPU]
-          --tmpdir <DIR>                  Where an unnamed temporary file goes when one is needed
-                                          [default: see Environment, then /tmp]
+          --image <NAME|ID|DIGEST|NUMBER>  Which image, where the source holds several
+          --platform <OS/ARCH[/VARIANT]>   Which platform, where the image has several [default: linux
+                                           on this CPU]
+          --tmpdir <DIR>                   Where an unnamed temporary file goes when one is needed
+                                           [default: see Environment, then /tmp]
 
     Registries:
           --insecure <HOST[:PORT]>  Speak plain HTTP to this registry; may be repeated

@@ -129,7 +129,7 @@ fn every_command_for_hosting_works_oracle() {
     fs::write(place.path().join("app.tar"), docker_archive_of(&config(&layers), &layers, Squeeze::Not)).unwrap();
     let bin = place.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    symlink(env!("CARGO_BIN_EXE_sif-convert"), bin.join("convert")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_sif-convert"), bin.join("sif-convert")).unwrap();
     for (name, option) in [("apptainer", "--no-https"), ("oras", "--plain-http")] {
         let oracles = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/oracles");
         let text = ORACLE.replace("@ORACLES@", oracles).replace("@NAME@", name).replace("@OPTION@", option);

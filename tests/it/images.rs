@@ -292,7 +292,7 @@ fn directories_that_are_no_layouts_are_left_alone() {
     std::os::unix::fs::symlink("nowhere", place.path("link")).unwrap();
     let before = files_below(&place.path("bad"));
     for (line, code, message) in [
-        ("-o full", 8, "it is not empty and no OCI layout"),
+        ("-o full", 8, "it is neither empty nor an OCI layout"),
         ("-o old", 8, "it is not an OCI layout of version 1.0.0"),
         ("-o bad", 8, "this is not an image index"),
         ("-o x.tar", 2, "is the source"),

@@ -15,7 +15,7 @@ use serde_json::json;
 const REFUSALS: [(&str, i32, &str); 15] = [
     ("--to sif -o there", 8, "exists already"),
     ("--to rootfs -o there", 8, "exists already"),
-    ("--to oci -o full", 8, "not empty and no OCI layout"),
+    ("--to oci -o full", 8, "neither empty nor an OCI layout"),
     ("--to oci -o layout --if-exists fail", 8, "exists already"),
     ("--to docker-archive -o there", 8, "exists already"),
     ("--to sif -o nowhere/x.sif", 8, "nowhere"),

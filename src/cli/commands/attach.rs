@@ -39,8 +39,8 @@ pub(in crate::cli) struct AttachSifs {
     sif_tag: Option<String>,
     /// Attach a detached signature, too, to the image whose SIF it is of; may be repeated
     ///
-    /// What --sign-detached wrote. Whoever converts the image with --signature referrer adds it to
-    /// the SIF. Each SIF must have one: --platform chooses.
+    /// What --sign-detached wrote. Whoever converts the image with --signature referrer adds
+    /// it to the SIF. Each SIF must have one: --platform chooses.
     #[arg(long, value_name = "FILE", verbatim_doc_comment, value_hint = clap::ValueHint::FilePath)]
     signature: Vec<PathBuf>,
     /// Attach the signatures and no SIF
@@ -211,7 +211,7 @@ fn conclude(attach: &Attach, attached: &Attached, voice: Voice, recorder: &Recor
     let noun = if count == 1 { "SIF" } else { "SIFs" };
     match attached.index {
         Some((digest, is_new)) => {
-            let how = if is_new { "lists" } else { "lists already" };
+            let how = if is_new { "lists" } else { "already lists" };
             voice.summary(&format!("{place}@{digest} {how} {count} {noun}; {seconds:.1} s"));
         }
         None if attach.signatures_only => {

@@ -56,11 +56,9 @@ pub(in crate::cli) struct Build {
     no_https: bool,
 
     #[command(flatten)]
-    meaningless: Meaningless,
-    #[command(flatten)]
     refused: Refused,
 
-    /// none, gzip or zstd, with a level if you like [default: gzip]
+    /// none, gzip[:LEVEL] or zstd[:LEVEL] [default: gzip]
     #[arg(long, value_name = "KIND[:LEVEL]")]
     compression: Option<String>,
     /// How many threads may work at once
@@ -92,6 +90,9 @@ pub(in crate::cli) struct Build {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     #[arg(conflicts_with_all = ["encrypt_pem", "encrypt_passphrase_file"])]
     pem_path: Option<PathBuf>,
+    // The heading of a flattened group holds until the next one: what has none comes first.
+    #[command(flatten)]
+    meaningless: Meaningless,
     #[command(flatten)]
     encryption: EncryptionOptions,
     #[command(flatten)]
@@ -106,7 +107,7 @@ pub(in crate::cli) struct Build {
 
 /// What `singularity build` needs and this program does not.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Taken for the sake of singularity build, without effect")]
+#[command(next_help_heading = "Accepted for compatibility with singularity build, without effect")]
 struct Meaningless {
     /// No privileges are needed
     #[arg(long, short = 'f')]

@@ -76,8 +76,6 @@ pub(in crate::cli) struct Pull {
     #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "trust")]
     attached: Option<AttachedMode>,
 
-    #[command(flatten)]
-    meaningless: Meaningless,
     #[arg(long, short = 's', hide = true)]
     sandbox: bool,
     #[arg(long, hide = true)]
@@ -89,6 +87,9 @@ pub(in crate::cli) struct Pull {
     /// How many threads may work at once
     #[arg(long, short, value_name = "N")]
     jobs: Option<String>,
+    // The heading of a flattened group holds until the next one: what has none comes first.
+    #[command(flatten)]
+    meaningless: Meaningless,
     #[command(flatten)]
     checks: Checks,
     #[command(flatten)]

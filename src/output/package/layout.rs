@@ -216,7 +216,7 @@ fn look(path: &Path) -> Result<There> {
         };
     }
     let mut inside = fs::read_dir(path).or_kind(ErrorKind::Output)?;
-    if inside.next().is_none() { Ok(There::EmptyDirectory) } else { refuse("it is not empty and no OCI layout") }
+    if inside.next().is_none() { Ok(There::EmptyDirectory) } else { refuse("it is neither empty nor an OCI layout") }
 }
 
 fn refuse_existing(there: There, if_exists: Option<IfExists>) -> Result<There> {
