@@ -201,7 +201,12 @@ fn the_patch_for_the_client_is_whole() {
     };
     let source = format!("docker-archive://{}", archive.display());
     call(&["build", "--if-exists", "update", "x.sif", &source]);
-    call(&["-", "--to", "sif", "--progress", "plain", "--mode", "600", "--force", "-o", "x.sif"]);
+    fs::write(place.path().join("key"), "secret\n").unwrap();
+    let written = ["--to", "sif", "--progress", "plain", "--mode", "600", "--force"];
+    let piped = [&["-", "--input-command", "cat archive"][..], &written, &["-o", "x.sif"]].concat();
+    call(&piped[..]);
+    call(&[&piped[..], &["--encrypt-passphrase-file", "key"]].concat());
+    call(&["verify", "--decrypt-passphrase-file", "key", "x.sif"]);
     call(&["inspect", "--json", "archive"]);
 }
 
