@@ -21,8 +21,11 @@ pub(super) fn of(error: &clap::Error, arguments: &[OsString], command: &Command)
     let words = arguments.get(1..).unwrap_or_default();
     let line = Line::of(words, command);
     match line.operands.first().and_then(|word| word.to_str()).filter(|word| command.find_subcommand(word).is_some()) {
-        Some(name) if words.first().is_some_and(|word| word == name) => in_command(error, name),
-        _ => misspelt_option(error, words)
+        Some(name) if words.first().is_some_and(|word| word == name) => {
+            option_of_others(error, Some(name), command).unwrap_or_else(|| in_command(error, name))
+        }
+        _ => option_of_others(error, None, command)
+            .or_else(|| misspelt_option(error, words))
             .or_else(|| first_word(&line, words, command))
             .or_else(|| more_than_one(&line))
             .or_else(|| something_missing(error, &line))
@@ -233,6 +236,33 @@ fn something_missing(error: &clap::Error, line: &Line<'_>) -> Option<Error> {
         }
         None => Some(usage("SOURCE is missing: what is to be converted", write("sif-convert SOURCE --to sif"))),
     }
+}
+
+/// An option that only other commands have: a similar one of this command's may do something else altogether, or nothing for
+/// whoever wanted a check. `name` is the command's.
+fn option_of_others(error: &clap::Error, name: Option<&str>, command: &Command) -> Option<Error> {
+    let (ClapKind::UnknownArgument, Some(ContextValue::String(given))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return None;
+    };
+    let option = given.split(['=', ' ']).next().filter(|option| option.starts_with("--"))?;
+    let has = |command: &Command, option: &str| {
+        command.get_arguments().any(|each| each.get_long() == option.strip_prefix("--"))
+    };
+    let here = name.map_or(Some(command), |name| command.find_subcommand(name))?;
+    let message = match name {
+        Some(name) => format!("sif-convert {name} has no option {option}"),
+        None => format!("a conversion has no option {option}"),
+    };
+    if option.ends_with("-key") && has(here, "--key") {
+        return Some(usage(message, "did you mean --key?"));
+    }
+    let main = (name.is_some() && has(command, option)).then(|| "\"sif-convert SOURCE --to FORMAT\"".to_string());
+    let others = command.get_subcommands().filter(|each| !each.is_hide_set() && name != Some(each.get_name()));
+    let others = others.filter(|each| has(each, option)).map(|each| format!("\"sif-convert {}\"", each.get_name()));
+    let places: Vec<String> = main.into_iter().chain(others).collect();
+    (!places.is_empty()).then(|| usage(message, format!("it is an option of {}", places.join(", "))))
 }
 
 /// A command that is called wrongly.

@@ -58,6 +58,13 @@ const MISTAKES: &[(&str, Try)] = &[
     ("x.tar --to rootfs --forse", As("x.tar --to rootfs --force")),
     ("x.tar --to rootfs --bad", As("--help")),
     ("inspect x.tar --bad", As("inspect --help")),
+    // Never another option than the one that was meant: it may check nothing.
+    ("batch list.txt --to sif --verify-key key.pub", Not),
+    ("batch list.txt --to sif --verify-root roots.pem", Not),
+    ("sign x.sif --sign-key key.pem", Not),
+    ("verify x.sif --verify-key key.pub", Not),
+    ("verify x.sif --certificate-identity me", Not),
+    ("x.tar --to sif --certificate c.pem", Not),
     ("-x", As("--help")),
     ("x.tar -to sif", As("x.tar --to sif")),
     ("x.tar --to SIF", As("x.tar --to sif")),

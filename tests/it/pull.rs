@@ -253,6 +253,7 @@ fn images_are_converted_and_names_are_those_of_apptainer() {
         (&["--sandbox", "x.sif", &uri][..], "--sandbox is not supported"),
         (&["x.sif", "ftp://h/x"], "Unsupported transport type: ftp"),
         (&["--bogus", "x.sif", &uri], "there is no option \"--bogus\""),
+        (&["--authfile", "nothere", "x.sif", &uri], "option --authfile: there is no file \"nothere\""),
         (&["x.sif", "library://a/b"], "neither is in PATH"),
         (&["x.sif", "docker://no-such-host.invalid/x:1"], "dial tcp: lookup no-such-host.invalid: no such host"),
         (&["x.sif", &uri.replace(":1", ":2").replace("127.0.0.2", "127.0.0.1")], "manifest unknown"),
