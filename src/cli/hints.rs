@@ -55,6 +55,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::LayoutFirst => "convert it with --to oci first, and push that",
         Remedy::OciMediaTypes => "push it with --to oci, whose media types have one",
         Remedy::Memory => "if you trust it, allow more with --max-memory SIZE",
+        Remedy::Gpg => "decrypt it on the way: sif-convert - --input-command 'gpg -d FILE' --to sif -o app.sif",
         Remedy::Timeout => "try again, or raise --timeout SECONDS",
         Remedy::Insecure(host) => return format!("if it is meant to speak plain HTTP, add --insecure {host}"),
     }

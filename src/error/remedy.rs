@@ -87,6 +87,8 @@ pub enum Remedy {
     OciMediaTypes,
     /// Allow more memory for the files of an image.
     Memory,
+    /// Have gpg decrypt the input.
+    Gpg,
     /// Wait longer for servers.
     Timeout,
     /// Let this host be spoken to without TLS.
@@ -137,6 +139,7 @@ impl fmt::Display for Remedy {
             Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
             Remedy::OciMediaTypes => "write it with the media types of the OCI",
             Remedy::Memory => "if you trust it, allow more memory",
+            Remedy::Gpg => "decrypt it on the way: read what gpg -d prints",
             Remedy::Timeout => "try again, or wait longer for the server",
             Remedy::CreateDirectory(directory) => {
                 return write!(f, "create the directory {directory:?}, or choose an output in another one");

@@ -9,12 +9,15 @@ use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::model::{Algorithm, Digest, Hasher};
 
 /// How many chunks are on their way between the two threads.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 8;
+/// After how many bytes what has come begins its way to the disk.
+const FLUSHED_BYTES: u64 = 32 << 20;
 
 /// Writes what comes over the network to the start of `file`, and returns its SHA-256 and length in bytes. Where a `size` is
 /// expected, not more than one byte beyond it: that shows that the stream is too long.
 ///
-/// A second thread hashes: that takes as long as all else together.
+/// A second thread hashes: that takes as long as all else together. A third brings to the disk what has come, so that not all of
+/// it is left to do at the end.
 ///
 /// # Errors
 /// [`ErrorKind::Network`] when reading fails, [`ErrorKind::Output`] or [`ErrorKind::NoSpace`] when writing does, and those of
@@ -37,20 +40,29 @@ pub fn save(reader: impl Read, file: &File, size: Option<u64>, monitor: &Monitor
             }
             hasher.finish()
         });
+        let (to_flush, grown) = sync_channel::<()>(1);
+        // An error that is told once is not told again: it must not get lost here.
+        let flushing = scope.spawn(move || grown.iter().try_for_each(|()| file.sync_data()));
         let panicked = || Error::new(ErrorKind::Bug, "a hashing thread panicked");
         let mut position = 0;
         loop {
             let mut chunk = hashed.recv().map_err(|_| panicked())?;
             let count = fill(&mut reader, &mut chunk, monitor)?;
             file.write_all_at(&chunk[..count], position).or_kind(ErrorKind::Output)?;
+            let before = position;
             position += count as u64;
+            if before / FLUSHED_BYTES != position / FLUSHED_BYTES {
+                // While it is at work, the next time will do.
+                let _ = to_flush.try_send(());
+            }
             let ended = count < chunk.len();
             to_hash.send((chunk, count)).map_err(|_| panicked())?;
             if ended {
                 break;
             }
         }
-        drop(to_hash);
+        drop((to_hash, to_flush));
+        flushing.join().map_err(|_| panicked())?.or_kind(ErrorKind::Output)?;
         Ok((hashing.join().map_err(|_| panicked())?, position))
     })
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::members::Members;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::io::{FOREIGN_LOOK_BYTES, foreign_format};
 use crate::tar::{Entries, Sequential, is_header};
 
@@ -16,6 +16,9 @@ pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
     let Some(block) = start.first_chunk::<512>() else {
         if start.is_empty() {
             return Err(Error::new(ErrorKind::InvalidImage, "the file is empty").hint("save or fetch the image again"));
+        }
+        if is_pgp_message(start) {
+            return Err(seems(start));
         }
         return Err(text_document(start).unwrap_or_else(|| {
             let message = format!("the file has {} bytes only: too short for an image archive", start.len());
@@ -60,7 +63,25 @@ fn sif_has_file_system(start: &[u8]) -> bool {
     })
 }
 
+/// Whether it begins as a message that gpg encrypted: a session key that a passphrase (SKESK) or a public key (PKESK) opens,
+/// in the old or the new form of packets (RFC 9580, 4.2, 5.1 and 5.3), or its text form.
+fn is_pgp_message(start: &[u8]) -> bool {
+    let body = match start {
+        [0xc1 | 0xc3, length, ..] if *length < 192 => start.get(2..),
+        [0x84 | 0x8c, ..] => start.get(2..),
+        [0xc1 | 0xc3 | 0x85 | 0x8d, ..] => start.get(3..),
+        _ => None,
+    };
+    let public = matches!(start.first(), Some(0x84 | 0x85 | 0xc1));
+    let version = body.and_then(|body| body.first());
+    let is_packet = if public { matches!(version, Some(3 | 6)) } else { matches!(version, Some(4..=6)) };
+    is_packet || start.trim_ascii_start().starts_with(b"-----BEGIN PGP MESSAGE-----")
+}
+
 fn seems(start: &[u8]) -> Error {
+    if is_pgp_message(start) {
+        return Error::new(ErrorKind::Unsupported, "this seems to be encrypted by gpg").with_remedy(Remedy::Gpg);
+    }
     if let Some(what) = foreign_format(start) {
         let what_kind = match what {
             "a SIF image" if !sif_has_file_system(start) => "a SIF image without a system partition",

@@ -104,6 +104,8 @@ const MISTAKES: &[(&str, Try)] = &[
     ("app.def --to sif", Not),
     ("Dockerfile --to sif", Not),
     ("notes.txt --to sif", Not),
+    ("x.tar.gpg --to sif", Not),
+    ("- --input-command false --to sif -o new.sif", Not),
     ("empty.tar --to sif", Not),
     ("cut.tar --to sif", Not),
     ("cut.tar.gz --to sif", Not),
@@ -142,6 +144,7 @@ fn place() -> tempfile::TempDir {
     put("app.def", b"# ours\nBootstrap: docker\nFrom: ubuntu\n");
     put("Dockerfile", b"# syntax=docker/dockerfile:1\nFROM ubuntu\nRUN true\n");
     put("notes.txt", b"remember the milk\n");
+    put("x.tar.gpg", &[b"\x8c\x0d\x04\x09\x03\x02", &[0x5a; 2000][..]].concat());
     put("empty.tar", b"");
     put("cut.tar", &hello[..3000]);
     put("cut.tar.gz", &crate::support::archives::gzip(&hello)[..200]);
