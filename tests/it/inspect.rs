@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::support::fake::{Fake, Repository};
 use crate::support::pack::{self, Squeeze};
 use crate::support::{layer, run};
 
@@ -47,6 +48,17 @@ fn layers_are_a_table_of_80_columns() {
     let layers = &json_of(&place, "app.tar")["images"][0]["layers"];
     assert_eq!(layers[0]["created_by"], "/bin/sh -c #(nop) ADD file:1 in / ");
     assert!(rows[2].contains(&layers[1]["diff_id"].as_str().unwrap()["sha256:".len()..][..12]), "{page}");
+}
+
+/// Layers that are not fetched are shown as their media types say.
+#[test]
+fn layers_on_a_registry_are_as_their_manifest_says() {
+    let registry = Repository::of(&[layer::tar_of(&[])]);
+    let server = Fake::start(move |request| registry.answer(request));
+    let host = server.host();
+    let page = said(&run::scratch(), &format!("inspect --insecure {host} docker://{host}/x:1"));
+    let rows: Vec<&str> = page.lines().skip_while(|line| !line.contains("MADE BY")).skip(1).collect();
+    assert!(rows[0].contains("  gzip  "), "{page}");
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl LayerView {
         let _ = writeln!(page, "\n  {:>4}  {:>10}  {:6}  {:12}  MADE BY", "#", "SIZE", "STORED", "DIFF_ID");
         for (at, layer) in layers.iter().enumerate() {
             let size = layer.size.map_or_else(|| "?".to_string(), |size| Bytes(size).to_string());
-            let stored = match layer.compression.as_deref() {
+            let stored = match layer.compression.as_deref().or_else(|| declared(layer.media_type.as_deref()?)) {
                 None => "?",
                 Some("none") => "plain",
                 Some(codec) => codec,
@@ -193,6 +193,16 @@ fn optional(text: &str) -> String {
 /// Text that quotes its own names, made safe for a terminal.
 fn plain(text: &str) -> String {
     text.chars().flat_map(|c| if hides(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
+}
+
+/// How a layer that was not looked into is compressed, as its media type says.
+fn declared(media_type: &str) -> Option<&'static str> {
+    match media_type.rsplit(['+', '.']).next()? {
+        "gzip" => Some("gzip"),
+        "zstd" => Some("zstd"),
+        "tar" => Some("none"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
