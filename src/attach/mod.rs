@@ -267,7 +267,8 @@ impl Attach {
         let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
         let write_options = WriteOptions { registry: settings.clone(), if_exists: None, ..self.options.clone() };
         let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
-        let outcome: Outcome = prepared.write(image, monitor)?;
+        let mut outcome: Outcome = prepared.write(image, monitor)?;
+        image.blobs.cache_refusal().into_iter().for_each(|refusal| outcome.note_cache(refusal));
         outcome.notes.into_iter().for_each(|note| observer.note(note));
         let pushed = outcome.manifest_digest.zip(outcome.sha256);
         let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
