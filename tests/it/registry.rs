@@ -690,6 +690,27 @@ fn ten_processes_share_one_cache() {
     assert_eq!(run(program().args(["cache", "prune", shared.path("out").to_str().unwrap()])).code, 2);
 }
 
+#[test]
+fn one_of_a_kind_is_not_many() {
+    let layers = vec![layer_of("a", b"the only one")];
+    let (fake, repository) = (Repository::of(&layers), Repository::of(&layers));
+    let fake = Fake::start(move |request| fake.answer(request));
+    let place = Place::new();
+    place.makes(&source(&fake), &["--cache", "cache"], &layers);
+    fs::remove_file(place.path("cache/blobs/sha256").join(&repository.blob_digests()[0]["sha256:".len()..])).unwrap();
+    fs::write(place.path("x.tar"), docker_archive(&layers, Squeeze::Not)).unwrap();
+    for (words, said) in [
+        (&["cache", "list", "cache"][..], "1 blob, "),
+        (&["cache", "verify", "cache"], "intact: 1 blob and 0 layers\n"),
+        (&["cache", "prune", "cache"], "removed 1 blob, "),
+        (&["verify", "x.tar"], "is whole: 1 layer\n"),
+    ] {
+        let done = run(program().current_dir(place.path("")).args(words));
+        let page = String::from_utf8(done.stdout).unwrap();
+        assert!(done.code == 0 && page.contains(said), "{words:?}: {page}{}", done.stderr);
+    }
+}
+
 /// A site's directory serves everybody in both of the ways that docs/cache.md names, whoever comes first; and so does one whose
 /// folders were made by an earlier version with the mask of the first user.
 #[test]
