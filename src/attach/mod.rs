@@ -123,7 +123,7 @@ impl Attach {
         let repository = Repository::open(&self.reference, &[], &settings, monitor)?;
         let index_tag = self.index_tag.as_ref().filter(|_| !self.signatures_only);
         if let Some(tag) = index_tag {
-            self.expect_index(&repository, tag)?;
+            self.expect_index(&repository, tag, options.as_deref())?;
         }
         let open_options = OpenOptions { registry: settings.clone(), ..self.open.clone() };
         let spec = Spec::Registry(self.reference.to_string());
@@ -299,17 +299,29 @@ impl Attach {
         }
     }
 
-    /// Refuses to take the tag from something that is not an index of SIFs.
-    fn expect_index(&self, repository: &Repository, tag: &str) -> Result<()> {
+    /// Refuses to take the tag from something that is not an index of SIFs, and from SIFs that were made with other options:
+    /// whoever pulls the tag expects those.
+    fn expect_index(&self, repository: &Repository, tag: &str, options: Option<&str>) -> Result<()> {
         let Some(bytes) = repository.manifest(tag)?.filter(|_| !self.replace) else { return Ok(()) };
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let entries = document["manifests"].as_array();
-        let is_ours = entries.is_some_and(|it| it.iter().all(|entry| entry["artifactType"] == SIF_LAYER));
-        if is_ours {
-            return Ok(());
+        let ours = entries.filter(|it| it.iter().all(|entry| entry["artifactType"] == SIF_LAYER));
+        let refuse = |what: &str| {
+            let message = format!("tag {tag} of {} exists and {what}", self.reference.repository);
+            Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherIndexTag))
+        };
+        let Some(ours) = ours else { return refuse("is not an index of SIFs") };
+        for entry in ours.iter().take(LOOKED_AT_MAX) {
+            let Some(digest) = entry["digest"].as_str().filter(|text| text.parse::<Digest>().is_ok()) else { continue };
+            // What is there no more is nobody's.
+            let Some(bytes) = repository.manifest(digest)? else { continue };
+            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let annotations = &document["annotations"];
+            if annotations[FORMAT].is_string() && annotations[OPTIONS].as_str() != options {
+                return refuse("lists a SIF that was made with other options");
+            }
         }
-        let message = format!("tag {tag} of {} exists and is not an index of SIFs", self.reference.repository);
-        Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherIndexTag))
+        Ok(())
     }
 
     /// Writes the index of all that is attached, unless it is there. Others may attach for other platforms at the same
