@@ -159,7 +159,7 @@ impl Attach {
         Ok(Attached { sifs, signatures, index })
     }
 
-    /// The signatures that are attached to none of the images yet.
+    /// The signatures that are attached to none of the images yet. Where there are too few for all images, nothing is done.
     fn not_attached(
         &self,
         repository: &Repository,
@@ -173,10 +173,25 @@ impl Attach {
         }
         let documents = OpenOptions { want_layers: false, ..open_options.clone() };
         let source = open(&Spec::Registry(self.reference.to_string()), &documents, monitor)?;
+        let mut unsigned = Vec::new();
         for selection in selections {
-            let Some(subject) = source.select(selection)?.manifest_digest else { continue };
+            let image = source.select(selection)?;
+            let Some(subject) = image.manifest_digest else { continue };
             let found = signatures_in(repository, subject)?;
+            if found.iter().all(|hosted| !self.signatures.contains(&hosted.signature)) {
+                unsigned.push(known(&image.platform()));
+            }
             pending.retain(|it| found.iter().all(|hosted| hosted.signature != *it));
+        }
+        // A signature is of one SIF.
+        if unsigned.len() > pending.len() {
+            let given = match pending.len() {
+                0 => "none is".to_string(),
+                1 => "1 is".to_string(),
+                count => format!("{count} are"),
+            };
+            let message = format!("each SIF must have a signature: {given} given for {}", unsigned.join(", "));
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
         }
         Ok(pending)
     }
@@ -241,11 +256,11 @@ impl Attach {
         let hosted = self.hosted(repository, subject)?;
         let found = if self.signatures_only { None } else { find_in(repository, subject, options)? };
         let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
+        if pending.is_empty() && hosted.is_empty() && !self.signatures.is_empty() {
+            let message = "none of the signatures is of this SIF: each is attached for another platform";
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
+        }
         if pending.is_empty() && (found.is_some() || self.signatures_only) {
-            if hosted.is_empty() && !self.signatures.is_empty() {
-                let message = "none of the signatures is of this SIF: each is attached for another platform";
-                return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
-            }
             return Ok((found, beside(&hosted)?));
         }
         let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
