@@ -591,6 +591,12 @@ fn wrong_use_is_said_and_nothing_is_done() {
     }
     let missing = place.batch(&["--list", "nowhere", "--to", "sif", "--out", "out"]);
     assert_eq!(missing.code, 3, "{}", missing.stderr);
+    for name in ["nowhere.txt", "no/where.yaml", "nowhere.yml", "nowhere.list"] {
+        let missing = place.batch(&[name, "--to", "sif", "--out", "not-made"]);
+        assert!(missing.code == 3 && !place.path("not-made").exists(), "{}", missing.stderr);
+        let said = format!("list \"{name}\" does not exist");
+        assert!(missing.stderr.contains(&said) && missing.stderr.contains("hint: "), "{}", missing.stderr);
+    }
     assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), before);
     // An image that is not there is one that fails.
     let failed = place.batch(&["gone.tar", "a.tar", "--to", "sif", "--out", "out"]);

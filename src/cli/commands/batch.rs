@@ -293,6 +293,11 @@ impl Plan<'_> {
         for (number, word) in (1..).zip(&self.arguments.sources) {
             if self.is_list(word)? {
                 wanted.extend(batch::read_list(Path::new(word))?);
+            } else if self.arguments.sources.len() == 1 && names_missing_list(word) {
+                let message = format!("list {} does not exist", Quoted(word.as_bytes()));
+                return Err(Error::new(ErrorKind::SourceUnavailable, message).hint(
+                    "check the name of the list, or write the source as KIND:SOURCE, such as docker://HOST/NAME",
+                ));
             } else {
                 let (what, place) = (What::Source(word.clone()), format!("source {number}"));
                 wanted.push(Wanted { what, name: None, access: Arc::default(), place });
@@ -440,6 +445,14 @@ const OF_BATCH: [&str; 17] = [
     "retries",
     "timeout",
 ];
+
+/// Whether a word looks like the name of a list, and nothing has that name.
+fn names_missing_list(word: &OsStr) -> bool {
+    let path = Path::new(word);
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let is_plain = !word.as_bytes().contains(&b':');
+    is_plain && ["txt", "yaml", "yml", "list"].contains(&ending) && !path.exists()
+}
 
 /// The repository that a source without a tag and a digest names.
 fn repository_in(source: &OsStr) -> Option<String> {
