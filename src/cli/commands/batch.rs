@@ -246,11 +246,14 @@ impl Plan<'_> {
         let (arguments, voice) = (self.arguments, session.voice);
         let make: &Make<'_> = &|source, output| self.conversion(source, output);
         let wanted = self.wanted()?;
-        let items = batch::expand(&wanted, make, monitor)?;
-        if items.is_empty() {
+        let (items, left_out) = batch::expand(&wanted, make, monitor)?;
+        if items.is_empty() && left_out == 0 {
             return Err(usage("the list names no image", "write a source on each line"));
         }
-        self.expect_remote(items.iter().map(|item| &item.spec))?;
+        // Tags that are left out are of a registry, too.
+        if !items.is_empty() {
+            self.expect_remote(items.iter().map(|item| &item.spec))?;
+        }
         let entries = batch::name(items, self.names, &self.target, make, monitor)?;
         if self.only.as_ref().is_some_and(|only| *only.end() > entries.len()) {
             let images = if entries.len() == 1 { "image" } else { "images" };
@@ -284,7 +287,7 @@ impl Plan<'_> {
         let board = Board::start(session.mode(), voice, total);
         let summary = batch.run(&board, monitor);
         drop(board);
-        self.conclude(summary?, session)
+        self.conclude(summary?, left_out, session)
     }
 
     /// What words and lists ask for.
@@ -383,7 +386,7 @@ impl Plan<'_> {
     }
 
     /// Writes the summary, says how many came to what, and fails where not all is there.
-    fn conclude(&self, summary: Summary, session: &Session) -> Result<()> {
+    fn conclude(&self, summary: Summary, left_out: usize, session: &Session) -> Result<()> {
         if self.only.is_none() {
             batch::write_summary(&self.arguments.out, &summary.rows)?;
         }
@@ -394,9 +397,9 @@ impl Plan<'_> {
         say("removed", &summary.pruned);
         say("not removed, for it is not what was made:", &summary.spared);
         if voice.json {
-            printer::event(&Ended::of(&summary, session.recorder.seconds()));
+            printer::event(&Ended::of(&summary, left_out, session.recorder.seconds()));
         } else {
-            voice.summary(&Ended::of(&summary, session.recorder.seconds()).line());
+            voice.summary(&Ended::of(&summary, left_out, session.recorder.seconds()).line());
         }
         match summary.stopped {
             Some(error) => Err(error),
