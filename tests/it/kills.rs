@@ -272,7 +272,7 @@ fn a_call_that_fails_at_any_moment() {
         let nth = 1 + noise.next(most);
         let fault = format!("inject={call}:error=EIO:when={nth}");
         let ended = traced(&place, &plain, &["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &fault]);
-        let said = String::from_utf8_lossy(&ended.stderr);
+        let said = ended.stderr.escape_ascii().to_string();
         let when = format!("{source} to {target}, {call} {nth} of {most}: {} {said}", ended.status);
         if ended.status.success() {
             whole += 1;

@@ -183,7 +183,7 @@ fn umask() -> u32 {
 fn it_is_whole_or_absent_and_replaces_nothing_else() {
     let place = Place::new();
     let convert = |more: &[&str]| run(&mut place.command(&[&["app.tar", "--to", "sif", "-o", "x.sif"], more].concat()));
-    let left = || fs::read_dir(&place.path("")).unwrap().count();
+    let left = || fs::read_dir(place.path("")).unwrap().count();
     let before = left();
     // No output, no statement.
     let wrong = format!("sha256:{}", "0".repeat(64));

@@ -293,7 +293,7 @@ fn lasting_faults_are_told_in_one_sentence() {
             6,
             &["web page"],
         ),
-        ("nonsense", of_manifests(|_| Answer::new(200, "application/json", "[1,")), 4, &["no image manifest"]),
+        ("nonsense", of_manifests(|_| Answer::new(200, "application/json", "[1,")), 4, &["not an image manifest"]),
         (
             "schema 1",
             of_manifests(|_| Answer::json(200, json!({ "schemaVersion": 1, "fsLayers": [] }))),

@@ -123,7 +123,7 @@ fn a_foreign_program_in_the_image_does_not_decide_the_architecture() {
     let done = convert(scratch.path(), &[]);
     assert!(done.code == 4 && done.stderr.contains("--arch"), "{}", done.stderr);
     // A config that names a platform is believed: no other one can be asked of it.
-    image(scratch.path(), &[own.clone()], &json!({ "config": run }));
+    image(scratch.path(), std::slice::from_ref(&own), &json!({ "config": run }));
     let done = convert(scratch.path(), &["--platform", "linux/s390x"]);
     assert!(done.code == 3 && done.stderr.contains("no image is for platform linux/s390x"), "{}", done.stderr);
     // A program that is run and is not what the config says is told.
