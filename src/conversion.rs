@@ -125,7 +125,10 @@ impl Conversion {
                 image.attestations = source.attestations(&image)?;
             }
             image.change_config(&self.changes)?;
-            let outcome = prepared.write(&image, monitor);
+            let mut outcome = prepared.write(&image, monitor);
+            if let (Ok(outcome), Some(refusal)) = (&mut outcome, image.blobs.cache_refusal()) {
+                outcome.note_cache(refusal);
+            }
             let late = image.blobs.warnings().into_iter().filter(|text| !image.warnings.contains(text));
             let late: Vec<Note> = late.map(|text| Note::new("image", text, 1)).collect();
             observer.record(&mut |report| report.notes.extend(late.iter().cloned()));

@@ -58,6 +58,7 @@ struct Inner {
     path: Option<PathBuf>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     io_kind: Option<io::ErrorKind>,
+    is_artifact: bool,
 }
 
 impl Error {
@@ -72,6 +73,7 @@ impl Error {
             path: None,
             cause: None,
             io_kind: None,
+            is_artifact: false,
         }))
     }
 
@@ -138,6 +140,7 @@ impl Error {
         error.0.path.clone_from(&self.0.path);
         error.0.cause = self.0.cause.as_ref().map(|cause| cause.to_string().into());
         error.0.io_kind = self.0.io_kind;
+        error.0.is_artifact = self.0.is_artifact;
         error
     }
 
@@ -149,6 +152,17 @@ impl Error {
     /// The kind of the I/O error that this began as, where it did.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         self.0.io_kind
+    }
+
+    /// Says that what should be an image is something else that registries hold.
+    pub(crate) fn of_artifact(mut self) -> Self {
+        self.0.is_artifact = true;
+        self
+    }
+
+    /// Whether what should be an image is something else that registries hold: a SIF file, a signature, a chart.
+    pub fn is_artifact(&self) -> bool {
+        self.0.is_artifact
     }
 
     /// What to do about it, where something can be done.

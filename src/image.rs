@@ -77,6 +77,11 @@ pub trait Blobs: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Why no blob is kept in the cache that was named, where that is so.
+    fn cache_refusal(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// One layer of an image.

@@ -123,7 +123,7 @@ impl Attach {
         let repository = Repository::open(&self.reference, &[], &settings, monitor)?;
         let index_tag = self.index_tag.as_ref().filter(|_| !self.signatures_only);
         if let Some(tag) = index_tag {
-            self.expect_index(&repository, tag)?;
+            self.expect_index(&repository, tag, options.as_deref())?;
         }
         let open_options = OpenOptions { registry: settings.clone(), ..self.open.clone() };
         let spec = Spec::Registry(self.reference.to_string());
@@ -159,7 +159,7 @@ impl Attach {
         Ok(Attached { sifs, signatures, index })
     }
 
-    /// The signatures that are attached to none of the images yet.
+    /// The signatures that are attached to none of the images yet. Where there are too few for all images, nothing is done.
     fn not_attached(
         &self,
         repository: &Repository,
@@ -173,10 +173,25 @@ impl Attach {
         }
         let documents = OpenOptions { want_layers: false, ..open_options.clone() };
         let source = open(&Spec::Registry(self.reference.to_string()), &documents, monitor)?;
+        let mut unsigned = Vec::new();
         for selection in selections {
-            let Some(subject) = source.select(selection)?.manifest_digest else { continue };
+            let image = source.select(selection)?;
+            let Some(subject) = image.manifest_digest else { continue };
             let found = signatures_in(repository, subject)?;
+            if found.iter().all(|hosted| !self.signatures.contains(&hosted.signature)) {
+                unsigned.push(known(&image.platform()));
+            }
             pending.retain(|it| found.iter().all(|hosted| hosted.signature != *it));
+        }
+        // A signature is of one SIF.
+        if unsigned.len() > pending.len() {
+            let given = match pending.len() {
+                0 => "none is".to_string(),
+                1 => "1 is".to_string(),
+                count => format!("{count} are"),
+            };
+            let message = format!("each SIF must have a signature: {given} given for {}", unsigned.join(", "));
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
         }
         Ok(pending)
     }
@@ -241,11 +256,11 @@ impl Attach {
         let hosted = self.hosted(repository, subject)?;
         let found = if self.signatures_only { None } else { find_in(repository, subject, options)? };
         let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
+        if pending.is_empty() && hosted.is_empty() && !self.signatures.is_empty() {
+            let message = "none of the signatures is of this SIF: each is attached for another platform";
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
+        }
         if pending.is_empty() && (found.is_some() || self.signatures_only) {
-            if hosted.is_empty() && !self.signatures.is_empty() {
-                let message = "none of the signatures is of this SIF: each is attached for another platform";
-                return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
-            }
             return Ok((found, beside(&hosted)?));
         }
         let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
@@ -267,7 +282,8 @@ impl Attach {
         let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
         let write_options = WriteOptions { registry: settings.clone(), if_exists: None, ..self.options.clone() };
         let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
-        let outcome: Outcome = prepared.write(image, monitor)?;
+        let mut outcome: Outcome = prepared.write(image, monitor)?;
+        image.blobs.cache_refusal().into_iter().for_each(|refusal| outcome.note_cache(refusal));
         outcome.notes.into_iter().for_each(|note| observer.note(note));
         let pushed = outcome.manifest_digest.zip(outcome.sha256);
         let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
@@ -298,17 +314,29 @@ impl Attach {
         }
     }
 
-    /// Refuses to take the tag from something that is not an index of SIFs.
-    fn expect_index(&self, repository: &Repository, tag: &str) -> Result<()> {
+    /// Refuses to take the tag from something that is not an index of SIFs, and from SIFs that were made with other options:
+    /// whoever pulls the tag expects those.
+    fn expect_index(&self, repository: &Repository, tag: &str, options: Option<&str>) -> Result<()> {
         let Some(bytes) = repository.manifest(tag)?.filter(|_| !self.replace) else { return Ok(()) };
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let entries = document["manifests"].as_array();
-        let is_ours = entries.is_some_and(|it| it.iter().all(|entry| entry["artifactType"] == SIF_LAYER));
-        if is_ours {
-            return Ok(());
+        let ours = entries.filter(|it| it.iter().all(|entry| entry["artifactType"] == SIF_LAYER));
+        let refuse = |what: &str| {
+            let message = format!("tag {tag} of {} exists and {what}", self.reference.repository);
+            Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherIndexTag))
+        };
+        let Some(ours) = ours else { return refuse("is not an index of SIFs") };
+        for entry in ours.iter().take(LOOKED_AT_MAX) {
+            let Some(digest) = entry["digest"].as_str().filter(|text| text.parse::<Digest>().is_ok()) else { continue };
+            // What is there no more is nobody's.
+            let Some(bytes) = repository.manifest(digest)? else { continue };
+            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            let annotations = &document["annotations"];
+            if annotations[FORMAT].is_string() && annotations[OPTIONS].as_str() != options {
+                return refuse("lists a SIF that was made with other options");
+            }
         }
-        let message = format!("tag {tag} of {} exists and is not an index of SIFs", self.reference.repository);
-        Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::OtherIndexTag))
+        Ok(())
     }
 
     /// Writes the index of all that is attached, unless it is there. Others may attach for other platforms at the same

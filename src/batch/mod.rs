@@ -43,6 +43,8 @@ pub struct Item {
     pub spec: Spec,
     /// What the output is to be called, where the list says so.
     pub name: Option<String>,
+    /// Whether nobody wrote it: it is one of the tags of a repository.
+    pub is_tag: bool,
     /// How its registry is reached.
     pub access: Arc<Access>,
     /// Where it is listed, for messages.
@@ -60,6 +62,8 @@ pub struct Entry {
     pub spec: Spec,
     /// The name of the output in the directory of the batch.
     pub output: String,
+    /// Whether nobody wrote the source: it is one of the tags of a repository.
+    pub is_tag: bool,
     /// How its registry is reached.
     pub access: Arc<Access>,
 }

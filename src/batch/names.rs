@@ -55,8 +55,8 @@ pub fn name(items: Vec<Item>, names: Names, target: &Target, make: &Make<'_>, mo
             Some((other, _)) => clashes.push(format!("{other} and {this} would both be written to {output:?}")),
             None => drop(places.insert(output.clone(), (this, by_digest))),
         }
-        let Item { source, spec, access, .. } = item;
-        entries.push(Entry { number: entries.len() + 1, source, spec, output, access });
+        let Item { source, spec, is_tag, access, .. } = item;
+        entries.push(Entry { number: entries.len() + 1, source, spec, output, is_tag, access });
     }
     if clashes.is_empty() {
         return Ok(entries);
@@ -143,6 +143,7 @@ mod tests {
                 source: source.into(),
                 spec: Spec::parse(source.as_ref()).unwrap(),
                 name: name.map(str::to_string),
+                is_tag: false,
                 access: Arc::default(),
                 place: format!("line {}", number + 1),
             }

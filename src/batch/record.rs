@@ -35,6 +35,8 @@ pub enum Status {
     Failed,
     /// Its turn has not come, or its output is gone.
     Missing,
+    /// A tag of a repository that does not name an image, but a SIF file or a signature, for example.
+    Skipped,
 }
 
 impl Status {
@@ -45,6 +47,7 @@ impl Status {
             Status::Kept => "kept",
             Status::Failed => "failed",
             Status::Missing => "missing",
+            Status::Skipped => "skipped",
         }
     }
 

@@ -35,8 +35,8 @@ pub fn table(rows: &[Row]) -> String {
     rows.iter().fold(COLUMNS.to_string(), |mut text, row| {
         let shown = |number: Option<u64>| number.map_or_else(|| "-".to_string(), |number| number.to_string());
         let exit = match (&row.error, row.status) {
+            (_, Status::Missing | Status::Skipped) => None,
             (Some(trouble), _) => Some(u64::from(trouble.exit_code)),
-            (None, Status::Missing) => None,
             (None, _) => Some(0),
         };
         let last = row.error.as_ref().map_or(&row.output, |trouble| &trouble.message);

@@ -229,7 +229,7 @@ impl Run<'_> {
         });
         Some(recorded.unwrap_or_else(|error| {
             let failed = self.failed(entry, &error);
-            if failed.status != Status::Failed {
+            if failed.status == Status::Missing {
                 return failed;
             }
             let failed = counted(failed, &report, began, monitor);
@@ -256,7 +256,8 @@ impl Run<'_> {
         if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated) {
             return row(entry, Status::Missing);
         }
-        Row { error: Some((self.batch.describe)(error)), ..row(entry, Status::Failed) }
+        let status = if entry.is_tag && error.is_artifact() { Status::Skipped } else { Status::Failed };
+        Row { error: Some((self.batch.describe)(error)), ..row(entry, status) }
     }
 
     /// Keeps the output that is there, or makes it.

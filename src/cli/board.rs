@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::options::ProgressMode;
-use super::printer::{self, Bytes, Grouped, Voice};
+use super::printer::{self, Bytes, Grouped, Voice, counted};
 use crate::batch::{Entry, Row, Status, Summary, Watch};
 use crate::io::Monitor;
 use crate::model::Quoted;
@@ -135,13 +135,15 @@ pub(super) struct Ended {
     kept: usize,
     failed: usize,
     missing: usize,
+    skipped: usize,
     downloaded_bytes: u64,
     cached_bytes: u64,
     seconds: f64,
 }
 
 impl Ended {
-    pub(super) fn of(summary: &Summary, seconds: f64) -> Self {
+    /// `left_out`: how many tags were not asked for, for their names tell what they are.
+    pub(super) fn of(summary: &Summary, left_out: usize, seconds: f64) -> Self {
         let sum = |count: fn(&Row) -> u64| summary.rows.iter().map(count).sum();
         Ended {
             event: "done",
@@ -149,6 +151,7 @@ impl Ended {
             kept: summary.count(Status::Kept),
             failed: summary.count(Status::Failed),
             missing: summary.count(Status::Missing),
+            skipped: summary.count(Status::Skipped) + left_out,
             downloaded_bytes: sum(|row| row.downloaded_bytes),
             cached_bytes: sum(|row| row.cached_bytes),
             seconds: (seconds * 1000.0).round() / 1000.0,
@@ -157,11 +160,17 @@ impl Ended {
 
     /// The same for people.
     pub(super) fn line(&self) -> String {
-        let Ended { done, kept, failed, missing, downloaded_bytes, cached_bytes, seconds, .. } = *self;
+        let Ended { done, kept, failed, missing, skipped, downloaded_bytes, cached_bytes, seconds, .. } = *self;
         let count = |number: usize| Grouped(number as u64);
         let mut text = format!("{} converted, {} kept, {} failed", count(done), count(kept), count(failed));
         if missing > 0 {
             text.push_str(&format!(", {} missing", count(missing)));
+        }
+        if skipped > 0 {
+            text.push_str(&format!(
+                ", {} skipped",
+                counted(skipped as u64, "tag that is not an image", "tags that are not images")
+            ));
         }
         if downloaded_bytes + cached_bytes > 0 {
             let (came, were_there) = (Bytes(downloaded_bytes), Bytes(cached_bytes));
@@ -176,7 +185,7 @@ fn line(row: &Row, number: usize, total: usize) -> String {
     let source = Quoted(row.source.as_bytes());
     let place = format!("[{number}/{total}]");
     match &row.error {
-        Some(trouble) => format!("{place} failed {source}: {}", trouble.message),
+        Some(trouble) => format!("{place} {} {source}: {}", row.status.word(), trouble.message),
         None => {
             let bytes = row.bytes.map_or(String::new(), |bytes| format!(" {}", Bytes(bytes)));
             let seconds = if row.status == Status::Done { format!(" {:.1} s", row.seconds) } else { String::new() };
@@ -198,7 +207,7 @@ struct ImageEvent<'a> {
 fn tell(row: &Row, number: usize, total: usize, voice: Voice) {
     if voice.json {
         printer::event(&ImageEvent { event: "image", total, row });
-    } else if row.error.is_some() || !voice.quiet {
+    } else if row.status == Status::Failed || !voice.quiet {
         printer::line(&line(row, number, total));
     }
 }

@@ -44,12 +44,13 @@ impl Folder {
         Ok(Folder { fd, path: path.to_path_buf(), owner })
     }
 
-    /// A directory in it, which must belong to us, to root or to the owner of the cache.
+    /// A directory in it, which must belong to us, to root, to the owner of the cache, or to somebody who could make it here:
+    /// what is in it is as good as what they may put into this one.
     pub(crate) fn folder(&self, name: &str) -> io::Result<Folder> {
         let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
-        let owner = fstat(&fd)?.st_uid;
-        let trusted = [0, self.owner, rustix::process::geteuid().as_raw()];
-        if !trusted.contains(&owner) {
+        let (owner, this) = (fstat(&fd)?.st_uid, fstat(&self.fd)?);
+        let trusted = [0, self.owner, this.st_uid, rustix::process::geteuid().as_raw()];
+        if !trusted.contains(&owner) && this.st_mode & 0o022 == 0 {
             let message = format!("{name:?} belongs to user {owner}, to whom the cache does not belong");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
@@ -116,6 +117,17 @@ impl Folder {
     /// Says that it is a cache. Whatever has the name of the tag already stays as it is: only those ask what it says who remove
     /// something.
     pub(crate) fn tag(&self) -> io::Result<()> {
+        if self.has(TAG.0) {
+            return Ok(());
+        }
+        // Whole at once where that is possible: a process may be killed at any moment.
+        if let Some(mut tag) = self.unnamed(0o666) {
+            tag.write_all(TAG.1.as_bytes())?;
+            return match self.link(&tag, TAG.0) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => Ok(()),
+            };
+        }
         match self.file(TAG.0, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY) {
             Ok(mut tag) => tag.write_all(TAG.1.as_bytes()),
             Err(_) => Ok(()),
@@ -142,13 +154,21 @@ impl Folder {
         Ok(found)
     }
 
-    /// The same, made where it is not there.
+    /// What [`Folder::folder`] opens, made as [`Folder::make_like`] does where it is not there.
     #[cfg(feature = "network")]
     pub(crate) fn make(&self, name: &str) -> io::Result<Folder> {
-        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => self.folder(name),
-            Err(error) => Err(error.into()),
+        drop(self.make_like(name)?);
+        self.folder(name)
+    }
+
+    /// Fails where no file can be made in it.
+    #[cfg(feature = "network")]
+    pub(crate) fn expect_writable(&self) -> io::Result<()> {
+        if self.unnamed(0o600).is_some() {
+            return Ok(());
         }
+        let (_, name) = self.temporary("probe", 0o600)?;
+        self.remove(&name)
     }
 
     /// A regular file in it. The access time of what is planted there does not change: nothing else is opened for good.

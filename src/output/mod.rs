@@ -58,6 +58,7 @@ pub use hosting::{Attachment, FORMAT, Hosting, IMAGE, OPTIONS, SIGNER, Transport
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
+use prepared::NOT_KEPT;
 pub use prepared::{Prepared, REUSED};
 pub use reuse::WorkCache;
 pub use root::{Root, XattrPolicy, recorded_reference};

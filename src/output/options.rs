@@ -234,4 +234,11 @@ impl Outcome {
     pub fn is_reused(&self) -> bool {
         self.notes.iter().any(|note| note.code == super::REUSED)
     }
+
+    /// Says that no download was kept in the cache, where it does not say yet that nothing was.
+    pub(crate) fn note_cache(&mut self, refusal: &str) {
+        if self.notes.iter().all(|note| note.code != super::NOT_KEPT) {
+            self.notes.push(Note::new(super::NOT_KEPT, format!("no download was kept in the cache: {refusal}"), 1));
+        }
+    }
 }

@@ -185,7 +185,7 @@ impl Reuse {
         });
         let refusal = self.store.refusal().map(str::to_string).or_else(|| kept.err().map(|error| error.to_string()));
         if let Some(refusal) = refusal {
-            notes.push(Note::new("cache-not-kept", format!("nothing was kept in the cache: {refusal}"), 1));
+            notes.push(Note::new(super::NOT_KEPT, format!("nothing was kept in the cache: {refusal}"), 1));
         }
         notes
     }

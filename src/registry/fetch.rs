@@ -30,7 +30,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Fetches blobs, and fetches ahead those that will be wanted.
 ///
 /// Without a cache, a blob that is opened is read as it comes; blobs that must wait for others to be decoded come into
-/// unnamed temporary files meanwhile. With a cache, every blob comes into the cache, and is read behind the download.
+/// unnamed temporary files meanwhile. With a cache, every blob comes into the cache, and is read behind the download. Where
+/// nothing can be kept in the cache, what is there is read, and all else comes as without one.
 pub(super) struct Fetcher {
     shared: Arc<Shared>,
 }
@@ -38,6 +39,8 @@ pub(super) struct Fetcher {
 struct Shared {
     client: Arc<Client>,
     cache: Option<Cache>,
+    /// A cache that is read only.
+    shelf: Option<Cache>,
     /// Where blobs may wait; nowhere where nothing is to lie on a disk.
     tmpdir: Option<PathBuf>,
     plan: Mutex<Plan>,
@@ -59,7 +62,16 @@ struct Plan {
 impl Fetcher {
     pub(super) fn new(client: Arc<Client>, cache: Option<Cache>, tmpdir: Option<PathBuf>) -> Self {
         let (plan, changed, closed) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Fetcher { shared: Arc::new(Shared { client, cache, tmpdir, plan, changed, closed }) }
+        let (cache, shelf) = match cache {
+            Some(cache) if !cache.is_kept() => (None, Some(cache)),
+            cache => (cache, None),
+        };
+        Fetcher { shared: Arc::new(Shared { client, cache, shelf, tmpdir, plan, changed, closed }) }
+    }
+
+    /// A blob that is in a cache in which nothing can be kept.
+    pub(super) fn shelved(&self, blob: &Blob) -> Result<Option<Arc<File>>> {
+        self.shared.shelved(blob)
     }
 
     /// The cache, where there is one.
@@ -103,6 +115,15 @@ impl Fetcher {
                 Box::new(Follower::new(transfer, monitor()))
             }
             Way::Direct(connection) => {
+                if let Some(file) = shared.shelved(blob)? {
+                    let transfer = Transfer::default();
+                    let bytes = file.metadata().or_kind(ErrorKind::SourceUnavailable)?.len();
+                    transfer.begin(file, bytes);
+                    transfer.end(Ok(()));
+                    drop(connection);
+                    shared.fetch_ahead();
+                    return Ok(Box::new(Follower::new(Arc::new(transfer), monitor())));
+                }
                 let stream = BlobStream::open(&shared.client, blob)?;
                 Box::new(Direct { stream, connection: Some(connection), shared: Arc::clone(shared) })
             }
@@ -144,7 +165,9 @@ impl Shared {
             plan.room_bytes = u64::MAX;
             return;
         }
-        let bytes = plan.waiting.iter().filter_map(|blob| blob.size).fold(0, u64::saturating_add);
+        let is_shelved = |blob: &Blob| self.shelf.as_ref().is_some_and(|shelf| shelf.has(blob.digest));
+        let coming = plan.waiting.iter().filter(|blob| !is_shelved(blob));
+        let bytes = coming.filter_map(|blob| blob.size).fold(0, u64::saturating_add);
         self.client.monitor.expect_downloads(bytes);
         // Where no temporary can be made, nothing waits: all is read as it comes.
         let free = self.tmpdir.as_ref().and_then(|it| File::open(it).ok()).and_then(free_bytes).unwrap_or(0);
@@ -216,7 +239,22 @@ impl Shared {
         Some((blob, transfer))
     }
 
+    /// A blob that is in a cache in which nothing can be kept.
+    fn shelved(&self, blob: &Blob) -> Result<Option<Arc<File>>> {
+        let Some(shelf) = &self.shelf else { return Ok(None) };
+        let found = shelf.find(blob.digest, blob.size, &self.client.monitor)?;
+        if let Some(file) = &found {
+            self.client.monitor.save(file.metadata().map_or(0, |data| data.len()));
+        }
+        Ok(found)
+    }
+
     fn fetch_to_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
+        if let Some(file) = self.shelved(blob)? {
+            let bytes = file.metadata().or_kind(ErrorKind::SourceUnavailable)?.len();
+            transfer.begin(file, bytes);
+            return Ok(());
+        }
         let hint = |error: Error| error.with_remedy(Remedy::RoomInTmpdir);
         let Some(tmpdir) = &self.tmpdir else { return Err(Error::new(ErrorKind::Bug, "there is no place to wait")) };
         let doing = || format!("keeping blob {} in {tmpdir:?}", blob.digest);

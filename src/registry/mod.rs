@@ -85,6 +85,8 @@ pub(crate) struct Registry {
     name: String,
     client: Arc<Client>,
     fetcher: Fetcher,
+    /// Why no download is kept in the cache that was named.
+    cache_refusal: Option<String>,
     /// Manifests and configs that were read, verified.
     documents: Mutex<BTreeMap<Digest, Arc<[u8]>>>,
     /// What manifests list: no manifests, then.
@@ -100,12 +102,16 @@ impl Registry {
         monitor: &Monitor,
     ) -> Result<(Registry, Digest)> {
         monitor.begin(Phase::Open, 0);
-        let cache = settings.cache.as_deref().filter(|_| fetching.want_layers).map(Cache::open).transpose()?;
+        let (cache, cache_refusal) = match settings.cache.as_deref().filter(|_| fetching.want_layers) {
+            Some(directory) => Cache::open_as_allowed(directory)?,
+            None => (None, None),
+        };
         let client = Arc::new(Client::for_pulling(reference, settings.clone(), monitor.clone())?);
         let registry = Registry {
             name: format!("registry image {}", Quoted(reference.to_string().as_bytes())),
             fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.map(Path::to_path_buf)),
             client,
+            cache_refusal,
             documents: Mutex::default(),
             blobs: Mutex::default(),
         };
@@ -173,17 +179,20 @@ impl Registry {
             let (path, what) = (format!("blobs/{}", blob.digest), format!("config {}", blob.digest));
             self.client.document(&path, &what, Some(blob.digest)).map(|found| found.bytes)
         };
+        let read = |file| -> Result<Vec<u8>> {
+            let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
+            let mut bytes = Vec::new();
+            region.reader().read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
+            // Whoever shares the cache may have changed the file since it was hashed.
+            Expected::digest(blob.digest).check_bytes(&bytes).doing(|| "reading a config from the cache")?;
+            Ok(bytes)
+        };
         let bytes = match self.fetcher.cache() {
-            None => fetch()?,
+            None => self.fetcher.shelved(blob)?.map_or_else(fetch, read)?,
             Some(cache) => match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
                 Claim::There(file) => {
                     self.client.monitor.save(file.metadata().map_or(0, |data| data.len()));
-                    let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
-                    let mut bytes = Vec::new();
-                    region.reader().read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
-                    // Whoever shares the cache may have changed the file since it was hashed.
-                    Expected::digest(blob.digest).check_bytes(&bytes).doing(|| "reading a config from the cache")?;
-                    bytes
+                    read(file)?
                 }
                 Claim::Mine(mut writer) => {
                     let bytes = fetch()?;
@@ -221,6 +230,10 @@ impl Blobs for Registry {
 
     fn warnings(&self) -> Vec<String> {
         self.client.warnings()
+    }
+
+    fn cache_refusal(&self) -> Option<&str> {
+        self.cache_refusal.as_deref()
     }
 }
 

@@ -105,7 +105,7 @@ fn may_be_layer(media_type: &str) -> bool {
 pub(super) fn unsupported(what: &str, kind: &str) -> Error {
     let known = KNOWN.iter().find(|(start, ..)| kind.starts_with(start));
     let (name, hint) = known.map_or(("an artifact", OTHER), |(_, name, hint)| (name, hint));
-    Error::new(ErrorKind::Unsupported, format!("{what} is not an image but {name} ({kind})")).hint(hint)
+    Error::new(ErrorKind::Unsupported, format!("{what} is not an image but {name} ({kind})")).hint(hint).of_artifact()
 }
 
 /// A media type without parameters, in small letters.

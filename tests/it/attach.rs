@@ -158,6 +158,19 @@ fn attached_once(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>) {
     let other: Value = serde_json::from_slice(&fetch(host, "manifests/1.workdir.sif")).unwrap();
     assert_eq!(other["manifests"].as_array().unwrap().len(), 1);
     assert_ne!(other["manifests"][0]["digest"], attached[0]["manifest_digest"]);
+    // It does not take the tag of the first unasked, not even for another platform.
+    let sent = writes(&log()).len();
+    for more in [&[][..], &["--platform", "linux/amd64"], &["--platform", "linux/arm64"]] {
+        let done = run(&mut place.command(&[&["attach", &uri, "--workdir"], more].concat()));
+        let said = "tag 1.sif of org/app exists and lists a SIF that was made with other options";
+        assert!(done.code == 8 && done.stderr.contains(said), "{}: {}", done.code, done.stderr);
+        assert!(done.stderr.contains("--sif-tag") && done.stderr.contains("--force"), "{}", done.stderr);
+    }
+    assert_eq!((&writes(&log())[sent..], fetch(host, "manifests/1.sif")), (&[] as &[String], index.clone()));
+    place.good(&["attach", &uri, "--workdir", "--platform", "linux/amd64", "--force"]);
+    assert_eq!(fetch(host, "manifests/1.sif"), fetch(host, "manifests/1.workdir.sif"));
+    place.good(&["attach", &uri, "--force"]);
+    assert_eq!(fetch(host, "manifests/1.sif"), index);
 
     // Who pulls gets it without a conversion, and the same bytes.
     let here = host_architecture();

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::attach::{fetch, put};
+use crate::support::depot::Depot;
 use crate::support::engine::{Behaviour, Export, FakeEngine, NAME};
-use crate::support::fake::{Answer, Body, Fake, Repository, Request};
+use crate::support::fake::{Answer, Body, Fake, OCI_MANIFEST, Repository, Request};
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive, sha256};
 use crate::support::random::noise;
@@ -529,6 +531,57 @@ fn lists_of_skopeo_and_tags_of_repositories_are_expanded() {
     assert_eq!(none.code, 3, "{}", none.stderr);
 }
 
+/// Tags that hold what is attached to images, or SIFs, are not images that fail. What somebody wrote down is.
+#[test]
+fn tags_of_what_is_attached_are_skipped_and_counted() {
+    let place = Place::new();
+    let depot = Depot::default();
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    let repository = format!("docker://{}/org/app", fake.host());
+    place.write("app.tar", docker_archive(&[layer_of("a", b"content")], Squeeze::Not));
+    let convert = |words: &[&str]| {
+        let done = run(program().current_dir(place.path("")).env("HOME", place.path("")).args(words));
+        assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+    };
+    for tag in ["1.0", "1.1"] {
+        convert(&["app.tar", "--to", "oci", "-o", &format!("{repository}:{tag}")]);
+    }
+    convert(&["attach", &format!("{repository}:1.0")]);
+    convert(&["app.tar", "--to", "sif", "-o", &format!("oras://{}/org/app:1.2-sif", fake.host())]);
+    // As cosign writes it, under its own tag and under another.
+    depot.put_blob("org/app", b"{}");
+    let blob = |kind: &str| json!({ "mediaType": kind, "size": 2, "digest": format!("sha256:{}", sha256(b"{}")) });
+    let signature = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": blob("application/vnd.oci.image.config.v1+json"),
+        "layers": [blob("application/vnd.dev.cosign.simplesigning.v1+json")] });
+    let of_image = format!("sha256-{}.sig", sha256(b"x"));
+    for tag in ["1.3", &of_image] {
+        put(&fake.host(), &format!("manifests/{tag}"), OCI_MANIFEST, signature.to_string().as_bytes());
+    }
+    let page: Value = serde_json::from_slice(&fetch(&fake.host(), "tags/list")).unwrap();
+    assert_eq!(page["tags"].as_array().unwrap().len(), 7, "one tag stands in for referrers: {page}");
+    for (number, words) in [&["--tags", "^1\\."], &["--tags", "."]].into_iter().enumerate() {
+        let done = place.batch(&[&[repository.as_str(), "--to", "sif", "--out", "out"], &words[..]].concat());
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        let skipped = [3, 5][number];
+        assert!(
+            done.stderr.contains(&format!(" 0 failed, {skipped} tags that are not images skipped")),
+            "{}",
+            done.stderr
+        );
+        assert!(done.stderr.contains("skipped") && done.stderr.contains("but a SIF file"), "{}", done.stderr);
+        assert_eq!(place.outputs().into_keys().collect::<Vec<_>>(), ["app_1.0.sif", "app_1.1.sif"]);
+        let statuses: Vec<Value> = place.rows().iter().map(|row| row["status"].clone()).collect();
+        let good = ["done", "kept"][number];
+        assert_eq!(statuses, [good, "skipped", good, "skipped", "skipped"]);
+    }
+    let none = place.batch(&[&repository, "--tags", "sif$", "--to", "sif", "--out", "none"]);
+    assert!(none.code == 0 && none.stderr.contains("0 converted"), "{}", none.stderr);
+    let written = place.batch(&[&format!("{repository}:1.0.sif"), "--to", "sif", "--out", "written"]);
+    assert!(written.code == 1 && written.stderr.contains("1 failed"), "{}", written.stderr);
+}
+
 #[test]
 fn what_no_list_names_any_more_is_pruned_and_nothing_else() {
     let place = Place::new();
@@ -591,6 +644,12 @@ fn wrong_use_is_said_and_nothing_is_done() {
     }
     let missing = place.batch(&["--list", "nowhere", "--to", "sif", "--out", "out"]);
     assert_eq!(missing.code, 3, "{}", missing.stderr);
+    for name in ["nowhere.txt", "no/where.yaml", "nowhere.yml", "nowhere.list"] {
+        let missing = place.batch(&[name, "--to", "sif", "--out", "not-made"]);
+        assert!(missing.code == 3 && !place.path("not-made").exists(), "{}", missing.stderr);
+        let said = format!("list \"{name}\" does not exist");
+        assert!(missing.stderr.contains(&said) && missing.stderr.contains("hint: "), "{}", missing.stderr);
+    }
     assert_eq!(fs::read_dir(place.path("out")).unwrap().count(), before);
     // An image that is not there is one that fails.
     let failed = place.batch(&["gone.tar", "a.tar", "--to", "sif", "--out", "out"]);

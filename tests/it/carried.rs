@@ -61,6 +61,13 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
     let [amd64, arm64] = ["amd64", "arm64"].map(|architecture| signed(place, architecture, "p384"));
     let site = site_of(&uri);
     let on_amd64 = ["--platform", "linux/amd64"];
+    // A signature for one of two SIFs is not enough: nothing is sent.
+    let hosted = writes(&log()).len();
+    for more in [&[][..], &["--signature-only"]] {
+        let words = [&["attach", &uri, "--signature", &amd64], more].concat();
+        refused(place, &words, "Mismatch", "1 is given for linux/amd64, linux/arm64");
+    }
+    assert_eq!(writes(&log())[hosted..], [] as [String; 0]);
     refused(place, &site(&on_amd64), "SourceUnavailable", "no signature of a SIF refers to image manifest");
 
     // Beside the SIF of one platform, then of both.
@@ -89,8 +96,9 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
     assert_eq!((new(&place.report()), &writes(&log())[sent..]), (vec![false, false], &[] as &[String]));
     // What fits no SIF is not hosted: of another SIF, of another platform.
     let other = key("hello.sig.json");
-    refused(place, &["attach", &uri, "--signature", &other], "Mismatch", "the signature is of another SIF");
-    refused(place, &["attach", &uri, "--signature", &amd64], "Mismatch", "none of the signatures is of this SIF");
+    let of_one = ["attach", &uri, "--signature", &other, on_amd64[0], on_amd64[1]];
+    refused(place, &of_one, "Mismatch", "the signature is of another SIF");
+    refused(place, &["attach", &uri, "--signature", &amd64], "Mismatch", "none is given for linux/arm64");
     let options = ["attach", &uri, "--workdir", "--signature-only", "--signature", &arm64, "--platform", "linux/arm64"];
     place.good(&options);
     assert_eq!(writes(&log())[sent..], [] as [String; 0]);

@@ -2,6 +2,7 @@
 //! are our own, so that they can be as faulty as need be; `tests/it/registry_oracles.rs` has real ones.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::support::fake::{Answer, Body, Fake, OCI_INDEX, Repository, Request};
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive, sha256};
 use crate::support::random::noise;
-use crate::support::run::{Run, program, run, scratch};
+use crate::support::run::{Run, host_has, is_root, leave_out, program, run, scratch};
 
 fn layer_of(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut tar = Vec::new();
@@ -292,7 +293,7 @@ fn lasting_faults_are_told_in_one_sentence() {
             6,
             &["web page"],
         ),
-        ("nonsense", of_manifests(|_| Answer::new(200, "application/json", "[1,")), 4, &["no image manifest"]),
+        ("nonsense", of_manifests(|_| Answer::new(200, "application/json", "[1,")), 4, &["not an image manifest"]),
         (
             "schema 1",
             of_manifests(|_| Answer::json(200, json!({ "schemaVersion": 1, "fsLayers": [] }))),
@@ -687,6 +688,113 @@ fn ten_processes_share_one_cache() {
     assert_eq!(prune(&[]).code, 0);
     assert_eq!(cached(&cache), Vec::<String>::new());
     assert_eq!(run(program().args(["cache", "prune", shared.path("out").to_str().unwrap()])).code, 2);
+}
+
+#[test]
+fn one_of_a_kind_is_not_many() {
+    let layers = vec![layer_of("a", b"the only one")];
+    let (fake, repository) = (Repository::of(&layers), Repository::of(&layers));
+    let fake = Fake::start(move |request| fake.answer(request));
+    let place = Place::new();
+    place.makes(&source(&fake), &["--cache", "cache"], &layers);
+    fs::remove_file(place.path("cache/blobs/sha256").join(&repository.blob_digests()[0]["sha256:".len()..])).unwrap();
+    fs::write(place.path("x.tar"), docker_archive(&layers, Squeeze::Not)).unwrap();
+    for (words, said) in [
+        (&["cache", "list", "cache"][..], "1 blob, "),
+        (&["cache", "verify", "cache"], "intact: 1 blob and 0 layers\n"),
+        (&["cache", "prune", "cache"], "removed 1 blob, "),
+        (&["verify", "x.tar"], "is whole: 1 layer\n"),
+    ] {
+        let done = run(program().current_dir(place.path("")).args(words));
+        let page = String::from_utf8(done.stdout).unwrap();
+        assert!(done.code == 0 && page.contains(said), "{words:?}: {page}{}", done.stderr);
+    }
+}
+
+/// A site's directory serves everybody in both of the ways that docs/cache.md names, whoever comes first; and so does one whose
+/// folders were made by an earlier version with the mask of the first user.
+#[test]
+fn users_and_root_share_one_cache() {
+    if !is_root() || !host_has("setpriv") {
+        return leave_out("two users need root and setpriv");
+    }
+    let (fake, repository) = faulty(|_, answer| answer);
+    let place = Place(tempfile::tempdir().unwrap());
+    ["out", "tmp"].into_iter().for_each(|name| fs::create_dir(place.path(name)).unwrap());
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_convert"), place.path("convert")).unwrap();
+    let expected = sha256(&place.expected(&layers()));
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let cache = place.path("cache");
+    // How many blobs were asked for, and what is said of the cache.
+    let convert = |uid: &str, to: &str| {
+        let home = place.path(&format!("home-{uid}"));
+        fs::create_dir_all(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(uid.parse().unwrap()), None).unwrap();
+        let before = fake.log().len();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", uid, "--regid", uid, "--clear-groups", "--"]).arg(place.path("convert"));
+        command.arg(source(&fake)).args(["--to", to, "-f", "-o", "x", "--report", "r.json", "--cache"]).arg(&cache);
+        let done = run(command.current_dir(&home).env("HOME", &home).env("TMPDIR", &home));
+        assert_eq!(done.code, 0, "{uid}: {}", done.stderr);
+        if to == "rootfs" {
+            assert_eq!(sha256(&fs::read(home.join("x")).unwrap()), expected, "{uid}");
+        }
+        let report: Value = serde_json::from_slice(&fs::read(home.join("r.json")).unwrap()).unwrap();
+        let notes = report["notes"].as_array().unwrap().iter();
+        let notes: Vec<String> = notes
+            .filter(|note| note["code"] == "cache-not-kept")
+            .map(|note| note["message"].as_str().unwrap().to_string())
+            .collect();
+        (fake.log()[before..].iter().filter(|request| request.path.contains("/blobs/")).count(), notes)
+    };
+    let all = repository.blob_digests().len();
+    let nothing = Vec::<String>::new();
+    let refused = vec!["no download was kept in the cache: Permission denied (os error 13)".to_string()];
+    // Everybody keeps downloads, root those of a user, too.
+    fs::create_dir(&cache).unwrap();
+    mode(&cache, 0o1777);
+    assert_eq!(convert("1000", "rootfs"), (all, nothing.clone()));
+    assert_eq!(convert("1001", "rootfs"), (0, nothing.clone()));
+    assert_eq!(convert("0", "rootfs"), (0, nothing.clone()));
+    for folder in ["blobs", "blobs/sha256", "locks"] {
+        assert_eq!(fs::metadata(cache.join(folder)).unwrap().permissions().mode() & 0o7777, 0o1777, "{folder}");
+    }
+    let big = big_digest(&repository);
+    let big_file = cache.join("blobs/sha256").join(big.strip_prefix("sha256:").unwrap());
+    fs::remove_file(&big_file).unwrap();
+    assert_eq!(convert("1001", "rootfs"), (1, nothing.clone()));
+    assert_eq!(convert("1000", "rootfs"), (0, nothing.clone()));
+    // A user removes what is theirs, and stumbles over nothing else.
+    let prune = |uid: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", uid, "--regid", uid, "--clear-groups", "--"]).arg(place.path("convert"));
+        let done = run(command.args(["cache", "prune"]).arg(&cache));
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        cached(&cache).len()
+    };
+    assert_eq!(prune("1001"), all - 1);
+    assert_eq!(prune("1002"), all - 1);
+    // The folders of an earlier version: what is there is read, and what is not is not kept.
+    for folder in ["blobs", "blobs/sha256", "locks"] {
+        mode(&cache.join(folder), 0o755);
+    }
+    assert_eq!(convert("1001", "rootfs"), (1, refused.clone()));
+    assert_eq!(convert("1001", "sif").1, refused);
+    assert_eq!(convert("0", "rootfs"), (1, nothing.clone()));
+    assert_eq!(convert("1001", "rootfs"), (0, refused.clone()));
+    assert_eq!(prune("0"), 0);
+    // Root's alone: others read it. A damaged blob is fetched by each, and in nobody's way.
+    fs::remove_dir_all(&cache).unwrap();
+    fs::create_dir(&cache).unwrap();
+    mode(&cache, 0o755);
+    let (asked, notes) = convert("1000", "rootfs");
+    assert!(asked == all && notes.len() == 1 && notes[0].contains("Permission denied"), "{asked} {notes:?}");
+    assert_eq!(convert("0", "rootfs"), (all, nothing));
+    assert_eq!(convert("1000", "rootfs"), (0, refused.clone()));
+    fs::write(&big_file, "damaged").unwrap();
+    assert_eq!(convert("1000", "rootfs"), (1, refused));
+    assert_eq!(convert("1000", "sif").1.len(), 1);
 }
 
 #[test]

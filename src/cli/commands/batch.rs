@@ -246,11 +246,14 @@ impl Plan<'_> {
         let (arguments, voice) = (self.arguments, session.voice);
         let make: &Make<'_> = &|source, output| self.conversion(source, output);
         let wanted = self.wanted()?;
-        let items = batch::expand(&wanted, make, monitor)?;
-        if items.is_empty() {
+        let (items, left_out) = batch::expand(&wanted, make, monitor)?;
+        if items.is_empty() && left_out == 0 {
             return Err(usage("the list names no image", "write a source on each line"));
         }
-        self.expect_remote(items.iter().map(|item| &item.spec))?;
+        // Tags that are left out are of a registry, too.
+        if !items.is_empty() {
+            self.expect_remote(items.iter().map(|item| &item.spec))?;
+        }
         let entries = batch::name(items, self.names, &self.target, make, monitor)?;
         if self.only.as_ref().is_some_and(|only| *only.end() > entries.len()) {
             let images = if entries.len() == 1 { "image" } else { "images" };
@@ -284,7 +287,7 @@ impl Plan<'_> {
         let board = Board::start(session.mode(), voice, total);
         let summary = batch.run(&board, monitor);
         drop(board);
-        self.conclude(summary?, session)
+        self.conclude(summary?, left_out, session)
     }
 
     /// What words and lists ask for.
@@ -293,6 +296,11 @@ impl Plan<'_> {
         for (number, word) in (1..).zip(&self.arguments.sources) {
             if self.is_list(word)? {
                 wanted.extend(batch::read_list(Path::new(word))?);
+            } else if self.arguments.sources.len() == 1 && names_missing_list(word) {
+                let message = format!("list {} does not exist", Quoted(word.as_bytes()));
+                return Err(Error::new(ErrorKind::SourceUnavailable, message).hint(
+                    "check the name of the list, or write the source as KIND:SOURCE, such as docker://HOST/NAME",
+                ));
             } else {
                 let (what, place) = (What::Source(word.clone()), format!("source {number}"));
                 wanted.push(Wanted { what, name: None, access: Arc::default(), place });
@@ -378,7 +386,7 @@ impl Plan<'_> {
     }
 
     /// Writes the summary, says how many came to what, and fails where not all is there.
-    fn conclude(&self, summary: Summary, session: &Session) -> Result<()> {
+    fn conclude(&self, summary: Summary, left_out: usize, session: &Session) -> Result<()> {
         if self.only.is_none() {
             batch::write_summary(&self.arguments.out, &summary.rows)?;
         }
@@ -389,9 +397,9 @@ impl Plan<'_> {
         say("removed", &summary.pruned);
         say("not removed, for it is not what was made:", &summary.spared);
         if voice.json {
-            printer::event(&Ended::of(&summary, session.recorder.seconds()));
+            printer::event(&Ended::of(&summary, left_out, session.recorder.seconds()));
         } else {
-            voice.summary(&Ended::of(&summary, session.recorder.seconds()).line());
+            voice.summary(&Ended::of(&summary, left_out, session.recorder.seconds()).line());
         }
         match summary.stopped {
             Some(error) => Err(error),
@@ -440,6 +448,14 @@ const OF_BATCH: [&str; 17] = [
     "retries",
     "timeout",
 ];
+
+/// Whether a word looks like the name of a list, and nothing has that name.
+fn names_missing_list(word: &OsStr) -> bool {
+    let path = Path::new(word);
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let is_plain = !word.as_bytes().contains(&b':');
+    is_plain && ["txt", "yaml", "yml", "list"].contains(&ending) && !path.exists()
+}
 
 /// The repository that a source without a tag and a digest names.
 fn repository_in(source: &OsStr) -> Option<String> {

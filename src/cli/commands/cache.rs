@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::cli::environment::Environment;
-use crate::cli::printer::{Bytes, Grouped};
+use crate::cli::printer::{Bytes, Grouped, counted};
 use crate::cli::registry::accounts;
 use crate::cli::settings::bytes;
 use crate::derived::{self, Holdings};
@@ -68,11 +68,11 @@ pub(in crate::cli) fn page(arguments: &Cache, environment: &Environment) -> Resu
             let pruned = registry::prune(dir, older_than)?;
             let (files, bytes, kept) =
                 derived::prune(dir, older_than).or_kind(ErrorKind::Output).doing(|| doing("pruning", dir))?;
-            let (blobs, kept_blobs) = (Grouped(pruned.blobs), Grouped(pruned.kept));
-            let mut page = format!("removed {blobs} blobs, {}; kept {kept_blobs}\n", Bytes(pruned.bytes));
+            let (blobs, kept_blobs) = (counted(pruned.blobs, "blob", "blobs"), Grouped(pruned.kept));
+            let mut page = format!("removed {blobs}, {}; kept {kept_blobs}\n", Bytes(pruned.bytes));
             if files + kept > 0 {
-                let (files, kept) = (Grouped(files), Grouped(kept));
-                let _ = writeln!(page, "removed {files} files of compressed layers, {}; kept {kept}", Bytes(bytes));
+                let (files, kept) = (counted(files, "file", "files"), Grouped(kept));
+                let _ = writeln!(page, "removed {files} of compressed layers, {}; kept {kept}", Bytes(bytes));
             }
             Ok(page)
         }
@@ -89,15 +89,12 @@ fn list(dir: &Path, environment: &Environment) -> Result<String> {
     let failed = || doing("reading", dir);
     let (blobs, blob_bytes) = registry::count_blobs(dir).or_kind(ErrorKind::Output).doing(failed)?;
     let holdings = derived::holdings(dir, &accounts(environment)).or_kind(ErrorKind::Output).doing(failed)?;
-    let mut page = format!("{} blobs, {}\n", Grouped(blobs), Bytes(blob_bytes));
+    let mut page = format!("{}, {}\n", counted(blobs, "blob", "blobs"), Bytes(blob_bytes));
     for Holdings { account, is_trusted, layers, packs, bytes, last_use } in holdings {
-        let days = last_use.map_or(0, |age| age.as_secs() / DAY_SECONDS);
+        let days = counted(last_use.map_or(0, |age| age.as_secs() / DAY_SECONDS), "day", "days");
         let trust = if is_trusted { "" } else { ", not used: the account is not trusted" };
-        let (layers, packs, bytes) = (Grouped(layers), Grouped(packs), Bytes(bytes));
-        let _ = writeln!(
-            page,
-            "user {account}: {layers} layers in {packs} packs, {bytes}, last used {days} days ago{trust}"
-        );
+        let (layers, packs) = (counted(layers, "layer", "layers"), counted(packs, "pack", "packs"));
+        let _ = writeln!(page, "user {account}: {layers} in {packs}, {}, last used {days} ago{trust}", Bytes(bytes));
     }
     Ok(page)
 }
@@ -108,13 +105,14 @@ fn verify(dir: &Path, environment: &Environment) -> Result<String> {
     let blobs = registry::verify(dir, &Monitor::default()).doing(failed)?;
     let layers = derived::verify(dir, &accounts(environment)).or_kind(ErrorKind::Output).doing(failed)?;
     let damaged = blobs.damaged + layers.damaged;
-    let intact = format!("{} blobs and {} layers", Grouped(blobs.intact), Grouped(layers.intact));
+    let (blob_count, layer_count) = (counted(blobs.intact, "blob", "blobs"), counted(layers.intact, "layer", "layers"));
+    let intact = format!("{blob_count} and {layer_count}");
     if damaged == 0 {
         return Ok(format!("intact: {intact}\n"));
     }
     let removed = blobs.removed + layers.removed;
-    let message =
-        format!("{damaged} entries of the cache are damaged, of which {removed} were removed; intact: {intact}");
+    let (entries, are) = (counted(damaged, "entry", "entries"), if damaged == 1 { "is" } else { "are" });
+    let message = format!("{entries} of the cache {are} damaged; removed: {}; intact: {intact}", Grouped(removed));
     Err(Error::new(ErrorKind::Mismatch, message)
         .hint("what was removed is made anew when it is needed")
         .doing(failed()))

@@ -127,11 +127,12 @@ pub(in crate::cli) fn summary(differences: &[Difference]) -> String {
         differences.iter().filter(presence).filter(|it| of(it)).map(|it| it.names).sum()
     };
     let both = differences.iter().filter(|it| it.aspect != Aspect::Presence && matches!(it.place, Place::Path(_)));
+    let both = both.count() as u64;
     let config = differences.iter().filter(|it| matches!(it.place, Place::Config(_))).count() as u64;
     let parts = [
         (names(|it| it.right.is_none()), "only in the first"),
         (names(|it| it.left.is_none()), "only in the second"),
-        (both.count() as u64, "differences in both"),
+        (both, if both == 1 { "difference in both" } else { "differences in both" }),
         (config, "in the config"),
     ];
     let parts: Vec<String> =

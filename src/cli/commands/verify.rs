@@ -13,7 +13,7 @@ use crate::cli::environment::Environment;
 use crate::cli::keys;
 use crate::cli::looking::{Limits, Look};
 use crate::cli::options::{Choice, Feedback, Given, source};
-use crate::cli::printer::{self, Grouped, Voice};
+use crate::cli::printer::{self, Voice, counted};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
@@ -183,8 +183,9 @@ fn page(
     };
     let mut page = String::new();
     for image in &chosen {
-        let layers = output::verify_layers(image, environment.parallelism, monitor)?;
-        let _ = writeln!(page, "{name}: image {} is whole: {} layers", image.id(), layers.len());
+        let layers = output::verify_layers(image, environment.parallelism, monitor)?.len() as u64;
+        let layers = counted(layers, "layer", "layers");
+        let _ = writeln!(page, "{name}: image {} is whole: {layers}", image.id());
     }
     Ok(page)
 }
@@ -202,10 +203,10 @@ fn sif(
     let whole = output::verify_sif(path, secret, environment.parallelism, monitor)?;
     let is_news = |note: &&Note| signed.is_empty() || note.code != "signatures-not-verified";
     whole.notes.iter().filter(is_news).for_each(|note| voice.warning(note));
-    let (names, blocks) = (Grouped(whole.names), Grouped(whole.blocks));
+    let (names, blocks) = (counted(whole.names, "name", "names"), counted(whole.blocks, "block", "blocks"));
     let told = whole.image.filter(|image| !image.starts_with(output::HIDDEN_IMAGE));
     let image = told.map_or_else(String::new, |image| format!(", made from image {image}"));
-    let mut page = format!("{name} is whole: {names} names, {blocks} blocks{image}\n");
+    let mut page = format!("{name} is whole: {names}, {blocks}{image}\n");
     for output::Verified { object, group, key } in &signed {
         let _ = writeln!(page, "{name}: object group {group} is signed by {key}, signature {object}");
     }
@@ -230,15 +231,17 @@ fn compared(
     if compared.is_same_bytes {
         return Ok(format!("{name} is what {given} gives, byte for byte\n"));
     }
-    let (unexplained, all) = (compared.unexplained(), compared.differences.len());
+    let (unexplained, all) = (compared.unexplained() as u64, compared.differences.len() as u64);
+    let differences = counted(all, "difference", "differences");
     let mut page: String = compared.differences.iter().map(|it| diff::line(it) + "\n").collect();
     if unexplained > 0 {
         printer::data(page.as_bytes())?;
-        let message = format!("{name} is not what {given} gives: {unexplained} of {all} differences are unexplained");
+        let are = if unexplained == 1 { "is" } else { "are" };
+        let message = format!("{name} is not what {given} gives: {unexplained} of {differences} {are} unexplained");
         return Err(
             Error::new(ErrorKind::Mismatch, message).hint("build it again from that image, or find out who changed it")
         );
     }
-    let _ = writeln!(page, "{name} holds what {given} gives: {all} differences, all explained");
+    let _ = writeln!(page, "{name} holds what {given} gives: {differences}, all explained");
     Ok(page)
 }

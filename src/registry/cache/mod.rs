@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub(super) struct Cache {
     blobs: Arc<Folder>,
     locks: Arc<Folder>,
+    /// Why nothing can be kept in it.
+    refusal: Option<String>,
 }
 
 /// What a process that wants a blob gets.
@@ -58,11 +60,38 @@ impl Cache {
             let blobs = root.make(BLOBS[0])?.make(BLOBS[1])?;
             let locks = root.make(LOCKS)?;
             root.tag()?;
-            Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks) })
+            let refusal = match blobs.expect_writable() {
+                Err(error) if is_refusal(error.kind()) => Some(error.to_string()),
+                // What else is wrong is told by whoever writes.
+                _ => None,
+            };
+            Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks), refusal })
         };
         let hint = |error: Error| error.with_remedy(Remedy::OtherCache);
         let doing = || format!("opening cache {}", Quoted(directory.as_os_str().as_encoded_bytes()));
         make().or_kind(ErrorKind::Output).map_err(hint).doing(doing)
+    }
+
+    /// The same; where it may not be used at all, none, and where nothing can be kept in it, the reason.
+    pub(super) fn open_as_allowed(directory: &Path) -> Result<(Option<Cache>, Option<String>)> {
+        match Cache::open(directory) {
+            Ok(cache) => {
+                let refusal = cache.refusal.clone();
+                Ok((Some(cache), refusal))
+            }
+            Err(error) if error.io_kind().is_some_and(is_refusal) => Ok((None, Some(error.to_string()))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what is fetched is kept in it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.refusal.is_none()
+    }
+
+    /// Whether something has the name of the blob, whole or not.
+    pub(super) fn has(&self, digest: Digest) -> bool {
+        self.blobs.has(&digest.hex())
     }
 
     /// Finds the blob, or gives the task to fetch it. Waits for a process that is fetching it, as long as that lives.
@@ -104,7 +133,7 @@ impl Cache {
 
     /// The blob, whole. What is damaged, or is not a file at all, is removed where that is possible; where it is not, the blob
     /// is fetched and not kept.
-    fn find(&self, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<Option<Arc<File>>> {
+    pub(super) fn find(&self, digest: Digest, size: Option<u64>, monitor: &Monitor) -> Result<Option<Arc<File>>> {
         let name = digest.hex();
         match self.blobs.file(&name, OFlags::RDONLY) {
             Ok(file) => {
@@ -128,6 +157,11 @@ impl Cache {
         let _ = self.blobs.remove(&name);
         Ok(None)
     }
+}
+
+/// Whether an error says that somebody may not write, rather than that something is broken.
+fn is_refusal(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn is_same(one: &File, other: &File) -> bool {

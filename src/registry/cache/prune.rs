@@ -123,8 +123,12 @@ fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned
             None => true,
             Some(limit) => age.is_some_and(|age| age >= limit),
         };
-        if goes {
-            blobs.remove(&name)?;
+        // What belongs to others may not be removable.
+        let is_gone = match goes.then(|| blobs.remove(&name)) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            removed => removed.is_some_and(|removed| removed.is_ok()),
+        };
+        if is_gone {
             let bytes = u64::try_from(data.st_size).unwrap_or(0);
             (pruned.blobs, pruned.bytes) = (pruned.blobs + u64::from(is_blob), pruned.bytes + bytes);
         } else if is_blob {
@@ -141,7 +145,10 @@ fn prune_locks(root: &Folder) -> io::Result<()> {
     let locks = root.folder(LOCKS)?;
     for (name, data) in locks.files()? {
         if is_hash(&name) && age(&data).is_some_and(|age| age > ABANDONED) {
-            locks.remove(&name)?;
+            match locks.remove(&name) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
         }
     }
     Ok(())

@@ -79,7 +79,7 @@ impl Writer {
             // the blob is not kept.
             Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory) => {}
             named => {
-                named.or_kind(ErrorKind::Output).doing(|| doing(&self.blobs, self.digest))?;
+                named.or_kind(ErrorKind::Output).map_err(full).doing(|| doing(&self.blobs, self.digest))?;
                 self.unfinished = None;
             }
         }
@@ -103,7 +103,8 @@ fn doing(blobs: &Folder, digest: Digest) -> String {
 }
 
 fn full(error: Error) -> Error {
-    error.with_remedy(Remedy::RoomInCache)
+    let remedy = if error.kind() == ErrorKind::NoSpace { Remedy::RoomInCache } else { Remedy::OtherCache };
+    error.with_remedy(remedy)
 }
 
 pub(super) fn temporary(blobs: &Folder, digest: Digest) -> io::Result<(File, Option<String>)> {

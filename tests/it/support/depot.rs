@@ -55,6 +55,12 @@ impl Depot {
         if let Some((repository, subject)) = path.split_once("/referrers/") {
             return if self.has_referrers { self.referrers(repository, subject) } else { missing("NOT_FOUND") };
         }
+        if let Some(repository) = path.strip_suffix("/tags/list") {
+            let held = self.held.lock().unwrap();
+            let names = held.manifests.keys().filter(|(of, name)| of == repository && !name.contains(':'));
+            let names: Vec<&String> = names.map(|(_, name)| name).collect();
+            return Answer::json(200, json!({ "name": repository, "tags": names }));
+        }
         match path.split_once("/manifests/") {
             Some((repository, name)) if request.method == "PUT" => self.put_manifest(request, repository, name),
             Some((repository, name)) => {
