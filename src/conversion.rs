@@ -111,6 +111,7 @@ impl Conversion {
             observer.record(&mut |report| {
                 report.image = Some(ImageRecord::of(&image, reference.as_deref()));
                 report.notes.extend(image.warnings.iter().map(|text| Note::new("image", text, 1)));
+                report.notes.extend(source.left_out().cloned());
             });
             check_digest(self.expected_digest, &image)?;
             observer.selected(&image);

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use crate::browse::{DiffOptions, Difference, Side, ViewOptions, diff_explained};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
+use crate::gocryptfs::Secret;
 use crate::io::Monitor;
-use crate::model::Note;
-use crate::output::{self, WriteOptions};
+use crate::model::{Note, Platform};
+use crate::output::{self, Whole, WriteOptions};
 use crate::source::{OpenOptions, Selection, Source, Spec, open};
 
 /// What came of the comparison.
@@ -42,6 +43,8 @@ pub struct AgainstOptions {
     pub jobs: std::num::NonZeroUsize,
     /// Where the SIF is made again, to be compared.
     pub tmpdir: PathBuf,
+    /// What an encrypted SIF is opened with.
+    pub secret: Option<Secret>,
 }
 
 /// Compares the SIF at `sif` with what the image that is selected of `source` gives. The SIF itself is verified first.
@@ -55,7 +58,8 @@ pub fn compare(
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<Compared> {
-    let mut whole = output::verify_sif(sif, None, options.jobs, monitor)?;
+    let mut whole = output::verify_sif(sif, options.secret.as_ref(), options.jobs, monitor)?;
+    let selection = &for_platform_of(&whole, source, selection);
     let image = source.select(selection)?;
     if remake::is_same(sif, &whole, (&image, source), options, monitor)? {
         return Ok(Compared { is_same_bytes: true, differences: Vec::new(), notes: whole.notes });
@@ -69,6 +73,7 @@ pub fn compare(
             keep_singularity,
             jobs: Some(options.jobs),
             tmpdir: options.tmpdir.clone(),
+            secret: options.secret.clone(),
             ..OpenOptions::default()
         };
         open(&Spec::Path(sif.to_path_buf()), &open_options, monitor)
@@ -84,6 +89,17 @@ pub fn compare(
     let volume = raw.volume().ok_or_else(|| Error::new(ErrorKind::Bug, "a SIF is not a file system"))?;
     differences.extend(scripts::compare(volume, &image).doing(|| "comparing .singularity.d")?);
     Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
+}
+
+/// Where nobody chose a platform, that of the SIF goes before this machine's; if the source has it.
+fn for_platform_of(whole: &Whole, source: &Source, selection: &Selection) -> Selection {
+    let own = whole.architecture.map(|architecture| Platform::new("linux", architecture, None));
+    let is_there = |own: &Platform| {
+        let mut platforms = source.images().into_iter().filter_map(|candidate| candidate.platform);
+        platforms.any(|platform| platform.serves(own))
+    };
+    let platform = selection.platform.clone().or_else(|| own.filter(is_there));
+    Selection { platform, ..selection.clone() }
 }
 
 /// Options as a conversion has them.

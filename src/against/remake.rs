@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Compression, Monitor, Phase, Region};
 use crate::model::OUTPUT_FORMAT;
 use crate::output::{Root, Sif, Target, Whole, XattrPolicy, has_sbom};
-use crate::sif::Container;
+use crate::sif::{Container, FileSystem};
 use crate::source::Source;
 use crate::squashfs;
 
@@ -24,6 +24,10 @@ pub(super) fn is_same(
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<bool> {
+    // Nobody makes an encrypted one again without its salts.
+    if whole.file_system != FileSystem::Squashfs {
+        return Ok(false);
+    }
     if whole.image.as_deref() != Some(&image.id().to_string()) || whole.format != Some(OUTPUT_FORMAT) {
         return Ok(false);
     }

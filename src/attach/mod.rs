@@ -284,7 +284,8 @@ impl Attach {
         let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
         let mut outcome: Outcome = prepared.write(image, monitor)?;
         image.blobs.cache_refusal().into_iter().for_each(|refusal| outcome.note_cache(refusal));
-        outcome.notes.into_iter().for_each(|note| observer.note(note));
+        let of_image = image.warnings.iter().map(|text| Note::new("image", text, 1));
+        of_image.chain(outcome.notes).for_each(|note| observer.note(note));
         let pushed = outcome.manifest_digest.zip(outcome.sha256);
         let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
         if pushed.is_none() && !self.signatures_only {

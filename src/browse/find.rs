@@ -1,5 +1,5 @@
 use super::view::View;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::model::Quoted;
 use crate::tree::{Tree, Visit};
 
@@ -11,7 +11,10 @@ impl View {
     /// [`ErrorKind::SourceUnavailable`] when there is nothing, or the symlinks form a loop.
     pub(super) fn find(&self, path: &[u8], follows: bool) -> Result<Visit> {
         let tree = self.tree();
-        let looped = |error| Error::new(ErrorKind::SourceUnavailable, format!("{}: {error}", Quoted(path)));
+        let looped = |error| {
+            Error::new(ErrorKind::SourceUnavailable, format!("{}: {error}", Quoted(path)))
+                .with_remedy(Remedy::PathInImage)
+        };
         let at = path.iter().rposition(|&byte| byte == b'/');
         let (parent, name) = at.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
         let is_plain = !matches!(name, b"" | b"." | b"..");
@@ -26,6 +29,7 @@ impl View {
         for part in parts.drain(..) {
             let dentry = tree.lookup(found.inode, &part).ok_or_else(|| {
                 Error::new(ErrorKind::SourceUnavailable, format!("there is no {} in it", Quoted(path)))
+                    .with_remedy(Remedy::PathInImage)
             })?;
             (found.inode, found.layer) = (dentry.inode, dentry.layer);
         }

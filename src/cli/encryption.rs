@@ -34,26 +34,36 @@ pub(super) struct EncryptionOptions {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, verbatim_doc_comment)]
     #[arg(conflicts_with = "encrypt_passphrase_file")]
     pub(super) encrypt_pem: Option<PathBuf>,
-    /// Decrypt SOURCE, an encrypted SIF, with the passphrase in this file
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(super) decrypt_passphrase_file: Option<PathBuf>,
-    /// Decrypt SOURCE, an encrypted SIF, with this private RSA key in PEM
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    #[arg(conflicts_with = "decrypt_passphrase_file")]
-    pub(super) decrypt_pem: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) decryption: DecryptionOptions,
     /// A passphrase that was asked for or stood in the environment.
     #[arg(skip)]
     pub(super) given: Option<Encryption>,
 }
 
-impl EncryptionOptions {
-    /// The IDs of the options for an output.
-    pub(super) const IDS: [&str; 2] = ["encrypt_passphrase_file", "encrypt_pem"];
+/// What an encrypted source is opened with.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Encryption (sif)")]
+pub(super) struct DecryptionOptions {
+    /// Decrypt SOURCE, an encrypted SIF, with the passphrase in this file
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    decrypt_passphrase_file: Option<PathBuf>,
+    /// Decrypt SOURCE, an encrypted SIF, with this private RSA key in PEM
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(conflicts_with = "decrypt_passphrase_file")]
+    decrypt_pem: Option<PathBuf>,
+}
 
-    /// Reads what the source is decrypted with.
+impl DecryptionOptions {
+    /// Reads it.
     pub(super) fn secret(&self) -> Result<Option<Secret>> {
         secret(self.decrypt_passphrase_file.as_deref(), self.decrypt_pem.as_deref())
     }
+}
+
+impl EncryptionOptions {
+    /// The IDs of the options for an output.
+    pub(super) const IDS: [&str; 2] = ["encrypt_passphrase_file", "encrypt_pem"];
 
     /// Reads what the output is encrypted with.
     pub(super) fn encryption(&self) -> Result<Option<Encryption>> {

@@ -1,10 +1,15 @@
 //! The words for what mends an error where that is an option of the program: the library knows of none.
 
 use super::shell_word::shell_word;
-use crate::error::{Error, Remedy};
+use crate::error::{Error, ErrorKind, Remedy};
 
 /// What to do about `error`: one action that works when typed. `None` where nothing is known.
 pub(super) fn of(error: &Error) -> Option<String> {
+    if error.kind() == ErrorKind::Output && error.io_kind() == Some(std::io::ErrorKind::BrokenPipe) {
+        return Some(
+            "the program that reads the pipe ended before it had all: find out why, or write to a file".into(),
+        );
+    }
     error.remedy_kind().map(words).or_else(|| error.remedy().map(str::to_string))
 }
 
@@ -54,6 +59,8 @@ fn words(remedy: &Remedy) -> String {
         Remedy::AllRoot => "squashfs cannot hold more: give all files to root with --all-root",
         Remedy::LayoutFirst => "convert it with --to oci first, and push that",
         Remedy::OciMediaTypes => "push it with --to oci, whose media types have one",
+        Remedy::PathInImage => "name a path that is in the image: sif-convert ls SOURCE lists them",
+        Remedy::OtherCompression => "choose another --compression, such as gzip, or push it with --to oci",
         Remedy::Memory => "if you trust it, allow more with --max-memory SIZE",
         Remedy::Gpg => "decrypt it on the way: sif-convert - --input-command 'gpg -d FILE' --to sif -o app.sif",
         Remedy::Timeout => "try again, or raise --timeout SECONDS",
@@ -65,7 +72,6 @@ fn words(remedy: &Remedy) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn the_innermost_remedy_is_told_in_words_of_the_program() {

@@ -12,8 +12,9 @@ use super::registry::{self, RegistryOptions};
 use super::values::{jobs_of, memory_bytes, usage};
 use crate::browse::{View, ViewOptions};
 use crate::error::Result;
+use crate::gocryptfs::Secret;
 use crate::io::Monitor;
-use crate::source::{self as sources, OpenOptions, Selection, Source, Spec};
+use crate::source::{self as sources, OpenOptions, Selection, Source, Spec, is_encrypted};
 
 /// How much a look may cost.
 #[derive(Debug, Default, Args)]
@@ -26,6 +27,9 @@ pub(super) struct Limits {
     #[arg(long, value_name = "SIZE")]
     pub(super) max_memory: Option<String>,
 }
+
+/// What the commands take beside sources.
+type LookOptions<'a> = (&'a Choice, &'a RegistryOptions, &'a Limits);
 
 /// One source to look into, with every choice made.
 #[derive(Debug)]
@@ -41,20 +45,22 @@ impl Look {
     /// What `word` and the options mean. What Singularity added to a root stays in sight where it is `raw`.
     pub(super) fn resolve(
         word: &OsStr,
-        (choice, registry, limits): (&Choice, &RegistryOptions, &Limits),
+        (choice, registry, limits): LookOptions<'_>,
+        secret: Option<Secret>,
         raw: bool,
         given: &Given,
         environment: &Environment,
     ) -> Result<Self> {
         let spec = source(word, environment)?;
         registry::expect_registry(given, &spec, false)?;
-        Look::of(spec, (choice, registry, limits), raw, environment)
+        Look::of(spec, (choice, registry, limits), secret, raw, environment)
     }
 
     /// Two sources. Options about registries are for whichever of them is on one.
     pub(super) fn pair(
         (left, right): (&OsStr, &OsStr),
-        options: (&Choice, &RegistryOptions, &Limits),
+        options: LookOptions<'_>,
+        secret: Option<Secret>,
         raw: bool,
         given: &Given,
         environment: &Environment,
@@ -65,12 +71,20 @@ impl Look {
         }
         registry::expect_registry(given, &specs.0, false)
             .or_else(|_| registry::expect_registry(given, &specs.1, false))?;
-        Ok((Look::of(specs.0, options, raw, environment)?, Look::of(specs.1, options, raw, environment)?))
+        // Where one alone is encrypted, the key is for that one; where none is, opening the first says so.
+        let (left, right) = (is_encrypted(&specs.0), is_encrypted(&specs.1));
+        let for_left = secret.clone().filter(|_| left || !right);
+        let for_right = secret.filter(|_| right);
+        Ok((
+            Look::of(specs.0, options, for_left, raw, environment)?,
+            Look::of(specs.1, options, for_right, raw, environment)?,
+        ))
     }
 
     fn of(
         spec: Spec,
-        (choice, registry, limits): (&Choice, &RegistryOptions, &Limits),
+        (choice, registry, limits): LookOptions<'_>,
+        secret: Option<Secret>,
         raw: bool,
         environment: &Environment,
     ) -> Result<Self> {
@@ -78,6 +92,7 @@ impl Look {
         let open = OpenOptions {
             registry: registry::settings(registry, &spec, environment)?,
             jobs: Some(jobs),
+            secret,
             keep_singularity: raw,
             ..open_options(choice, true, environment)?
         };

@@ -91,6 +91,10 @@ pub enum Remedy {
     Gpg,
     /// Wait longer for servers.
     Timeout,
+    /// Name a path that is in the image.
+    PathInImage,
+    /// Choose a compression that the manifests of Docker have a name for, or the media types of the OCI.
+    OtherCompression,
     /// Let this host be spoken to without TLS.
     Insecure(String),
 }
@@ -138,6 +142,8 @@ impl fmt::Display for Remedy {
             Remedy::AllRoot => "squashfs cannot hold more: give all files to root",
             Remedy::LayoutFirst => "convert it to an OCI layout first, and push that",
             Remedy::OciMediaTypes => "write it with the media types of the OCI",
+            Remedy::PathInImage => "name a path that is in the image",
+            Remedy::OtherCompression => "compress layers with gzip, or write it with the media types of the OCI",
             Remedy::Memory => "if you trust it, allow more memory",
             Remedy::Gpg => "decrypt it on the way: read what gpg -d prints",
             Remedy::Timeout => "try again, or wait longer for the server",

@@ -109,7 +109,7 @@ fn encrypted_partition(container: &Container) -> Result<&Descriptor> {
             "the root file system is encrypted with LUKS2, by root, and only root can open it",
             Remedy::Sandbox,
         ),
-        _ => unsupported("the root file system is not encrypted", Remedy::NoKey),
+        _ => Err(Error::new(ErrorKind::Usage, "the root file system is not encrypted").with_remedy(Remedy::NoKey)),
     }
 }
 

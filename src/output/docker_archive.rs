@@ -7,9 +7,9 @@ use super::package::{Packing, foresee, pack};
 use super::place::Place;
 use super::prepared::Task;
 use super::{Destination, Format, ImageName, ImageOptions, Outcome, Transport};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
-use crate::io::{Compression, Levels, Monitor};
+use crate::io::{Codec, Compression, Levels, Monitor};
 
 /// A tar that `docker load` takes. Its layers are never compressed, for old engines read only such.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +80,11 @@ impl Format for DockerArchive {
 
     fn check(&self, task: &Task) -> Result<()> {
         if matches!(task.destination, Destination::Registry(_)) {
-            Levels::LAYER.settle(self.compression)?;
+            let compression = Levels::LAYER.settle(self.compression)?;
+            if compression.kind() == Codec::Zstd {
+                let message = "layers compressed with zstd have no name in Docker's manifests";
+                return Err(Error::new(ErrorKind::Usage, message).with_remedy(Remedy::OtherCompression));
+            }
             return expect_names_of_registry(&self.image);
         }
         task.whole(self.compression, &Levels::TAR).map(drop)

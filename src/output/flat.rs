@@ -113,7 +113,6 @@ fn finish(
     monitor: &Monitor,
 ) -> Result<Outcome> {
     let Finished { size, sha256, manifest_digest, pushed } = place.finish(written.bytes, image, task, monitor)?;
-    let source = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1));
     Ok(Outcome {
         size,
         sha256,
@@ -124,7 +123,7 @@ fn finish(
         layer_entries: summary.entries,
         layer_bytes: summary.layer_bytes.iter().sum(),
         diff_ids: summary.diff_ids,
-        notes: source.chain(written.notes).collect(),
+        notes: written.notes,
     })
 }
 

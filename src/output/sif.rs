@@ -471,7 +471,7 @@ fn sif_architecture(name: Option<&str>) -> Result<Architecture> {
             .with_remedy(Remedy::Architecture));
     };
     Architecture::from_goarch(name).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("SIF files know no architecture {name:?}"))
+        Error::new(ErrorKind::Usage, format!("SIF files know no architecture {name:?}"))
             .with_remedy(Remedy::Architecture)
     })
 }

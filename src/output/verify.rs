@@ -68,7 +68,7 @@ pub fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
 /// checksums that files of ours carry. With `secret`, what is encrypted, too: every block, as whoever has the key made it.
 ///
 /// # Errors
-/// [`ErrorKind::Mismatch`] with the place where it breaks, and for a wrong key; [`ErrorKind::Unsupported`] for a key where
+/// [`ErrorKind::Mismatch`] with the place where it breaks, and for a wrong key; [`ErrorKind::Usage`] for a key where
 /// nothing is encrypted.
 pub fn verify_sif(path: &Path, secret: Option<&Secret>, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
     let doing = || format!("verifying {path:?}");

@@ -95,7 +95,15 @@ impl WebFile {
             headers.extend(self.validator.as_deref().map(|validator| ("if-range", validator)));
         }
         let request = Request { headers: &headers, ..Request::new(Method::GET, &self.url) };
-        self.http.send(&request, &|at| self.authorization(at))
+        self.http.send(&request, &|at| self.authorization(at)).map_err(|failure| match failure {
+            // Whoever names a URL says how its server is spoken to.
+            Failure::NoTls(error) if self.url.scheme == Scheme::Https => {
+                let address = self.url.to_string().replacen("https://", "http://", 1);
+                let error = Error::new(error.kind(), error);
+                Failure::NoTls(error.hint(format!("if it is meant to speak plain HTTP, write {address}")))
+            }
+            other => other,
+        })
     }
 
     /// What the server of `at` may see. No redirect leads to a password that goes over the line in the clear.

@@ -17,7 +17,8 @@ pub fn additions(container: &Container) -> Vec<&Descriptor> {
     container.descriptors().filter(|it| is_added(it)).collect()
 }
 
-fn is_built(descriptor: &Descriptor) -> bool {
+/// Whether a build of Apptainer's, or of ours, writes an object like this.
+pub fn is_built(descriptor: &Descriptor) -> bool {
     match descriptor.data_type {
         DataType::Definition | DataType::Environment | DataType::Labels | DataType::CryptoMessage => true,
         DataType::OciRootIndex | DataType::OciBlob => true,

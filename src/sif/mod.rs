@@ -49,7 +49,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use additions::additions;
+pub use additions::{additions, is_built};
 pub use append::{NewObject, append};
 pub use architecture::{Architecture, goarch_of_elf};
 pub use descriptor::{DEFAULT_GROUP, DESCRIPTOR_BYTES, Descriptor, Link};

@@ -84,7 +84,10 @@ fn relative_program<'a>(command: &Command<'a>) -> Option<&'a str> {
 fn shell_words<'a>(command: &Command<'a>) -> Vec<&'a str> {
     let words: Vec<&str> = command.words().collect();
     match words[..] {
-        [shell, "-c", text, ..] if shell.ends_with("sh") => text.split_whitespace().collect(),
+        [shell, "-c", text, ..] if shell.ends_with("sh") => {
+            let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+            lines.flat_map(str::split_whitespace).collect()
+        }
         _ => words,
     }
 }

@@ -567,6 +567,12 @@ fn words_relative_to_workdir_are_noted() {
         (serde_json::json!({ "Entrypoint": ["./run.sh"], "WorkingDir": workspace }), vec!["\"./run.sh\"".into()], true),
         (serde_json::json!({ "Cmd": ["bin/x"] }), vec!["\"bin/x\"".into()], true),
         (serde_json::json!({ "Cmd": ["/bin/sh", "-c", "./run.sh now"] }), vec!["\"./run.sh\"".into()], true),
+        // A %runscript.
+        (
+            serde_json::json!({ "Entrypoint": ["/bin/sh", "-c", "#!/bin/sh\n\n # see doc/x\necho hi", "runscript"] }),
+            none.clone(),
+            false,
+        ),
         (
             serde_json::json!({ "Entrypoint": ["python3"], "Cmd": ["main.py"], "WorkingDir": "workspace" }),
             vec!["\"main.py\"".into()],

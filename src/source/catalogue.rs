@@ -46,6 +46,8 @@ pub(super) struct Found {
     pub(super) manifests: Vec<FoundManifest>,
     /// Names and tags as the documents spell them, and full names.
     pub(super) spellings: BTreeSet<String>,
+    /// Tags that an OCI layout gives the image beside its full name, which says all: they find it, no more.
+    pub(super) short_names: BTreeSet<String>,
     /// What is wrong with an image that is [unreadable](Candidate::unreadable).
     pub(super) trouble: Option<Error>,
     /// A name that no image can have: a terminal would obey it.
@@ -144,7 +146,7 @@ impl Catalogue {
     /// Adds an image whose documents cannot be read.
     pub(super) fn add_unreadable(&mut self, candidate: Candidate, names: &[String], trouble: Error) -> Result<()> {
         let found = self.add(candidate)?;
-        names.iter().for_each(|name| found.add_ref_name(name));
+        found.add_ref_names(names);
         found.set_trouble(trouble);
         Ok(())
     }
@@ -174,8 +176,21 @@ impl Found {
         self.trouble = Some(trouble);
     }
 
-    /// Adds what an OCI layout calls the image in `org.opencontainers.image.ref.name`, which may be more than a tag.
-    pub(super) fn add_ref_name(&mut self, name: &str) {
+    /// Adds what an OCI layout calls the image. Docker and containerd write the tag beside the full name.
+    pub(super) fn add_ref_names(&mut self, names: &[String]) {
+        let is_full = |name: &String| name.contains(['/', ':']);
+        let has_full = names.iter().any(is_full);
+        for name in names {
+            if has_full && !is_full(name) {
+                self.short_names.insert(name.clone());
+            } else {
+                self.add_ref_name(name);
+            }
+        }
+    }
+
+    /// Adds what stands in `org.opencontainers.image.ref.name`, which may be more than a tag.
+    fn add_ref_name(&mut self, name: &str) {
         let last = name.rsplit('/').next().unwrap_or(name);
         let is_name = name.contains(['/', ':']);
         if is_name && (!last.contains(':') || name.parse::<Reference>().is_err()) {

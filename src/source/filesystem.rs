@@ -46,6 +46,8 @@ pub(super) struct About {
     pub(super) architecture: Option<&'static str>,
     pub(super) created: Option<Timestamp>,
     pub(super) notes: Vec<Note>,
+    /// What stands beside the root: nothing that is made of it has that.
+    pub(super) left_out: Option<Note>,
     /// Checksums of what holds the file system.
     pub(super) check: Option<Box<Check>>,
     pub(super) input: Option<Arc<Input>>,
@@ -153,6 +155,7 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
         wanted: None,
         input,
         volume: Some(volume),
+        left_out: about.left_out,
     })
 }
 

@@ -48,7 +48,7 @@ use oci::INDEX;
 use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::gocryptfs::Secret;
 use crate::io::Monitor;
-use crate::model::{Digest, Platform, Quoted};
+use crate::model::{Digest, Note, Platform, Quoted};
 use crate::trust::{ImagePolicy, PolicyFile};
 use crate::volume::Volume;
 
@@ -151,6 +151,8 @@ pub struct Source {
     input: Option<Arc<Input>>,
     /// The file system that stands for its one image.
     volume: Option<Arc<Volume>>,
+    /// What the file holds beside the image, which no conversion takes over.
+    left_out: Option<Note>,
 }
 
 impl std::fmt::Debug for Source {
@@ -200,6 +202,11 @@ fn quoted(path: &Path) -> String {
 }
 
 impl Source {
+    /// What the source holds beside its image and no conversion takes over: signatures of a SIF, its SBOM.
+    pub fn left_out(&self) -> Option<&Note> {
+        self.left_out.as_ref()
+    }
+
     /// Opens what the program takes as SOURCE, with the usual options.
     ///
     /// # Errors
@@ -321,6 +328,15 @@ fn refuse_secret(spec: &Spec, options: &OpenOptions) -> Result<()> {
     if options.secret.is_some() && !may_be { Err(not_encrypted(spec)) } else { Ok(()) }
 }
 
+/// Whether a source is, or may be once it is there, an encrypted SIF.
+pub fn is_encrypted(spec: &Spec) -> bool {
+    match spec {
+        Spec::Path(path) => sif::is_encrypted(path),
+        Spec::Oras(_) | Spec::Web(_) => true,
+        _ => false,
+    }
+}
+
 fn not_encrypted(spec: &Spec) -> Error {
     Error::new(ErrorKind::Usage, format!("{spec} is not an encrypted SIF")).with_remedy(Remedy::NoKey)
 }
@@ -408,6 +424,7 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions
         warnings,
         wanted: None,
         volume: None,
+        left_out: None,
     })
 }
 
@@ -471,6 +488,7 @@ fn open_layout(path: &Path, options: &OpenOptions) -> Result<Source> {
         warnings: Vec::new(),
         wanted: None,
         volume: None,
+        left_out: None,
         input: None,
     })
 }

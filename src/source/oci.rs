@@ -181,7 +181,7 @@ impl Walk<'_> {
         let digest = descriptor.digest().doing(|| "reading an image index".to_string())?;
         let (names, platform) = (&place.names, descriptor.platform());
         if let Some(found) = self.catalogue.with_manifest(digest) {
-            names.iter().for_each(|name| found.add_ref_name(name));
+            found.add_ref_names(names);
             let manifest = found.manifests.iter_mut().find(|manifest| manifest.digest == digest);
             manifest.into_iter().for_each(|manifest| manifest.index_digests.extend(place.index_digest));
             return Ok(());
@@ -197,7 +197,7 @@ impl Walk<'_> {
             let (manifest_digest, index_digest) = (Some(digest), place.index_digest);
             let listed = Candidate { platform, manifest_digest, index_digest, unread: true, ..Candidate::default() };
             let found = self.catalogue.add(listed)?;
-            names.iter().for_each(|name| found.add_ref_name(name));
+            found.add_ref_names(names);
             return Ok(());
         }
         self.listed(digest, platform, place)
@@ -241,7 +241,7 @@ impl Walk<'_> {
         let (id, read) = self.config_id(stated)?;
         let found = self.catalogue.with_config(id)?;
         found.candidate.platform = platform.or(found.candidate.platform.take());
-        names.iter().for_each(|name| found.add_ref_name(name));
+        found.add_ref_names(names);
         found.candidate.manifest_digest.get_or_insert(manifest.digest);
         if found.candidate.index_digest.is_none() {
             found.candidate.index_digest = manifest.index_digests.first().copied();
@@ -297,7 +297,7 @@ impl Walk<'_> {
             absent: Some(format!("its manifest {digest}, to which {listed_in} refers, is not there")),
             ..Candidate::default()
         })?;
-        names.iter().for_each(|name| found.add_ref_name(name));
+        found.add_ref_names(names);
         Ok(())
     }
 }
@@ -308,9 +308,7 @@ pub(super) fn is_own_affair(error: &Error) -> bool {
     matches!(error.kind(), InvalidImage | Mismatch | SourceUnavailable | Unsupported)
 }
 
-/// What a descriptor calls its image. Docker and containerd write the tag beside the full name: then the name says all.
+/// What a descriptor calls its image.
 fn names_of(descriptor: &Descriptor) -> Vec<String> {
-    let full = descriptor.annotation(CONTAINERD_NAME);
-    let reference = descriptor.annotation(REF_NAME).filter(|name| full.is_none() || name.contains(['/', ':']));
-    full.into_iter().chain(reference).map(str::to_string).collect()
+    [CONTAINERD_NAME, REF_NAME].into_iter().filter_map(|key| descriptor.annotation(key)).map(str::to_string).collect()
 }

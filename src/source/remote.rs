@@ -85,6 +85,7 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
         warnings: Vec::new(),
         wanted: None,
         volume: None,
+        left_out: None,
         input: None,
     })
 }

@@ -67,6 +67,7 @@ pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
         warnings: Vec::new(),
         wanted: None,
         volume: None,
+        left_out: None,
         input: Some(Arc::clone(archive.input())),
     })
 }

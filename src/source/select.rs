@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::Source;
 use super::artifact;
 use super::catalogue::{Candidate, Found, FoundManifest, full_name};
 use super::document::Documents;
 use super::layers::layers;
 use super::oci::complete;
+use super::{Kind, Source};
 use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::image::{Blobs, Image};
 use crate::model::{Config, Digest, Platform, Quoted};
@@ -48,8 +48,10 @@ impl Source {
 
     fn choose(&self, selection: &Selection) -> Result<Image> {
         let mut fitting: Vec<usize> = (0..self.found.len()).collect();
-        for word in self.wanted.iter().chain(&selection.image) {
-            let named = self.named(word);
+        let of_layout = matches!(self.kind, Kind::OciArchive | Kind::OciLayout);
+        let words = self.wanted.iter().map(|word| (word, of_layout));
+        for (word, is_reference) in words.chain(selection.image.iter().map(|word| (word, false))) {
+            let named = self.named(word, is_reference);
             fitting.retain(|at| named.contains(at));
             if fitting.is_empty() {
                 let artifact = self.artifacts.named.iter().find(|artifact| artifact.is_called(word));
@@ -71,8 +73,9 @@ impl Source {
         image.doing(|| format!("opening an image of {}", self.store.name()))
     }
 
-    /// The images that `word` means: by name, else by digest, else by number, else by the start of an ID.
-    fn named(&self, word: &str) -> Vec<usize> {
+    /// The images that `word` means: by name, else by digest, else by number, else by a tag that stands beside a full name,
+    /// else by the start of an ID. A reference of a layout is that tag before it is a number, as for everyone who reads layouts.
+    fn named(&self, word: &str, is_reference: bool) -> Vec<usize> {
         let of = |fits: &dyn Fn(&Found) -> bool| -> Vec<usize> {
             (0..self.found.len()).filter(|&at| fits(&self.found[at])).collect()
         };
@@ -81,9 +84,16 @@ impl Source {
         if !by_name.is_empty() {
             return by_name;
         }
+        let by_tag = of(&|found| found.short_names.contains(word));
+        if is_reference && !by_tag.is_empty() {
+            return by_tag;
+        }
         let number = word.strip_prefix('@').unwrap_or(word).parse::<usize>().ok();
         if let Some(number) = number.filter(|&number| number < self.found.len()) {
             return vec![number];
+        }
+        if !by_tag.is_empty() {
+            return by_tag;
         }
         let hex = word.strip_prefix("sha256:").unwrap_or(word).to_ascii_lowercase();
         if hex.is_empty() || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {

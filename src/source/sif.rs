@@ -1,12 +1,18 @@
 //! What a SIF file holds, and what of it can be converted.
 
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
 use super::filesystem::About;
+use super::{Kind, filesystem};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::gocryptfs::Secret;
 use crate::io::Region;
 use crate::model::{Note, Timestamp};
 use crate::sif::{
     Architecture, Container, DataType, Descriptor, Extra, FileSystem, HiddenObjects, PartitionCheck, PartitionKind,
+    is_built,
 };
 use crate::volume::{Check, EncryptedRoot, UnlockedRoot};
 
@@ -62,6 +68,7 @@ pub(super) fn primary(file: Region, secret: Option<&Secret>) -> Result<(Root, Ab
         architecture: Architecture::goarch(architecture),
         created: (created > 0).then(|| Timestamp::from_seconds(created)),
         notes: others(&container, primary),
+        left_out: left_out(&container),
         check: check.map(|check| Box::new(move |monitor: &_| check.run(monitor)) as Box<Check>),
         input: None,
     };
@@ -74,6 +81,17 @@ fn unlock(container: &Container, primary: &Descriptor, secret: &Secret) -> Resul
     let root = EncryptedRoot::open(container.data(primary)?)?.unlock(&passphrase)?;
     let hidden = root.read(HiddenObjects::NAME)?.map(|bytes| HiddenObjects::parse(&bytes)).transpose()?;
     Ok((Root::Unlocked(Box::new(root)), hidden))
+}
+
+/// Whether the file at `path` is a SIF that a key opens.
+pub(super) fn is_encrypted(path: &Path) -> bool {
+    if !filesystem::recognise(path).is_ok_and(|kind| kind == Some(Kind::Sif)) {
+        return false;
+    }
+    let container = File::open(path).and_then(|file| Region::whole(Arc::new(file))).map(Container::open);
+    let Ok(Ok(container)) = container else { return false };
+    let extra = container.primary().map(Descriptor::extra);
+    matches!(extra, Some(Extra::Partition { file_system: FileSystem::GocryptfsSquashfs, .. }))
 }
 
 fn expect_squashfs(file_system: FileSystem) -> Result<()> {
@@ -126,4 +144,25 @@ fn others(container: &Container, primary: &Descriptor) -> Vec<Note> {
         note.example(format!("object {} ({descriptor})", descriptor.id));
     }
     [overlays, partitions].into_iter().filter(|note| note.count > 0).collect()
+}
+
+/// Objects that speak of this very file, or of how its image was built.
+fn left_out(container: &Container) -> Option<Note> {
+    let mut kinds = [("signatures", 0), ("SBOM", 0), ("other documents", 0)];
+    let mut note = Note::new("objects-left-out", "", 0);
+    for descriptor in container.descriptors() {
+        let kind = match descriptor.data_type {
+            DataType::Signature => 0,
+            DataType::Sbom => 1,
+            DataType::GenericJson | DataType::Generic if !is_built(descriptor) => 2,
+            _ => continue,
+        };
+        kinds[kind].1 += 1;
+        note.count += 1;
+        note.example(format!("object {} ({descriptor})", descriptor.id));
+    }
+    let what: Vec<&str> = kinds.iter().filter(|(_, count)| *count > 0).map(|(what, _)| *what).collect();
+    let again = if kinds[0].1 > 0 { " (sign again)" } else { "" };
+    note.message = format!("what the SIF holds beside the image is left out: {}{again}", what.join(", "));
+    (note.count > 0).then_some(note)
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::support::archives::{Described, buildx};
 use crate::support::pack::{self, Squeeze};
+use crate::support::place::Place;
 use crate::support::run::{self, Run, oracles, program, scratch};
 use crate::support::tar::{Header, Magic, Tar};
 
@@ -85,6 +87,42 @@ fn ours_is_made_again_byte_for_byte() {
         assert_eq!(done.code, if is_same { 0 } else { run::exit_code("Mismatch") }, "{options:?}: {shown}");
         assert!(is_same || shown.contains("\"a\"=\"b\""), "{shown}");
     }
+}
+
+/// An index is for many platforms: the SIF says which of them it is of.
+#[test]
+fn the_platform_is_that_of_the_sif() {
+    let place = Place::new();
+    let images = ["amd64", "arm64", "s390x"].map(|architecture| {
+        let layer = Tar::new().directory("etc").file("etc/machine", architecture).finish();
+        Described::new(vec![layer]).architecture(architecture).tagged("h.example/app:1")
+    });
+    buildx(&images, &|_, _| Vec::new()).write_below(&place.path("layout"));
+    for architecture in ["amd64", "arm64", "s390x"] {
+        let platform = format!("linux/{architecture}");
+        place.good(&["layout", "--to", "sif", "-q", "--force", "--platform", &platform, "-o", "x.sif"]);
+        let done = place.good(&["verify", "x.sif", "--against", "layout"]);
+        assert!(text(&done).contains("byte for byte"), "{architecture}: {}", text(&done));
+    }
+    // Who chooses one has it compared with that one.
+    let other = run::run(&mut place.command(&["verify", "x.sif", "--against", "layout", "--platform", "linux/arm64"]));
+    assert_eq!(other.code, run::exit_code("Mismatch"), "{}", text(&other));
+}
+
+#[test]
+fn who_signed_is_said_of_what_is_compared() {
+    let place = Place::new();
+    image(&place.path(""), "x.tar", "word");
+    let key = |name: &str| format!("{}/fixtures/keys/{name}", env!("CARGO_MANIFEST_DIR"));
+    place.good(&["x.tar", "--to", "sif", "-q", "--sign-key", &key("ed25519.pem"), "-o", "x.sif"]);
+    let against = ["verify", "x.sif", "--against", "x.tar"];
+    let unasked = place.good(&against);
+    assert!(text(&unasked).contains("signatures were not verified") && !text(&unasked).contains("signed by"));
+    let done = place.good(&[&against[..], &["--key", &key("ed25519.pub")]].concat());
+    assert!(text(&done).contains("all explained") && text(&done).contains("is signed by"), "{}", text(&done));
+    assert!(!text(&done).contains("not verified"), "{}", text(&done));
+    let other = run::run(&mut place.command(&[&against[..], &["--key", &key("p256.pub")]].concat()));
+    assert_eq!(other.code, run::exit_code("Mismatch"), "{}", text(&other));
 }
 
 #[test]

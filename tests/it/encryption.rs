@@ -319,13 +319,21 @@ fn what_is_encrypted_is_verified_with_the_key() {
     for (line, code, said) in [
         ("verify p.sif --decrypt-passphrase-file other", 5, "passphrase"),
         ("verify k.sif --decrypt-passphrase-file other", 5, "passphrase"),
-        ("verify plain.sif --decrypt-passphrase-file passphrase", 4, "is not encrypted"),
+        ("verify plain.sif --decrypt-passphrase-file passphrase", 2, "is not encrypted"),
         ("verify image.tar --decrypt-passphrase-file passphrase", 2, "has no effect on an image"),
-        ("verify p.sif --against image.tar --decrypt-pem key.pem", 2, "has no effect on a comparison"),
+        ("verify p.sif --against image.tar", 4, "--decrypt-passphrase-file"),
+        ("verify p.sif --against image.tar --decrypt-passphrase-file other", 5, "passphrase"),
+        ("verify plain.sif --against image.tar --decrypt-passphrase-file passphrase", 2, "is not encrypted"),
     ] {
         let refused = place.run(line);
         assert_eq!(refused.code, code, "{line}: {}", refused.stderr);
         assert!(refused.stderr.contains(said), "{line}: {}", refused.stderr);
+    }
+    // And compared with its image.
+    for key in ["p.sif --decrypt-passphrase-file passphrase", "k.sif --decrypt-pem key.pem"] {
+        let (sif, key) = key.split_once(' ').unwrap();
+        let compared = page(&format!("verify {sif} {key} --against image.tar"));
+        assert!(compared.contains("differences, all explained"), "{compared}");
     }
     // Without our checksums, as in Apptainer's own, only the key tells of a bit that was changed.
     let mut bare = Sif(place.read("p.sif"));
@@ -460,7 +468,7 @@ fn decrypting_gives_what_would_have_been_written_in_the_clear() {
         ("decrypt p.sif -o x.sif --passphrase-file other", 5, "is not the one"),
         ("decrypt p.sif -o x.sif --pem key.pem", 5, "with a passphrase"),
         ("decrypt k.sif -o x.sif --passphrase-file passphrase", 5, "is not the one"),
-        ("decrypt plain.sif -o x.sif --passphrase-file passphrase", 4, "is not encrypted"),
+        ("decrypt plain.sif -o x.sif --passphrase-file passphrase", 2, "is not encrypted"),
         ("decrypt image.tar -o x.sif --passphrase-file passphrase", 4, ""),
         ("decrypt p.sif -o x.sif", 2, "decrypted with"),
         ("decrypt p.sif -o p.sif -f --passphrase-file passphrase", 2, "the output is the source"),
@@ -510,6 +518,34 @@ fn encrypted_sifs_are_sources() {
         assert_eq!(done.code, code, "{line}: {}", done.stderr);
         assert!(done.stderr.contains(said), "{line}: {}", done.stderr);
         assert!(!place.path("x").exists(), "{line}");
+    }
+}
+
+/// What a hint says about a key works where it is said.
+#[test]
+fn encrypted_sifs_are_looked_into() {
+    let place = Place::new(Squeeze::Not);
+    place.convert("image.tar --to sif -o plain.sif");
+    place.convert("image.tar --to sif -o p.sif --encrypt-passphrase-file passphrase");
+    place.convert("image.tar --to sif -o k.sif --encrypt-pem public.pem");
+    let printed = |line: &str| String::from_utf8(place.convert(line).stdout).unwrap();
+    let listed = printed("ls plain.sif");
+    let last = listed.lines().rfind(|line| line.starts_with('-')).and_then(|line| line.rsplit('"').nth(1)).unwrap();
+    for (sif, key) in [("p.sif", "--decrypt-passphrase-file passphrase"), ("k.sif", "--decrypt-pem key.pem")] {
+        for command in [format!("ls {sif}"), format!("cat {sif} {last}"), format!("diff image.tar {sif}")] {
+            let refused = place.run(&command);
+            let hint = refused.stderr.lines().last().unwrap();
+            assert!(refused.code != 0 && hint.contains("--decrypt-passphrase-file"), "{command}: {}", refused.stderr);
+            let opened = printed(&format!("{command} {key}"));
+            assert_eq!(opened, printed(&command.replace(sif, "plain.sif")), "{command}");
+        }
+        // One is encrypted, the other is not, in either order.
+        printed(&format!("diff plain.sif {sif} {key}"));
+        printed(&format!("diff {sif} plain.sif {key}"));
+    }
+    for command in ["ls plain.sif", "diff plain.sif plain.sif", "ls image.tar"] {
+        let refused = place.run(&format!("{command} --decrypt-pem key.pem"));
+        assert_eq!(refused.code, 2, "{command}: {}", refused.stderr);
     }
 }
 

@@ -14,7 +14,7 @@ use sif_convert::output::{DockerArchive, Oci, OciArchive, Target, WriteOptions};
 use crate::support::archives::{self, Described, Members, PRODUCERS, Squeeze, sha256};
 use crate::support::layout::{self, Files, Found, files_below, files_of};
 use crate::support::random::noise;
-use crate::support::run::{Run, is_root, program, run, scratch, skip};
+use crate::support::run::{Run, exit_code, is_root, program, run, scratch, skip};
 use crate::support::tar::Tar;
 
 struct Place(tempfile::TempDir);
@@ -277,6 +277,39 @@ fn an_image_is_added_to_a_layout_and_its_tag_moves() {
     place.done("oci:x.oci:2 --to rootfs -o /dev/null");
     place.done("verify x.oci");
     assert_eq!(place.names(), ["x.oci", "x.tar"]);
+}
+
+/// As skopeo and umoci find it: by `org.opencontainers.image.ref.name`, though the full name stands beside it.
+#[test]
+fn a_tag_beside_a_full_name_finds_the_image() {
+    let place = Place::with(&archives::docker_24(&[image(), other()]).bytes);
+    for (format, transport) in [("oci", "oci"), ("oci-archive", "oci-archive")] {
+        place.done(&format!("x.tar --image debian:12 --to {format} --tag a:1 --tag b:2 -o {format}"));
+        for word in ["1", "2", "a:1", "b:2"] {
+            place.done(&format!("{transport}:{format}:{word} --to rootfs -o /dev/null"));
+            place.done(&format!("{format} --image {word} --to rootfs -o /dev/null"));
+        }
+        let inspected = to_json(&place.done(&format!("inspect {format} --json")).stdout);
+        assert_eq!(inspected["images"][0]["names"], json!(["docker.io/library/a:1", "docker.io/library/b:2"]));
+        let absent = run(&mut place.command(&format!("{transport}:{format}:3 --to rootfs -o /dev/null")));
+        assert_eq!(absent.code, exit_code("SourceUnavailable"), "{}", absent.stderr);
+    }
+    // One tag, two images, as programs leave it that add to a layout without looking.
+    place.done("x.tar --image example.org/first:1 --to oci -o oci --tag c:1");
+    let mut index = to_json(&fs::read(place.path("oci/index.json")).unwrap());
+    for entry in index["manifests"].as_array_mut().unwrap() {
+        let annotations = &mut entry["annotations"];
+        if annotations["io.containerd.image.name"] == "docker.io/library/a:1" {
+            annotations["org.opencontainers.image.ref.name"] = "1".into();
+        }
+    }
+    fs::write(place.path("oci/index.json"), index.to_string()).unwrap();
+    let several = run(&mut place.command("oci:oci:1 --to rootfs -o /dev/null"));
+    assert_eq!(several.code, exit_code("Usage"), "{}", several.stderr);
+    assert!(several.stderr.contains("a:1") && several.stderr.contains("c:1"), "{}", several.stderr);
+    place.done("oci:oci:c:1 --to rootfs -o /dev/null");
+    // A number of the list stays one for --image.
+    place.done("oci --image 1 --to rootfs -o /dev/null");
 }
 
 #[test]

@@ -436,6 +436,19 @@ fn diff_compares_how_images_run() {
     assert_eq!(done.code, 0, "{}{}", done.stdout.escape_ascii(), done.stderr);
 }
 
+/// The source is there: what is said is about the path in it.
+#[test]
+fn a_path_that_is_not_in_the_image_is_told() {
+    let scratch = scratch();
+    let one = image(scratch.path(), "one.tar", &[Tar::new().directory("d").symlink("l", "l").finish()]);
+    for (command, path) in [("ls", "/nope"), ("cat", "d/nope"), ("ls", "l/x")] {
+        let done = run::run(program().arg(command).arg(&one).arg(path));
+        let hint = done.stderr.lines().last().unwrap();
+        assert!(hint.contains("sif-convert ls SOURCE"), "{command} {path}: {}", done.stderr);
+        assert_eq!(done.code, run::exit_code("SourceUnavailable"), "{}", done.stderr);
+    }
+}
+
 /// A difference has exit code 1, and nothing else has.
 #[test]
 fn diff_tells_trouble_from_difference() {

@@ -48,6 +48,7 @@ const MISTAKES: &[(&str, Try)] = &[
     ("verify there.sif there.sif", As("verify there.sif")),
     ("inspect", As("inspect x.tar")),
     ("verify", As("verify there.sif")),
+    ("ls x.tar /nope", As("ls x.tar")),
     ("pull", Not),
     ("cache", As("cache --help")),
     ("cache lst", As("cache --help")),

@@ -2,6 +2,8 @@
 //! registries have not been asked.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,7 +14,7 @@ use crate::support::run::{is_root, program, scratch};
 use serde_json::json;
 
 /// Words, exit code, what is said.
-const REFUSALS: [(&str, i32, &str); 15] = [
+const REFUSALS: [(&str, i32, &str); 16] = [
     ("--to sif -o there", 8, "exists already"),
     ("--to rootfs -o there", 8, "exists already"),
     ("--to oci -o full", 8, "neither empty nor an OCI layout"),
@@ -27,7 +29,8 @@ const REFUSALS: [(&str, i32, &str); 15] = [
     ("--to rootfs -o x --compression gzip:10", 2, "no gzip level 10"),
     ("--to rootfs -o x --if-exists reuse", 2, "cannot be reused"),
     ("--to sif -o x --block-size 5000", 2, "is not a block size"),
-    ("--to sif -o x --arch vax", 4, "know no architecture"),
+    ("--to docker-archive --compression zstd:3 -o docker://h.example/x:1", 2, "choose another --compression"),
+    ("--to sif -o x --arch vax", 2, "know no architecture"),
 ];
 
 struct Place(tempfile::TempDir);
@@ -94,6 +97,65 @@ fn engines_and_registries_are_not_asked() {
     // The same call asks when there is nothing to refuse.
     place.command(&name, "--to sif -o new.sif --retries 0").args(["--insecure", &registry.host()]).output().unwrap();
     assert!(!registry.log().is_empty());
+}
+
+#[test]
+fn a_sif_on_standard_input_is_to_be_saved_first() {
+    let place = Place::new();
+    let hello = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/hello.tar");
+    assert!(place.command(hello, "--to sif -o x.sif").status().unwrap().success());
+    let from = |input| place.command("-", "--to rootfs -o /dev/null").stdin(fs::File::open(input).unwrap()).output();
+    let refused = from(place.path("x.sif")).unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let hint = said.lines().last().unwrap();
+    assert!(refused.status.code() == Some(4) && hint.contains("save it to a file first"), "{said}");
+    assert!(place.command("x.sif", "--to rootfs -o /dev/null").status().unwrap().success());
+}
+
+/// A pipe that is closed early is the reader's affair.
+#[test]
+fn a_reader_that_ends_early_is_named() {
+    let place = Place::new();
+    fs::create_dir(place.path("root")).unwrap();
+    fs::create_dir(place.path("root/etc")).unwrap();
+    fs::write(place.path("root/etc/large"), vec![b'x'; 8 << 20]).unwrap();
+    let mut command = place.command("root", "--to rootfs -o -");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(8), "{said}");
+    assert!(said.lines().last().unwrap().contains("that reads the pipe ended"), "{said}");
+}
+
+/// A web server without TLS is named by its URL: no option lets that be spoken to otherwise.
+#[test]
+fn a_web_server_without_tls_is_named_by_its_url() {
+    let place = Place::new();
+    let hello = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/hello.tar")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    // As web servers answer what is not HTTP.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            let mut request = vec![0; 16 << 10];
+            let count = stream.read(&mut request).unwrap();
+            let (status, body) = if request[..count].starts_with(b"GET ") {
+                ("200 OK", &hello[..])
+            } else {
+                ("400 Bad Request", &b""[..])
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(&[head.as_bytes(), body].concat());
+        }
+    });
+    let source = format!("https://{host}/app.tar?token=secret");
+    let refused = place.command(&source, "--to rootfs -o /dev/null --retries 0").output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let hint = said.lines().last().unwrap();
+    let typed = hint.rsplit(' ').next().unwrap();
+    assert!(refused.status.code() == Some(6) && typed == format!("http://{host}/app.tar"), "{said}");
+    assert!(place.command(typed, "--to rootfs -o /dev/null").status().unwrap().success());
 }
 
 #[test]

@@ -154,6 +154,45 @@ fn the_sbom_is_in_the_sif_wherever_the_image_comes_from() {
 }
 
 #[test]
+fn what_a_conversion_leaves_out_of_a_sif_is_said_once() {
+    let place = Place::new(&image(100));
+    let key = format!("{}/fixtures/keys/ed25519.pem", env!("CARGO_MANIFEST_DIR"));
+    let amd64 = ["--platform", "linux/amd64", "-q"];
+    place.good(&[&["layout", "--with-sbom", "--to", "sif", "--sign-key", &key, "-o", "x.sif"], &amd64[..]].concat());
+    place.good(&[&["layout", "--to", "sif", "-o", "plain.sif"], &amd64[..]].concat());
+    let left_out = |source: &str, format: &str| {
+        let output = format!("{format}.out");
+        let mut words = vec![source, "--to", format, "-o", &output, "--report", "r.json", "--progress", "none"];
+        words.extend((format != "oci" && format != "dir").then_some("--force"));
+        words.extend(["--arch", "amd64"].iter().filter(|_| format == "sif"));
+        let said = place.good(&words).stderr;
+        let mut warnings: Vec<&str> = said.lines().filter(|line| line.starts_with("warning: ")).collect();
+        let all = warnings.len();
+        warnings.sort_unstable();
+        warnings.dedup();
+        assert_eq!(warnings.len(), all, "{source} {format}: {said}");
+        let report: Value = serde_json::from_slice(&fs::read(place.path("r.json")).unwrap()).unwrap();
+        let notes = report["notes"].as_array().unwrap();
+        let notes: Vec<Value> = notes.iter().filter(|note| note["code"] == "objects-left-out").cloned().collect();
+        assert_eq!(said.contains("left out"), !notes.is_empty(), "{source} {format}: {said}");
+        notes
+    };
+    for format in ["sif", "oci", "docker-archive", "squashfs", "rootfs", "dir"] {
+        let [note] = &left_out("x.sif", format)[..] else { panic!("one note for {format}") };
+        assert_eq!(note["count"], 3, "{note}");
+        let message = note["message"].as_str().unwrap();
+        for what in ["signatures", "SBOM", "other documents", "sign again"] {
+            assert!(message.contains(what), "{message}");
+        }
+    }
+    assert!(left_out("plain.sif", "sif").is_empty(), "what every build writes is not missed");
+    // A directory says less of how its image ran, and each thing once.
+    assert!(left_out("dir.out", "sif").is_empty());
+    place.good(&["plain.sif", "--to", "sif-rootfs", "-q", "-o", "rootfs.tar"]);
+    assert!(left_out("rootfs.tar", "sif").is_empty());
+}
+
+#[test]
 fn every_command_knows_the_objects() {
     let place = Place::new(&image(100));
     let amd64 = ["--platform", "linux/amd64"];

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use clap::Args;
 
+use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::looking::{Limits, Look};
 use crate::cli::options::{Choice, Feedback, Given};
@@ -28,6 +29,8 @@ pub(in crate::cli) struct Cat {
     #[command(flatten)]
     pub(in crate::cli) registry: RegistryOptions,
     #[command(flatten)]
+    pub(in crate::cli) decryption: DecryptionOptions,
+    #[command(flatten)]
     pub(in crate::cli) limits: Limits,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
@@ -36,7 +39,8 @@ pub(in crate::cli) struct Cat {
 impl Cat {
     /// What is read from.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Look> {
-        Look::resolve(&self.source, (&self.choice, &self.registry, &self.limits), true, given, environment)
+        let options = (&self.choice, &self.registry, &self.limits);
+        Look::resolve(&self.source, options, self.decryption.secret()?, true, given, environment)
     }
 }
 

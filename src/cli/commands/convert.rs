@@ -173,7 +173,7 @@ impl Convert {
         conversion.open = OpenOptions {
             hash,
             input_command: arguments.input_command.clone(),
-            secret: arguments.encryption.secret()?,
+            secret: arguments.encryption.decryption.secret()?,
             registry: registry::settings(&arguments.registry, &conversion.source, environment)?,
             jobs: Some(jobs(&arguments.output_options, environment)?),
             all_root: arguments.root.all_root,

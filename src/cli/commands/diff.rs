@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::browse::{Aspect, DiffOptions, Difference, Place, Side, diff};
+use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::looking::{Limits, Look};
 use crate::cli::options::{Choice, Feedback, Given};
@@ -48,6 +49,8 @@ pub(in crate::cli) struct Diff {
     #[command(flatten)]
     pub(in crate::cli) registry: RegistryOptions,
     #[command(flatten)]
+    pub(in crate::cli) decryption: DecryptionOptions,
+    #[command(flatten)]
     pub(in crate::cli) limits: Limits,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
@@ -57,7 +60,8 @@ impl Diff {
     /// What is compared.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<(Look, Look)> {
         let options = (&self.choice, &self.registry, &self.limits);
-        Look::pair((&self.left, &self.right), options, self.keep_singularity, given, environment)
+        let secret = self.decryption.secret()?;
+        Look::pair((&self.left, &self.right), options, secret, self.keep_singularity, given, environment)
     }
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::browse::{DirectoryUsage, Entry, EntryKind, LayerInfo, Usage, View};
+use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::looking::{Limits, Look};
 use crate::cli::options::{Choice, Feedback, Given};
@@ -46,6 +47,8 @@ pub(in crate::cli) struct Ls {
     #[command(flatten)]
     pub(in crate::cli) registry: RegistryOptions,
     #[command(flatten)]
+    pub(in crate::cli) decryption: DecryptionOptions,
+    #[command(flatten)]
     pub(in crate::cli) limits: Limits,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
@@ -54,7 +57,8 @@ pub(in crate::cli) struct Ls {
 impl Ls {
     /// What is listed.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Look> {
-        Look::resolve(&self.source, (&self.choice, &self.registry, &self.limits), true, given, environment)
+        let options = (&self.choice, &self.registry, &self.limits);
+        Look::resolve(&self.source, options, self.decryption.secret()?, true, given, environment)
     }
 }
 

@@ -87,9 +87,8 @@ impl Verify {
             if !output::is_sif(&path) {
                 return Err(self.no_sif());
             }
-            given.expect("a comparison", |id| Ok(!SECRETS.contains(&id)))?;
             let (registry, limits) = (RegistryOptions::default(), Limits::default());
-            let look = Look::resolve(against, (&self.choice, &registry, &limits), false, given, environment)?;
+            let look = Look::resolve(against, (&self.choice, &registry, &limits), None, false, given, environment)?;
             return Ok(Verified::Against(path, Box::new(look)));
         }
         let options = (&self.choice, &RegistryOptions::default());
@@ -166,11 +165,9 @@ fn page(
             return sif((&name, &path), (&keys, secret.as_ref()), environment, voice, monitor);
         }
         Verified::Against(path, look) => {
-            let keys = arguments.keys()?;
-            if !keys.is_empty() {
-                output::verify_signatures(&path, &keys, monitor)?;
-            }
-            return compared(&name, &path, &look, environment, voice, monitor);
+            let (keys, secret) = (arguments.keys()?, arguments.secret()?);
+            let signed = signed((&name, &path), &keys, monitor)?;
+            return compared((&name, &path), &look, (&signed, secret), environment, voice, monitor);
         }
     };
     let source = sources::open(&spec, &options, monitor)?;
@@ -199,37 +196,51 @@ fn sif(
     monitor: &Monitor,
 ) -> Result<String> {
     // Whose it is comes first: what strangers made is not looked into.
-    let signed = if keys.is_empty() { Vec::new() } else { output::verify_signatures(path, keys, monitor)? };
+    let signed = signed((name, path), keys, monitor)?;
     let whole = output::verify_sif(path, secret, environment.parallelism, monitor)?;
-    let is_news = |note: &&Note| signed.is_empty() || note.code != "signatures-not-verified";
-    whole.notes.iter().filter(is_news).for_each(|note| voice.warning(note));
+    signed.warn(&whole.notes, voice);
     let (names, blocks) = (counted(whole.names, "name", "names"), counted(whole.blocks, "block", "blocks"));
     let told = whole.image.filter(|image| !image.starts_with(output::HIDDEN_IMAGE));
     let image = told.map_or_else(String::new, |image| format!(", made from image {image}"));
-    let mut page = format!("{name} is whole: {names}, {blocks}{image}\n");
-    for output::Verified { object, group, key } in &signed {
-        let _ = writeln!(page, "{name}: object group {group} is signed by {key}, signature {object}");
+    Ok(format!("{name} is whole: {names}, {blocks}{image}\n{}", signed.0))
+}
+
+/// Who signed a SIF, in lines; none where nobody was asked about.
+struct Signed(String);
+
+fn signed((name, path): (&str, &Path), keys: &[PublicKey], monitor: &Monitor) -> Result<Signed> {
+    let signed = if keys.is_empty() { Vec::new() } else { output::verify_signatures(path, keys, monitor)? };
+    let line = |output::Verified { object, group, key }: &output::Verified| {
+        format!("{name}: object group {group} is signed by {key}, signature {object}\n")
+    };
+    Ok(Signed(signed.iter().map(line).collect()))
+}
+
+impl Signed {
+    /// Tells what else there is to know about it.
+    fn warn(&self, notes: &[Note], voice: Voice) {
+        let is_news = |note: &&Note| self.0.is_empty() || note.code != "signatures-not-verified";
+        notes.iter().filter(is_news).for_each(|note| voice.warning(note));
     }
-    Ok(page)
 }
 
 /// A SIF and the image that it should be of. Differences that nothing explains are an error, after all of them were printed.
 fn compared(
-    name: &str,
-    path: &Path,
+    (name, path): (&str, &Path),
     look: &Look,
+    (signed, secret): (&Signed, Option<Secret>),
     environment: &Environment,
     voice: Voice,
     monitor: &Monitor,
 ) -> Result<String> {
     let source = look.source(monitor)?;
-    let options = AgainstOptions { jobs: environment.parallelism, tmpdir: look.tmpdir().to_path_buf() };
+    let options = AgainstOptions { jobs: environment.parallelism, tmpdir: look.tmpdir().to_path_buf(), secret };
     let compared = against::compare(path, &source, look.selection(), &options, monitor)?;
     source.confirm()?;
-    compared.notes.iter().for_each(|note| voice.warning(note));
+    signed.warn(&compared.notes, voice);
     let given = look.spec();
     if compared.is_same_bytes {
-        return Ok(format!("{name} is what {given} gives, byte for byte\n"));
+        return Ok(format!("{name} is what {given} gives, byte for byte\n{}", signed.0));
     }
     let (unexplained, all) = (compared.unexplained() as u64, compared.differences.len() as u64);
     let differences = counted(all, "difference", "differences");
@@ -243,5 +254,6 @@ fn compared(
         );
     }
     let _ = writeln!(page, "{name} holds what {given} gives: {differences}, all explained");
+    page += &signed.0;
     Ok(page)
 }

@@ -95,8 +95,6 @@ pub(in crate::output) fn push(
     };
     let config = config(image, packing, (&diff_ids, &digests, made.diff_ids.len()), task)?;
     let manifest = manifest(image, types, &config, &described)?;
-    let notes = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1));
-    let notes: Vec<Note> = notes.chain(uncompressed(&described)).collect();
     let pushed = send(image, hosted, &config, &made, &there, monitor)?;
     let pushed: Vec<Pushed> = pushed.into_iter().chain(there.iter().flatten().map(|(_, how)| *how)).collect();
     image.blobs.confirm()?;
@@ -118,7 +116,7 @@ pub(in crate::output) fn push(
         layer_entries: made.entries,
         layer_bytes: made.tar_bytes,
         diff_ids: if packing.image.flatten { made.diff_ids } else { diff_ids },
-        notes: notes.into_iter().chain(notes_of_registry).collect(),
+        notes: uncompressed(&described).into_iter().chain(notes_of_registry).collect(),
         ..Outcome::default()
     })
 }

@@ -101,13 +101,12 @@ pub(super) fn pack(
     task: &Task,
     monitor: &Monitor,
 ) -> Result<Packed> {
-    let notes = image.warnings.iter().map(|text| Note::new("source", text.clone(), 1)).collect();
     let layers = layers(image, packing, place, task, monitor)?;
     let found: (Vec<Digest>, Vec<Digest>) = layers.blobs.iter().map(|blob| (blob.diff_id, blob.digest)).unzip();
     let config = config(image, packing, (&found.0, &found.1, layers.diff_ids.len()), task)?;
     let Layers { blobs, diff_ids, entries, tar_bytes } = layers;
     let package = Package::new(image, config, blobs, (packing.keeps_compressed, &packing.image.tags))?;
-    Ok(Packed { package, diff_ids, entries, tar_bytes, notes, in_place: packing.in_place.clone() })
+    Ok(Packed { package, diff_ids, entries, tar_bytes, notes: Vec::new(), in_place: packing.in_place.clone() })
 }
 
 impl Packed {

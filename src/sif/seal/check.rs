@@ -50,13 +50,13 @@ impl PartitionCheck {
     /// Reads all of the partition.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidImage`] when it is not what was written.
+    /// [`ErrorKind::Mismatch`] when it is not what was written.
     pub fn run(&self, monitor: &Monitor) -> Result<()> {
         if self.expected == shown(hash_partition(&self.partition, self.start_bytes, monitor)?) {
             return Ok(());
         }
         let message = "the partition is damaged: it does not have the checksum that was written with it";
-        Err(Error::new(ErrorKind::InvalidImage, message).with_remedy(Remedy::ConvertAgain))
+        Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::ConvertAgain))
     }
 }
 
