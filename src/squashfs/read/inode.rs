@@ -207,7 +207,12 @@ impl<I: Input> Image<I> {
         if !(1..=SYMLINK_BYTES_MAX).contains(&length) {
             return Err(damaged(cursor.position(), format!("a symbolic link's target has {length} bytes")));
         }
-        body.kind = InodeKind::Symlink(cursor.bytes(self, length)?);
+        let target = cursor.bytes(self, length)?;
+        // No system has such links, and no tar can hold them.
+        if target.contains(&0) {
+            return Err(damaged(cursor.position(), "a symbolic link's target has a NUL byte"));
+        }
+        body.kind = InodeKind::Symlink(target);
         if extended {
             body.xattrs = cursor.word(self)?;
         }

@@ -159,6 +159,9 @@ impl<I: Input> Image<I> {
                 ));
             };
             let name = [prefix_name, &*cursor.bytes(self, length.into())?].concat();
+            if name.contains(&0) {
+                return Err(damaged(cursor.position(), "the name of an extended attribute has a NUL byte"));
+            }
             let value = self.xattr_value(tables, &mut cursor, prefix & XATTR_OUT_OF_LINE != 0)?;
             bytes += (name.len() + 1 + value.len()) as u64;
             if bytes > u64::from(size) || xattrs.insert(name.into(), value).is_some() {
