@@ -140,17 +140,17 @@ impl Recorder {
             timing: Timing { started: &self.started, seconds: (self.seconds() * 1000.0).round() / 1000.0 },
             notes: &report.notes,
         };
-        let document = serde_json::to_value(&document).map_err(no_json)?;
+        let document = serde_json::to_value(&document).map_err(not_json)?;
         write_json(place, document)
     }
 }
 
 fn write_json(place: &ReportFile, document: serde_json::Value) -> Result<()> {
-    let json = serde_json::to_string_pretty(&printer::without_secrets(document)).map_err(no_json)?;
+    let json = serde_json::to_string_pretty(&printer::without_secrets(document)).map_err(not_json)?;
     place.write((printer::safe_json(&json) + "\n").as_bytes())
 }
 
-fn no_json(error: serde_json::Error) -> Error {
+fn not_json(error: serde_json::Error) -> Error {
     Error::new(ErrorKind::Bug, format!("the report is not JSON: {error}"))
 }
 

@@ -15,7 +15,7 @@ use crate::model::Quoted;
 
 /// What is written to such a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Written {
+pub(super) struct DocumentKind {
     /// What messages call it.
     name: &'static str,
     /// The option that names the place.
@@ -25,9 +25,10 @@ pub(super) struct Written {
 }
 
 /// What became of a run.
-pub(super) const REPORT: Written = Written { name: "report", option: "--report", start: b"{\n  \"schema_version\":" };
+pub(super) const REPORT: DocumentKind =
+    DocumentKind { name: "report", option: "--report", start: b"{\n  \"schema_version\":" };
 /// What the output was made from.
-pub(super) const PROVENANCE: Written = Written {
+pub(super) const PROVENANCE: DocumentKind = DocumentKind {
     name: "provenance",
     option: "--provenance",
     start: b"{\n  \"_type\": \"https://in-toto.io/Statement/v1\"",
@@ -41,9 +42,9 @@ static ROOM: [u8; 64 << 10] = [b' '; 64 << 10];
 pub(super) enum ReportFile {
     Stdout,
     /// A pipe or a device. What it takes first is an empty line, which means nothing in JSON.
-    Stream(&'static Written, File),
+    Stream(&'static DocumentKind, File),
     /// A file, and the unfinished one that is to replace it.
-    File(&'static Written, PathBuf, Mutex<Option<Output>>),
+    File(&'static DocumentKind, PathBuf, Mutex<Option<Output>>),
 }
 
 impl ReportFile {
@@ -52,17 +53,17 @@ impl ReportFile {
     /// # Errors
     /// [`ErrorKind::Output`] where it cannot, or where there is something else; [`ErrorKind::NoSpace`] where
     /// there is no room for it.
-    pub(super) fn open(word: &OsStr, written: &'static Written) -> Result<Self> {
+    pub(super) fn open(word: &OsStr, kind: &'static DocumentKind) -> Result<Self> {
         if word == "-" {
             return Ok(ReportFile::Stdout);
         }
-        ReportFile::open_path(word, written).doing(|| format!("{} {}", written.name, Quoted(word.as_bytes())))
+        ReportFile::open_path(word, kind).doing(|| format!("{} {}", kind.name, Quoted(word.as_bytes())))
     }
 
-    fn open_path(word: &OsStr, written: &'static Written) -> Result<Self> {
+    fn open_path(word: &OsStr, kind: &'static DocumentKind) -> Result<Self> {
         // What a symbolic link points to is replaced, not the link.
         let path = std::fs::canonicalize(word).unwrap_or_else(|_| PathBuf::from(word));
-        let Written { name, option, start } = written;
+        let DocumentKind { name, option, start } = kind;
         let refuse = |why: &str, hint: &str| Err(Error::new(ErrorKind::Output, why).hint(hint));
         let elsewhere = &format!("name a file in a directory that exists with {option}");
         match std::fs::metadata(&path) {
@@ -70,34 +71,33 @@ impl ReportFile {
             Ok(data) if !data.is_file() => {
                 let mut stream = open_stream(&path)?;
                 stream.write_all(b"\n").or_kind(ErrorKind::Output)?;
-                Ok(ReportFile::Stream(written, stream))
+                Ok(ReportFile::Stream(kind, stream))
             }
             Ok(data) if data.len() > 0 && !begins_with(&path, start).or_kind(ErrorKind::Output)? => refuse(
                 &format!("this is a file, and not a {name}"),
                 &format!("remove it, or name another file with {option}"),
             ),
-            Ok(_) => ReportFile::begin(path, written),
+            Ok(_) => ReportFile::begin(path, kind),
             Err(_) if path.file_name().is_none() => refuse("this is not a file name", elsewhere),
             Err(_) if !directory_of(&path).is_dir() => refuse("its directory does not exist", elsewhere),
-            Err(_) => ReportFile::begin(path, written),
+            Err(_) => ReportFile::begin(path, kind),
         }
     }
 
-    fn begin(path: PathBuf, written: &'static Written) -> Result<Self> {
+    fn begin(path: PathBuf, kind: &'static DocumentKind) -> Result<Self> {
         let output = Output::create(&path, true, report_mode())?;
         output.file().write_all_at(&ROOM, 0).or_kind(ErrorKind::Output)?;
-        Ok(ReportFile::File(written, path, Mutex::new(Some(output))))
+        Ok(ReportFile::File(kind, path, Mutex::new(Some(output))))
     }
 
     /// Writes it, whole and durable, or leaves what was there.
     pub(super) fn write(&self, json: &[u8]) -> Result<()> {
         match self {
             ReportFile::Stdout => printer::data(json),
-            ReportFile::Stream(written, file) => (&mut &*file)
-                .write_all(json)
-                .or_kind(ErrorKind::Output)
-                .doing(|| format!("writing the {}", written.name)),
-            ReportFile::File(written, path, begun) => {
+            ReportFile::Stream(kind, file) => {
+                (&mut &*file).write_all(json).or_kind(ErrorKind::Output).doing(|| format!("writing the {}", kind.name))
+            }
+            ReportFile::File(kind, path, begun) => {
                 let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let output = begun.map_or_else(|| Output::create(path, true, report_mode()), Ok);
                 let published = output.and_then(|output| {
@@ -105,7 +105,7 @@ impl ReportFile {
                     output.file().set_len(json.len() as u64).or_kind(ErrorKind::Output)?;
                     output.publish()
                 });
-                published.doing(|| format!("writing the {}", written.name))
+                published.doing(|| format!("writing the {}", kind.name))
             }
         }
     }

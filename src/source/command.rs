@@ -21,10 +21,10 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) fn archive(command: &OsStr, name: String, options: &OpenOptions, monitor: &Monitor) -> Result<Archive> {
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command).stdout(Stdio::piped());
-    let mut child = Running(shell.spawn().or_kind(ErrorKind::SourceUnavailable)?);
+    let mut child = Process(shell.spawn().or_kind(ErrorKind::SourceUnavailable)?);
     let stdout = child.0.stdout.take();
     let mut at_end = false;
-    let archive = Archive::of_reader(Output { stdout, at_end: &mut at_end }, None, name, options, monitor);
+    let archive = Archive::of_reader(Pipe { stdout, at_end: &mut at_end }, None, name, options, monitor);
     if !at_end {
         return archive;
     }
@@ -51,9 +51,9 @@ fn failure(status: ExitStatus) -> Error {
 }
 
 /// A command that ends with us.
-struct Running(Child);
+struct Process(Child);
 
-impl Drop for Running {
+impl Drop for Process {
     fn drop(&mut self) {
         // It has ended already, or nobody reads its output any more.
         let _ = self.0.kill();
@@ -62,12 +62,12 @@ impl Drop for Running {
 }
 
 /// What a command writes, and whether that was read to its end. Dropped, it is closed.
-struct Output<'a, R> {
+struct Pipe<'a, R> {
     stdout: Option<R>,
     at_end: &'a mut bool,
 }
 
-impl<R: Read> Read for Output<'_, R> {
+impl<R: Read> Read for Pipe<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stdout.as_mut().map_or(Ok(0), |stdout| stdout.read(buffer))?;
         *self.at_end |= count == 0 && !buffer.is_empty();

@@ -28,8 +28,8 @@ pub(super) struct Duplicates {
     /// Files that are [distinct](FileSource::is_distinct), by name and by size. They are compared with none of themselves.
     named: BTreeMap<ContentName, u32>,
     distinct: BTreeMap<u64, Vec<u32>>,
-    /// All others by size.
-    others: BTreeMap<u64, Vec<u32>>,
+    /// All others by size; missing until there is a distinct one, which most images do not have.
+    others: Option<BTreeMap<u64, Vec<u32>>>,
     buffers: [Vec<u8>; 2],
 }
 
@@ -54,8 +54,8 @@ impl Duplicates {
             self.named.entry(name).or_insert(found.unwrap_or(file));
         }
         if found.is_none() {
-            let by_size = if name.is_some() { &mut self.distinct } else { &mut self.others };
-            by_size.entry(source.size()).or_default().push(file);
+            let by_size = if name.is_some() { Some(&mut self.distinct) } else { self.others.as_mut() };
+            by_size.into_iter().for_each(|files| files.entry(source.size()).or_default().push(file));
             self.files.insert(file, Arc::clone(source));
         }
         Ok(found)
@@ -64,7 +64,16 @@ impl Duplicates {
     fn find_named(&mut self, name: ContentName, source: &dyn FileSource) -> Result<Option<u32>> {
         match self.named.get(&name) {
             Some(&earlier) => Ok(Some(earlier)),
-            None => self.equal_one(self.others.get(&source.size()).cloned(), source),
+            None => {
+                let files = &self.files;
+                let others = self.others.get_or_insert_with(|| {
+                    let mut by_size: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+                    files.iter().for_each(|(&file, source)| by_size.entry(source.size()).or_default().push(file));
+                    by_size
+                });
+                let candidates = others.get(&source.size()).cloned();
+                self.equal_one(candidates, source)
+            }
         }
     }
 
@@ -364,6 +373,10 @@ mod tests {
         assert_eq!(add_vouched(&mut duplicates, 5, &vouched(4, 40)), Some(4));
         assert_eq!(add_vouched(&mut duplicates, 6, &vouched(4, 40)), Some(4));
         assert_eq!(add_vouched(&mut duplicates, 7, &vouched(5, 50)), None);
+        // Those that came before any distinct one are found as well.
+        let mut late = Duplicates::default();
+        assert_eq!(add(&mut late, 0, &file(3, 9)), None);
+        assert_eq!(add_vouched(&mut late, 1, &vouched(9, 90)), Some(0));
     }
 
     /// The same zeros, told as a hole or not.
