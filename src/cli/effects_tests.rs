@@ -106,7 +106,7 @@ fn meaning(words: &[String]) -> Result<String> {
         }
         Word::Verify(verify) => {
             let said = feedback(&verify.feedback)?;
-            let (keys, secret) = (verify.keys()?, verify.secret()?);
+            let (keys, secret) = (verify.keys()?, verify.decryption.secret()?);
             Ok(format!("{:?} {keys:?} {secret:?} {said}", verify.resolve(&given, &environment)?))
         }
         Word::Attach(attach) => {

@@ -45,16 +45,19 @@ pub(super) struct EncryptionOptions {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Encryption (sif)")]
 pub(super) struct DecryptionOptions {
-    /// Decrypt SOURCE, an encrypted SIF, with the passphrase in this file
+    /// Open an encrypted SIF with the passphrase in this file
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     decrypt_passphrase_file: Option<PathBuf>,
-    /// Decrypt SOURCE, an encrypted SIF, with this private RSA key in PEM
+    /// Open an encrypted SIF with this private RSA key in PEM
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     #[arg(conflicts_with = "decrypt_passphrase_file")]
     decrypt_pem: Option<PathBuf>,
 }
 
 impl DecryptionOptions {
+    /// The IDs of all options here.
+    pub(super) const IDS: [&str; 2] = ["decrypt_passphrase_file", "decrypt_pem"];
+
     /// Reads it.
     pub(super) fn secret(&self) -> Result<Option<Secret>> {
         secret(self.decrypt_passphrase_file.as_deref(), self.decrypt_pem.as_deref())

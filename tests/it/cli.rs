@@ -318,10 +318,10 @@ fn help_is_for_newcomers() {
               For apptainer run --pem-path. No two outputs are the same.
 
           --decrypt-passphrase-file <FILE>
-              Decrypt SOURCE, an encrypted SIF, with the passphrase in this file
+              Open an encrypted SIF with the passphrase in this file
 
           --decrypt-pem <FILE>
-              Decrypt SOURCE, an encrypted SIF, with this private RSA key in PEM
+              Open an encrypted SIF with this private RSA key in PEM
 
     The image (oci, oci-archive and docker-archive):
           --flatten

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::diff;
 use crate::against::{self, AgainstOptions};
-use crate::cli::encryption;
+use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::keys;
 use crate::cli::looking::{Limits, Look};
@@ -52,13 +52,8 @@ pub(in crate::cli) struct Verify {
     /// Whose certificates count: all in this file
     #[arg(long, value_name = "ROOTS.pem", value_hint = clap::ValueHint::FilePath)]
     pub(in crate::cli) certificate_roots: Option<PathBuf>,
-    /// Check what is inside of an encrypted SIF, too, with the passphrase in this file
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(in crate::cli) decrypt_passphrase_file: Option<PathBuf>,
-    /// The same, with the private RSA key in PEM that it was encrypted for
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    #[arg(conflicts_with = "decrypt_passphrase_file")]
-    pub(in crate::cli) decrypt_pem: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) decryption: DecryptionOptions,
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
@@ -67,8 +62,6 @@ pub(in crate::cli) struct Verify {
 
 /// The options that say whose signatures count.
 const SIGNERS: [&str; 4] = ["key", "certificate", "certificate_intermediates", "certificate_roots"];
-/// The options that open an encrypted SIF.
-const SECRETS: [&str; 2] = ["decrypt_passphrase_file", "decrypt_pem"];
 
 /// What is verified.
 #[derive(Debug)]
@@ -95,7 +88,7 @@ impl Verify {
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
         if let Subject::Source(_) = subject {
-            given.expect("an image", |id| Ok(!SIGNERS.contains(&id) && !SECRETS.contains(&id)))?;
+            given.expect("an image", |id| Ok(!SIGNERS.contains(&id) && !DecryptionOptions::IDS.contains(&id)))?;
         }
         Ok(Verified::Alone(subject))
     }
@@ -103,11 +96,6 @@ impl Verify {
     fn no_sif(&self) -> Error {
         let file = Quoted(self.file.as_encoded_bytes());
         usage(format!("option --against has no effect on {file}, which is not a SIF"), "give a SIF first")
-    }
-
-    /// What an encrypted SIF is opened with.
-    pub(in crate::cli) fn secret(&self) -> Result<Option<Secret>> {
-        encryption::secret(self.decrypt_passphrase_file.as_deref(), self.decrypt_pem.as_deref())
     }
 
     /// Whose signatures count.
@@ -161,11 +149,11 @@ fn page(
     let (spec, options, selection) = match arguments.resolve(given, environment)? {
         Verified::Alone(Subject::Source(source)) => *source,
         Verified::Alone(Subject::Sif(path)) => {
-            let (keys, secret) = (arguments.keys()?, arguments.secret()?);
+            let (keys, secret) = (arguments.keys()?, arguments.decryption.secret()?);
             return sif((&name, &path), (&keys, secret.as_ref()), environment, voice, monitor);
         }
         Verified::Against(path, look) => {
-            let (keys, secret) = (arguments.keys()?, arguments.secret()?);
+            let (keys, secret) = (arguments.keys()?, arguments.decryption.secret()?);
             let signed = signed((&name, &path), &keys, monitor)?;
             return compared((&name, &path), &look, (&signed, secret), environment, voice, monitor);
         }

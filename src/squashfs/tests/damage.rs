@@ -184,13 +184,17 @@ fn the_corpus_is_survived() {
 fn nul_bytes_in_targets_and_names_of_attributes_are_damage() {
     let xattrs = Xattrs::from([(b"user.a\0b"[..].into(), b"x"[..].into())]);
     let marked = Attributes { xattrs: Some(&xattrs), ..attributes(0o644) };
-    let (bytes, _) = build(|writer| drop(writer.add(ROOT, b"marked", &marked, file("x")).unwrap()));
+    let (bytes, _) = build(|writer| {
+        writer.add(ROOT, b"marked", &marked, file("x")).unwrap();
+    });
     let error = verify(&bytes).unwrap_err();
     assert!(
         error.kind() == ErrorKind::InvalidImage && error.to_string().contains("attribute has a NUL byte"),
         "{error}"
     );
-    let (bytes, _) = build(|writer| drop(add(writer, ROOT, "link", Node::Symlink(b"a\0b"))));
+    let (bytes, _) = build(|writer| {
+        add(writer, ROOT, "link", Node::Symlink(b"a\0b"));
+    });
     let error = verify(&bytes).unwrap_err();
     assert!(error.kind() == ErrorKind::InvalidImage && error.to_string().contains("target has a NUL byte"), "{error}");
 }
