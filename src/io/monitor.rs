@@ -50,6 +50,8 @@ struct Shared {
     total_bytes: AtomicU64,
     /// Shared by all monitors that are forks of one.
     stop: Arc<AtomicU8>,
+    /// Of the whole, where this is a part.
+    whole: Option<Monitor>,
     received_bytes: AtomicU64,
     saved_bytes: AtomicU64,
     receivable_bytes: AtomicU64,
@@ -145,6 +147,11 @@ impl Monitor {
         Monitor(Arc::new(Shared { stop: Arc::clone(&self.0.stop), ..Shared::default() }))
     }
 
+    /// A monitor for a part of the work: what stops this one stops that, but not the other way round.
+    pub(crate) fn part(&self) -> Monitor {
+        Monitor(Arc::new(Shared { whole: Some(self.clone()), ..Shared::default() }))
+    }
+
     /// Begins a phase of `total_bytes` (0: unknown).
     pub fn begin(&self, phase: Phase, total_bytes: u64) {
         self.0.done_bytes.store(0, Ordering::Relaxed);
@@ -232,7 +239,7 @@ impl Monitor {
     /// When the conversion was asked to stop.
     pub fn check(&self) -> Result<()> {
         match self.0.stop.load(Ordering::Acquire) {
-            0 => Ok(()),
+            0 => self.0.whole.as_ref().map_or(Ok(()), Monitor::check),
             1 => {
                 Err(Error::new(ErrorKind::Interrupted, "interrupted").hint("run the same command again to start over"))
             }

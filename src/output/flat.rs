@@ -11,7 +11,7 @@ use super::place::{Finished, Place};
 use super::prepared::Task;
 use super::reuse::Reuse;
 use super::root::Root;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::layers::{self, Flattened, KnownContents, KnownLayers, Summary, flatten};
@@ -98,8 +98,18 @@ fn pass(
 ) -> Result<(Written, Summary)> {
     let contents = Arc::clone(passage) as Arc<dyn KnownContents>;
     let (flattened, entries) = layers::flattened(image, passage.tree(), contents, task.options.memory_bytes_max)?;
-    let written = emit(flattened, place, Some(&Shortcut::Source(Arc::clone(passage))))?;
-    passage.conclude(image, monitor)?;
+    // Reading all of the source takes about as long as writing what it has: the two go side by side.
+    let part = monitor.part();
+    let (written, checked) = thread::scope(|scope| {
+        let checking = scope.spawn(|| passage.check(image, &part));
+        let written = emit(flattened, place, Some(&Shortcut::Source(Arc::clone(passage))));
+        if written.is_err() {
+            part.stop(ErrorKind::Interrupted);
+        }
+        (written, checking.join())
+    });
+    let written = written?;
+    checked.map_err(|_| Error::new(ErrorKind::Bug, "the thread that checks the source panicked"))??;
     Ok((written, Summary { diff_ids: Vec::new(), entries, layer_bytes: vec![passage.tar_bytes()] }))
 }
 

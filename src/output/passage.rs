@@ -73,8 +73,8 @@ impl Passage {
         self.blocks.next_data(file(name.at), offset)
     }
 
-    /// Finds damage in what passed without being decoded. Called when all is written.
-    pub(super) fn conclude(&self, image: &Image, monitor: &Monitor) -> Result<()> {
+    /// Finds damage in what passes without being decoded.
+    pub(super) fn check(&self, image: &Image, monitor: &Monitor) -> Result<()> {
         let check = self.blocks.volume().check.as_ref();
         check.map_or(Ok(()), |check| check(monitor)).doing(|| format!("reading {}", image.blobs.name()))
     }

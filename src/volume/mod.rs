@@ -46,7 +46,7 @@ pub struct Volume {
     /// What was left out, or is not as it was.
     pub notes: Vec<Note>,
     /// Compares all that holds the volume with checksums that lie beside it, where there are such. Whoever takes blocks as they
-    /// are does that afterwards; else each block must be decoded.
+    /// are does that, too; else each block must be decoded.
     pub check: Option<Box<Check>>,
     backing: Backing,
 }
