@@ -307,7 +307,11 @@ impl Run<'_> {
         if same.is_none() && page.record.as_ref().is_some_and(|record| record.made.is_some()) {
             self.record(row(entry, Status::Missing), None, &Report::default())?;
         }
-        let outcome = conversion.run(report, monitor)?;
+        let outcome = conversion.run(report, monitor);
+        if let Some(store) = &self.store {
+            store.grew(monitor.snapshot().received_bytes);
+        }
+        let outcome = outcome?;
         let image = report.lock().unwrap_or_else(PoisonError::into_inner).image.clone();
         match &entry.spec {
             // What was converted, which may be newer than what was asked for.
