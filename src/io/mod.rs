@@ -31,6 +31,7 @@ pub use compression::{Compression, Levels};
 pub use content_sum::ContentSum;
 pub use decompress::{Codec, decoder};
 pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
+pub(crate) use leftover::UNFINISHED_SUFFIX;
 pub use leftover::sweep_directory;
 pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
 pub use noise::deflate_is_futile;

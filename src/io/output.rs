@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::leftover::sweep;
-use super::scratch::{Scratch, sync_directory};
+use super::scratch::{Base, Scratch, sync_directory};
 use super::system::unnamed;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 
@@ -45,11 +45,12 @@ impl Output {
             Ok(_) if !replace => return Err(exists(path)),
             _ => {}
         }
-        let scratch = Scratch::beside(path, mode)
+        let scratch = Scratch::beside(Base::default(), path, mode)
             .or_kind(ErrorKind::Output)
             .doing(doing)
             .map_err(|error| error.with_remedy(writable(path)).at(path))?;
-        sweep(path, scratch.file());
+        // Also what was killed in the instant in which it replaced something.
+        sweep(&Base::default(), directory_of(path), scratch.file());
         Ok(Output { path: path.to_path_buf(), scratch, replace })
     }
 
