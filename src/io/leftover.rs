@@ -98,7 +98,8 @@ pub(super) fn unfinished_name(path: &Path) -> PathBuf {
 }
 
 /// Removes what unfinished files are left in `directory`, as the next output in it would.
-pub fn sweep_directory(directory: &Path) {
+#[cfg(feature = "network")]
+pub(crate) fn sweep_directory(directory: &Path) {
     // Where nothing can be made, nothing was left.
     if let Ok(fresh) = tempfile::tempfile_in(directory) {
         sweep(&Base::default(), directory, &fresh);

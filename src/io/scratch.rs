@@ -33,7 +33,7 @@ impl AsFd for Base {
 /// (`O_TMPFILE`) it is gone when dropped, even by SIGKILL. Where a file system cannot hold such files (NFS, some FUSE ones) it
 /// is a hidden one that is removed when dropped, and where its writer was killed, by the next one in that directory.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     file: Arc<File>,
     base: Base,
     path: Option<PathBuf>,
@@ -47,7 +47,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the directory cannot be written.
-    pub fn create(directory: &Path, mode: u32) -> Result<Self> {
+    pub(crate) fn create(directory: &Path, mode: u32) -> Result<Self> {
         let made = Scratch::beside(Base::default(), &directory.join("scratch"), mode);
         made.or_kind(ErrorKind::Output).doing(|| format!("creating a file in {directory:?}"))
     }
@@ -84,12 +84,12 @@ impl Scratch {
     }
 
     /// Takes over a file without a name: from now on it is nobody else's to write to.
-    pub fn adopt(unnamed: Arc<File>, mode: u32) -> Self {
+    pub(crate) fn adopt(unnamed: Arc<File>, mode: u32) -> Self {
         Scratch { file: unnamed, base: Base::default(), path: None, is_directory: false, kept: false, mode }
     }
 
     /// The file, to be written and read.
-    pub fn file(&self) -> &Arc<File> {
+    pub(crate) fn file(&self) -> &Arc<File> {
         &self.file
     }
 
@@ -97,7 +97,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the disk says no.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.set_mode()?;
         self.file.sync_all().or_kind(ErrorKind::Output)
     }
@@ -106,7 +106,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn set_mode(&self) -> Result<()> {
+    pub(crate) fn set_mode(&self) -> Result<()> {
         self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)
     }
 
@@ -115,7 +115,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn move_to(&mut self, path: &Path) -> Result<()> {
+    pub(crate) fn move_to(&mut self, path: &Path) -> Result<()> {
         self.replace(path).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}"))
     }
 
@@ -142,7 +142,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn place_at(&mut self, path: &Path) -> Result<bool> {
+    pub(crate) fn place_at(&mut self, path: &Path) -> Result<bool> {
         self.place(path).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}"))
     }
 
@@ -181,12 +181,12 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn hide_in(&mut self, directory: &Path) -> Result<()> {
+    pub(crate) fn hide_in(&mut self, directory: &Path) -> Result<()> {
         self.move_to(&unfinished_name(&directory.join("scratch")))
     }
 
     /// From now on it stays.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 }
@@ -205,7 +205,7 @@ impl Drop for Scratch {
 
 /// A directory in the making: a [`Scratch`] that is hidden beside its final place, removed with all that is in it when dropped.
 #[derive(Debug)]
-pub struct ScratchDirectory {
+pub(crate) struct ScratchDirectory {
     scratch: Scratch,
     path: PathBuf,
 }
@@ -215,13 +215,13 @@ impl ScratchDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the directory around it cannot be written.
-    pub fn create(path: &Path, mode: u32) -> Result<Self> {
+    pub(crate) fn create(path: &Path, mode: u32) -> Result<Self> {
         let made = Scratch::directory(path, mode).or_kind(ErrorKind::Output);
         Ok(ScratchDirectory { scratch: made.doing(|| format!("creating output {path:?}"))?, path: path.to_path_buf() })
     }
 
     /// Where it is now.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.scratch.path.as_deref().unwrap_or(&self.path)
     }
 
@@ -229,7 +229,7 @@ impl ScratchDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn publish(&mut self) -> Result<bool> {
+    pub(crate) fn publish(&mut self) -> Result<bool> {
         self.scratch.set_mode()?;
         self.publish_as_it_is()
     }
@@ -238,7 +238,7 @@ impl ScratchDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn publish_as_it_is(&mut self) -> Result<bool> {
+    pub(crate) fn publish_as_it_is(&mut self) -> Result<bool> {
         self.scratch.kept = self.scratch.place(&self.path).or_kind(ErrorKind::Output)?;
         Ok(self.scratch.kept)
     }
@@ -260,7 +260,7 @@ fn open_up(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes names in a directory durable. Not every file system lets a directory be synced; contents are safe without.
-pub fn sync_directory(path: &Path) {
+pub(crate) fn sync_directory(path: &Path) {
     if let Ok(directory) = File::open(path) {
         let _ = directory.sync_all();
     }
@@ -271,7 +271,7 @@ pub fn sync_directory(path: &Path) {
 ///
 /// # Errors
 /// Errors of `check`; [`ErrorKind::Output`] when the directory cannot be opened.
-pub fn lock_directory(directory: &Path, check: impl Fn() -> Result<()>) -> Result<Option<File>> {
+pub(crate) fn lock_directory(directory: &Path, check: impl Fn() -> Result<()>) -> Result<Option<File>> {
     let opened = File::open(directory).or_kind(ErrorKind::Output).doing(|| format!("locking {directory:?}"))?;
     loop {
         check()?;

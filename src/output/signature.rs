@@ -15,7 +15,7 @@ use crate::trust::{Envelope, PrivateKey, PublicKey, SignatureHash};
 /// What a signature of a SIF says it signs.
 const PAYLOAD_TYPE: &str = "application/vnd.sylabs.sif-metadata+json";
 /// Most bytes of a signature object that are read: one object takes 200 bytes, and there are at most 4096.
-pub const SIGNATURE_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const SIGNATURE_BYTES_MAX: u64 = 4 << 20;
 const PGP_START: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 
 /// How a signature is written.
