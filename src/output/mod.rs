@@ -9,6 +9,7 @@
 mod additional_files;
 mod architecture;
 mod attested;
+mod builders;
 mod decrypt;
 mod dir;
 mod docker_archive;
