@@ -244,6 +244,12 @@ impl CarriedSignature {
         self.envelope.key_ids().collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether it says that it is of the same SIF as `other`. Nothing is verified.
+    #[cfg(feature = "network")]
+    pub(crate) fn is_of_same(&self, other: &CarriedSignature) -> bool {
+        self.signed == other.signed
+    }
+
     /// Refuses what it is not a signature of.
     fn expect(&self, found: &Statement) -> Result<()> {
         let covered = self.signed.expect(found).map_err(does_not_fit)?;

@@ -427,7 +427,7 @@ fn diff_compares_how_images_run() {
             r#"+ config Env "B=\u{1b}3""#,
             r#"- config Labels "k"="v""#,
             r#"+ config Labels "k"="w""#,
-            r#"+ config User "\"5\"""#,
+            r#"+ config User "5""#,
         ]
     );
     // In a SIF it runs the same.
