@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::io::{Expected, Region};
 use crate::model::{Algorithm, Config, ConfigChanges, Digest, Platform};
-use crate::volume::Volume;
+pub use crate::volume::{TarStream, Volume};
 
 /// Names one blob of a [`Blobs`], and says what it must turn out to be.
 #[derive(Debug, Clone)]

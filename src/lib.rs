@@ -58,8 +58,6 @@
 //! # }
 //! ```
 //!
-//! Modules that this page does not list are public for the program, the tests and the fuzz targets; they may change in any release.
-//!
 //! What is in between is public too: [`layers::flatten`] gives the merged [`tree::Tree`] of an image to whoever wants to do
 //! something else with it, and lets nothing out before every digest has been verified. The formats [`tar`], [`squashfs`] and
 //! [`sif`] are modules of their own. Errors say what kind they are ([`ErrorKind`]), where it happened, and what to do about
@@ -70,39 +68,39 @@ pub mod against;
 pub mod attach;
 #[cfg(feature = "network")]
 pub mod batch;
+pub mod browse;
 mod conversion;
+pub mod derived;
 #[cfg(feature = "network")]
 mod download;
 mod error;
-mod report;
-
-pub mod browse;
-#[doc(hidden)]
-pub mod derived;
-#[doc(hidden)]
-pub mod folder;
-#[doc(hidden)]
+mod folder;
 pub mod gocryptfs;
 pub mod image;
 pub mod io;
 pub mod layers;
-#[doc(hidden)]
-pub mod medperf;
+#[cfg(feature = "program")]
+mod medperf;
 pub mod model;
 pub mod output;
 #[cfg(feature = "network")]
 pub mod registry;
-#[doc(hidden)]
-pub mod runtime;
+mod report;
+mod runtime;
 pub mod sif;
-pub mod singularity;
+mod singularity;
 pub mod source;
 pub mod squashfs;
 pub mod tar;
 pub mod tree;
 pub mod trust;
+mod volume;
+
+/// For the fuzz targets only.
 #[doc(hidden)]
-pub mod volume;
+pub mod internals {
+    pub use crate::singularity::{Additions, Prepared, forecast, prepare};
+}
 
 #[cfg(feature = "program")]
 #[doc(hidden)]
@@ -118,5 +116,5 @@ pub use output::{
     AdditionalFiles, Destination, Dir, DockerArchive, IfExists, Oci, OciArchive, Outcome, Prepared, Root, Rootfs, Sif,
     SifRootfs, Squashfs, Target, WorkCache, WriteOptions,
 };
-pub use report::{AttachedSif, ImageRecord, OutputRecord, Report, SourceRecord};
+pub use report::{AttachedSif, AttachedSignature, ImageRecord, OutputRecord, Report, SourceRecord};
 pub use source::{OpenOptions, Selection, Source, Spec, open};

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{BindKind, BindTarget, EntryPath, Quoted, YamlNode, load_yaml};
 
 /// The longest file that is read, in bytes: real ones have a few thousand.
-pub const BYTES_MAX: u64 = 1 << 20;
+pub(crate) const BYTES_MAX: u64 = 1 << 20;
 /// How many volumes are looked at, aliases counted as what they stand for.
 const VOLUMES_MAX: usize = 10_000;
 
@@ -19,7 +19,7 @@ const VOLUMES_MAX: usize = 10_000;
 /// # Errors
 /// [`ErrorKind::Usage`] with the line, where the text is not YAML, does not have the form of a configuration, or asks for
 /// two things at one place.
-pub fn bind_targets(text: &[u8]) -> Result<Vec<BindTarget>> {
+pub(crate) fn bind_targets(text: &[u8]) -> Result<Vec<BindTarget>> {
     if text.len() as u64 > BYTES_MAX {
         return Err(refuse(format!("the file is longer than {BYTES_MAX} bytes"), "name a container_config.yaml"));
     }

@@ -8,9 +8,9 @@ mod archive;
 mod input;
 
 use libfuzzer_sys::fuzz_target;
+use sif_convert::internals::{Additions, forecast, prepare};
 use sif_convert::io::Monitor;
 use sif_convert::model::{Digest, Timestamp};
-use sif_convert::singularity::{Additions, forecast, prepare};
 use sif_convert::source::{OpenOptions, Selection, Spec, open};
 use sif_convert::tree::Tree;
 use sif_convert::{Error, Image};

@@ -129,6 +129,14 @@ impl Attach {
         let spec = Spec::Registry(self.reference.to_string());
         let source = open(&spec, &open_options, monitor)?;
         let selections = self.selections(&source, observer)?;
+        let run = Run {
+            attach: self,
+            repository: &repository,
+            options: options.as_deref(),
+            settings: &settings,
+            observer,
+            monitor,
+        };
         let (mut sifs, mut signatures) = (Vec::new(), Vec::new());
         let mut pending = self.not_attached(&repository, &selections, &open_options, monitor)?;
         for selection in selections {
@@ -137,9 +145,7 @@ impl Attach {
                 image.attestations = source.attestations(&image)?;
             }
             let platform = known(&image.platform());
-            let attached =
-                self.attach_one(&image, &repository, options.as_deref(), &pending, &settings, observer, monitor);
-            let (sif, beside) = attached.doing(|| format!("attaching a SIF for {platform}"))?;
+            let (sif, beside) = run.attach_one(&image, &pending).doing(|| format!("attaching a SIF for {platform}"))?;
             sif.iter().for_each(|sif| observer.attached(sif));
             beside.iter().for_each(|signature| observer.signature_attached(signature));
             pending.retain(|it| beside.iter().all(|attached| attached.sha256 != it.digest().hex()));
@@ -173,22 +179,33 @@ impl Attach {
         }
         let documents = OpenOptions { want_layers: false, ..open_options.clone() };
         let source = open(&Spec::Registry(self.reference.to_string()), &documents, monitor)?;
-        let mut unsigned = Vec::new();
+        let (mut unsigned, mut hosted) = (Vec::new(), Vec::new());
         for selection in selections {
             let image = source.select(selection)?;
             let Some(subject) = image.manifest_digest else { continue };
             let found = signatures_in(repository, subject)?;
-            if found.iter().all(|hosted| !self.signatures.contains(&hosted.signature)) {
+            if found.iter().all(|hosted| self.signatures.iter().all(|it| !it.is_of_same(&hosted.signature))) {
                 unsigned.push(known(&image.platform()));
             }
             pending.retain(|it| found.iter().all(|hosted| hosted.signature != *it));
+            hosted.extend(found);
         }
-        // A signature is of one SIF.
-        if unsigned.len() > pending.len() {
-            let given = match pending.len() {
-                0 => "none is".to_string(),
-                1 => "1 is".to_string(),
-                count => format!("{count} are"),
+        // A signature is of one SIF, and one SIF may have several: what is of a SIF that has one is of no other.
+        let mut of: Vec<&CarriedSignature> = Vec::new();
+        for signature in &pending {
+            let is_known =
+                hosted.iter().map(|it| &it.signature).chain(of.iter().copied()).any(|it| it.is_of_same(signature));
+            of.extend((!is_known).then_some(signature));
+        }
+        if unsigned.len() > of.len() {
+            let given = match (pending.len(), of.len()) {
+                (0, _) => "none is".to_string(),
+                (1, 1) => "1 is".to_string(),
+                (count, sifs) if sifs == count => format!("{count} are"),
+                (1, _) => "1 of another SIF is".to_string(),
+                (count, 0) => format!("{count} of other SIFs are"),
+                (count, 1) => format!("{count} of 1 SIF are"),
+                (count, sifs) => format!("{count} of {sifs} SIFs are"),
             };
             let message = format!("each SIF must have a signature: {given} given for {}", unsigned.join(", "));
             return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
@@ -218,90 +235,6 @@ impl Attach {
         }
         // What is there instead is told by whoever selects.
         Ok(if selections.is_empty() { vec![Selection::default()] } else { selections })
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one step of one method")]
-    fn attach_one(
-        &self,
-        image: &Image,
-        repository: &Repository,
-        options: Option<&str>,
-        pending: &[CarriedSignature],
-        settings: &Settings,
-        observer: &dyn AttachObserver,
-        monitor: &Monitor,
-    ) -> Result<(Option<AttachedSif>, Vec<AttachedSignature>)> {
-        let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
-        let subject = image.manifest_digest.ok_or_else(no_manifest)?;
-        let record = |manifest: Digest, sha256: Digest, size: u64, is_new: bool| AttachedSif {
-            platform: known(&image.platform()),
-            image_id: image.id().to_string(),
-            image_manifest_digest: subject.to_string(),
-            manifest_digest: manifest.to_string(),
-            sha256: sha256.hex(),
-            size,
-            is_new,
-        };
-        let beside = |before: &[HostedSignature]| -> Result<Vec<AttachedSignature>> {
-            let records = self.hosted(repository, subject)?.into_iter().map(|hosted| AttachedSignature {
-                platform: known(&image.platform()),
-                image_manifest_digest: subject.to_string(),
-                manifest_digest: hosted.manifest.to_string(),
-                sha256: hosted.signature.digest().hex(),
-                key_ids: hosted.signature.key_ids(),
-                is_new: !before.contains(&hosted),
-            });
-            Ok(records.collect())
-        };
-        let hosted = self.hosted(repository, subject)?;
-        let found = if self.signatures_only { None } else { find_in(repository, subject, options)? };
-        let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
-        if pending.is_empty() && hosted.is_empty() && !self.signatures.is_empty() {
-            let message = "none of the signatures is of this SIF: each is attached for another platform";
-            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
-        }
-        if pending.is_empty() && (found.is_some() || self.signatures_only) {
-            return Ok((found, beside(&hosted)?));
-        }
-        let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
-        let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let mut annotations =
-            vec![(IMAGE.to_string(), image.id().to_string()), (FORMAT.to_string(), OUTPUT_FORMAT.to_string())];
-        annotations.extend(options.map(|options| (OPTIONS.to_string(), options.to_string())));
-        let known_ones = hosted.iter().map(|hosted| hosted.signature.clone());
-        let attachment = Attachment {
-            media_type: document["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string(),
-            digest: subject,
-            size: bytes.len() as u64,
-            title: self.title(&image.platform()),
-            annotations,
-            with_sif: !self.signatures_only,
-            signatures: pending.iter().cloned().chain(known_ones).collect(),
-        };
-        let reference = Reference { tag: None, digest: None, ..self.reference.clone() };
-        let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
-        let write_options = WriteOptions { registry: settings.clone(), if_exists: None, ..self.options.clone() };
-        let prepared = Target::from(self.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
-        let mut outcome: Outcome = prepared.write(image, monitor)?;
-        image.blobs.cache_refusal().into_iter().for_each(|refusal| outcome.note_cache(refusal));
-        let of_image = image.warnings.iter().map(|text| Note::new("image", text, 1));
-        of_image.chain(outcome.notes).for_each(|note| observer.note(note));
-        let pushed = outcome.manifest_digest.zip(outcome.sha256);
-        let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
-        if pushed.is_none() && !self.signatures_only {
-            return Err(Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest"));
-        }
-        Ok((pushed, beside(&hosted)?))
-    }
-
-    /// Those of the signatures that are attached to an image.
-    fn hosted(&self, repository: &Repository, subject: Digest) -> Result<Vec<HostedSignature>> {
-        if self.signatures.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut hosted = signatures_in(repository, subject)?;
-        hosted.retain(|hosted| self.signatures.contains(&hosted.signature));
-        Ok(hosted)
     }
 
     /// What the file is called that others download: it must not depend on the tag, or the same image under two tags would
@@ -367,6 +300,99 @@ impl Attach {
         }
         let message = format!("others keep writing the index {tag}");
         Err(Error::new(ErrorKind::Network, message).hint("try again when fewer write to it"))
+    }
+}
+
+/// What all steps of one run need.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    attach: &'a Attach,
+    repository: &'a Repository,
+    options: Option<&'a str>,
+    settings: &'a Settings,
+    observer: &'a dyn AttachObserver,
+    monitor: &'a Monitor,
+}
+
+impl Run<'_> {
+    /// Attaches what belongs to one image: its SIF, and those of the `pending` signatures that are of it.
+    fn attach_one(
+        &self,
+        image: &Image,
+        pending: &[CarriedSignature],
+    ) -> Result<(Option<AttachedSif>, Vec<AttachedSignature>)> {
+        let Run { attach, repository, options, settings, observer, monitor } = *self;
+        let no_manifest = || Error::new(ErrorKind::Bug, "an image on a registry has no manifest");
+        let subject = image.manifest_digest.ok_or_else(no_manifest)?;
+        let record = |manifest: Digest, sha256: Digest, size: u64, is_new: bool| AttachedSif {
+            platform: known(&image.platform()),
+            image_id: image.id().to_string(),
+            image_manifest_digest: subject.to_string(),
+            manifest_digest: manifest.to_string(),
+            sha256: sha256.hex(),
+            size,
+            is_new,
+        };
+        let beside = |before: &[HostedSignature]| -> Result<Vec<AttachedSignature>> {
+            let records = self.hosted(subject)?.into_iter().map(|hosted| AttachedSignature {
+                platform: known(&image.platform()),
+                image_manifest_digest: subject.to_string(),
+                manifest_digest: hosted.manifest.to_string(),
+                sha256: hosted.signature.digest().hex(),
+                key_ids: hosted.signature.key_ids(),
+                is_new: !before.contains(&hosted),
+            });
+            Ok(records.collect())
+        };
+        let hosted = self.hosted(subject)?;
+        let found = if attach.signatures_only { None } else { find_in(repository, subject, options)? };
+        let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
+        if pending.is_empty() && hosted.is_empty() && !attach.signatures.is_empty() {
+            let message = "none of the signatures is of this SIF: each is attached for another platform";
+            return Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::SignedPlatform));
+        }
+        if pending.is_empty() && (found.is_some() || attach.signatures_only) {
+            return Ok((found, beside(&hosted)?));
+        }
+        let bytes = image.manifest.as_deref().ok_or_else(no_manifest)?;
+        let document: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let mut annotations =
+            vec![(IMAGE.to_string(), image.id().to_string()), (FORMAT.to_string(), OUTPUT_FORMAT.to_string())];
+        annotations.extend(options.map(|options| (OPTIONS.to_string(), options.to_string())));
+        let known_ones = hosted.iter().map(|hosted| hosted.signature.clone());
+        let attachment = Attachment {
+            media_type: document["mediaType"].as_str().unwrap_or(OCI_MANIFEST).to_string(),
+            digest: subject,
+            size: bytes.len() as u64,
+            title: attach.title(&image.platform()),
+            annotations,
+            with_sif: !attach.signatures_only,
+            signatures: pending.iter().cloned().chain(known_ones).collect(),
+        };
+        let reference = Reference { tag: None, digest: None, ..attach.reference.clone() };
+        let hosting = Hosting { attachment: Some(attachment), ..Hosting::new(Transport::Oras, reference) };
+        let write_options = WriteOptions { registry: settings.clone(), if_exists: None, ..attach.options.clone() };
+        let prepared = Target::from(attach.sif.clone()).prepare(&Destination::from(hosting), &write_options)?;
+        let mut outcome: Outcome = prepared.write(image, monitor)?;
+        image.blobs.cache_refusal().into_iter().for_each(|refusal| outcome.note_cache(refusal));
+        let of_image = image.warnings.iter().map(|text| Note::new("image", text, 1));
+        of_image.chain(outcome.notes).for_each(|note| observer.note(note));
+        let pushed = outcome.manifest_digest.zip(outcome.sha256);
+        let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
+        if pushed.is_none() && !attach.signatures_only {
+            return Err(Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest"));
+        }
+        Ok((pushed, beside(&hosted)?))
+    }
+
+    /// Those of the signatures that are attached to an image.
+    fn hosted(&self, subject: Digest) -> Result<Vec<HostedSignature>> {
+        if self.attach.signatures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut hosted = signatures_in(self.repository, subject)?;
+        hosted.retain(|hosted| self.attach.signatures.contains(&hosted.signature));
+        Ok(hosted)
     }
 }
 

@@ -49,8 +49,7 @@ pub(super) fn compare_configs(left: &Config, right: &Config) -> Result<Vec<Diffe
                 differences.extend(new.into_iter().map(|part| difference(name, None, Some(part))));
             }
             _ => {
-                let shown = |value: Option<&Value>| value.map(|value| Quoted(value.to_string().as_bytes()).to_string());
-                differences.push(difference(name, shown(left), shown(right)));
+                differences.push(difference(name, left.map(shown), right.map(shown)));
             }
         }
     }

@@ -269,14 +269,16 @@ pub(super) fn completed(words: &[OsString]) -> String {
     completions::page(&CommandLine::command(), words)
 }
 
-/// The manual page of `name`, or of the program, in roff; with a `directory`, nothing, and the pages of all commands there.
+/// The manual page of `name`, or of the program, in roff; with a `directory`, which is made where it is not
+/// there, nothing, and the pages of all commands in it.
 pub(super) fn man(name: Option<&str>, directory: Option<&Path>) -> Result<Vec<u8>> {
     let mut command = CommandLine::command();
     command.build();
     let pages = manual::pages(&command)?;
     if let Some(directory) = directory {
+        let writing = || format!("writing manual pages into {directory:?}");
+        std::fs::create_dir_all(directory).or_kind(ErrorKind::Output).doing(writing)?;
         for (name, page) in pages {
-            let writing = || format!("writing manual pages into {directory:?}");
             std::fs::write(directory.join(name), page).or_kind(ErrorKind::Output).doing(writing)?;
         }
         return Ok(Vec::new());

@@ -163,9 +163,7 @@ impl Store {
     pub(crate) fn keep(&self, index: &LayerIndex) -> io::Result<()> {
         let Some(own) = self.places.iter().find(|place| place.is_own) else { return Ok(()) };
         let name = index_name(index.diff_id, &index.parameters);
-        let (mut file, unfinished) = own.layers.temporary(&name, 0o644)?;
-        let written = file.write_all(&index.encode()).and_then(|()| own.layers.rename(&unfinished, &name));
-        written.inspect_err(|_| drop(own.layers.remove(&unfinished)))
+        write(&own.layers, &name, &index.encode())
     }
 }
 
@@ -203,9 +201,16 @@ fn mark(folder: &Folder) -> io::Result<()> {
     if !folder.is_empty()? {
         return Ok(());
     }
-    let (mut file, unfinished) = folder.temporary(MARK, 0o644)?;
-    file.write_all(format!("{}\n", folder.inode()?).as_bytes())?;
-    folder.rename(&unfinished, MARK)
+    write(folder, MARK, format!("{}\n", folder.inode()?).as_bytes())
+}
+
+/// Writes a file, in place of what may be there.
+fn write(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut scratch = folder.scratch(name, 0o644)?;
+    scratch.file().as_ref().write_all(bytes)?;
+    scratch.replace(Path::new(name))?;
+    scratch.keep();
+    Ok(())
 }
 
 /// A pack, whichever of the accounts keeps it: what is known of one layer may need what another account had compressed.

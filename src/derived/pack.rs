@@ -1,11 +1,12 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::path::Path;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::index::{BlockPlace, Name};
+use crate::io::Scratch;
 use crate::io::folder::Folder;
 
 /// What every pack begins with.
@@ -51,10 +52,7 @@ impl Pack {
 /// A pack that is being written. It has no name until it is finished.
 #[derive(Debug)]
 pub(crate) struct PackWriter {
-    file: File,
-    /// Its hidden name, on file systems without unnamed files.
-    unfinished: Option<String>,
-    packs: Arc<Folder>,
+    scratch: Scratch,
     bytes: u64,
     content: Xxh3Debug,
 }
@@ -69,13 +67,9 @@ impl std::fmt::Debug for Xxh3Debug {
 }
 
 impl PackWriter {
-    pub(super) fn create(packs: &Arc<Folder>) -> io::Result<PackWriter> {
-        let (file, unfinished) = match packs.unnamed(0o644) {
-            Some(file) => (file, None),
-            None => packs.temporary("pack", 0o644).map(|(file, name)| (file, Some(name)))?,
-        };
-        let mut writer =
-            PackWriter { file, unfinished, packs: Arc::clone(packs), bytes: 0, content: Xxh3Debug(Xxh3::new()) };
+    pub(super) fn create(packs: &Folder) -> io::Result<PackWriter> {
+        let scratch = packs.scratch("pack", 0o644)?;
+        let mut writer = PackWriter { scratch, bytes: 0, content: Xxh3Debug(Xxh3::new()) };
         writer.write(MAGIC)?;
         Ok(writer)
     }
@@ -93,7 +87,7 @@ impl PackWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.bytes)?;
+        self.scratch.file().write_all_at(bytes, self.bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -109,23 +103,8 @@ impl PackWriter {
     /// As the file system says.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let name = self.name().to_string();
-        let unfinished = match self.unfinished.clone() {
-            Some(unfinished) => unfinished,
-            None => {
-                let unfinished = self.packs.link_temporary(&self.file, &name)?;
-                self.unfinished.insert(unfinished).clone()
-            }
-        };
-        self.packs.rename(&unfinished, &name)?;
-        self.unfinished = None;
+        self.scratch.replace(Path::new(&name))?;
+        self.scratch.keep();
         Ok(())
-    }
-}
-
-impl Drop for PackWriter {
-    fn drop(&mut self) {
-        if let Some(name) = &self.unfinished {
-            let _ = self.packs.remove(name);
-        }
     }
 }

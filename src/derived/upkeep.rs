@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::index::{LayerIndex, Name};
 use super::{Accounts, LAYERS, PACKS, Place, derived, open_pack, read_index};
-use crate::io::folder::{ABANDONED, Folder, UNFINISHED_SUFFIX, age};
+use crate::io::UNFINISHED_SUFFIX;
+use crate::io::folder::{ABANDONED, Folder, age};
 
 /// What one account keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]

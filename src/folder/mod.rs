@@ -33,7 +33,7 @@ const ENTRIES_MAX: usize = 8 << 20;
 
 /// A folder that has been looked at, every name of it.
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     root: PathBuf,
     /// In the order of the tar, the folder itself first.
     entries: Vec<Entry>,
@@ -46,24 +46,24 @@ impl Folder {
     /// # Errors
     /// [`ErrorKind::SourceUnavailable`] when it is not there or cannot be read; [`ErrorKind::Usage`] when it is not a folder;
     /// [`ErrorKind::Unsupported`] naming what would not survive: sockets, pipes, devices, and links that leave the folder.
-    pub fn open(path: &Path, monitor: &Monitor) -> Result<Self> {
+    pub(crate) fn open(path: &Path, monitor: &Monitor) -> Result<Self> {
         let (entries, mut notes) = scan::scan(path, monitor).doing(|| format!("reading folder {path:?}"))?;
         notes.extend(links::dangling(&entries));
         Ok(Folder { root: path.to_path_buf(), entries, notes })
     }
 
     /// Names in it, its own included.
-    pub fn names(&self) -> u64 {
+    pub(crate) fn names(&self) -> u64 {
         self.entries.len() as u64
     }
 
     /// Bytes of all its files.
-    pub fn file_bytes(&self) -> u64 {
+    pub(crate) fn file_bytes(&self) -> u64 {
         self.entries.iter().map(Entry::file_bytes).sum()
     }
 
     /// What was left out, or will not be as it was.
-    pub fn notes(&self) -> &[Note] {
+    pub(crate) fn notes(&self) -> &[Note] {
         &self.notes
     }
 }
@@ -72,7 +72,7 @@ impl Folder {
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when the folder is not there.
-pub fn is_inside(folder: &Path, path: &Path) -> Result<bool> {
+pub(crate) fn is_inside(folder: &Path, path: &Path) -> Result<bool> {
     let folder = folder.canonicalize().or_kind(ErrorKind::SourceUnavailable).doing(|| format!("folder {folder:?}"))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // A directory that is not there will be said so by whoever wants to write to it.

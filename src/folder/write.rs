@@ -20,7 +20,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`ErrorKind::SourceUnavailable`] when something cannot be read or is changed meanwhile; what `out` fails with.
-    pub fn write(&self, out: &mut dyn Write, latest: Option<i64>, monitor: &Monitor) -> Result<()> {
+    pub(crate) fn write(&self, out: &mut dyn Write, latest: Option<i64>, monitor: &Monitor) -> Result<()> {
         monitor.begin(Phase::Write, self.file_bytes());
         let mut header = Vec::new();
         let mut buffer = vec![0; CHUNK_BYTES];

@@ -9,7 +9,7 @@ use super::keys::Passphrase;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of the file in an encrypted directory.
-pub const CONFIG_NAME: &str = "gocryptfs.conf";
+pub(crate) const CONFIG_NAME: &str = "gocryptfs.conf";
 
 pub(super) const KEY_BYTES: usize = 32;
 pub(super) const SALT_BYTES: usize = 32;

@@ -8,9 +8,9 @@ use super::keys::Keys;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of plaintext in a block.
-pub const BLOCK_BYTES: usize = 4096;
+pub(crate) const BLOCK_BYTES: usize = 4096;
 /// Bytes before the first block: version and file ID.
-pub const HEADER_BYTES: usize = 18;
+pub(crate) const HEADER_BYTES: usize = 18;
 const FILE_ID_BYTES: usize = HEADER_BYTES - 2;
 /// The version of the file format, in its first two bytes.
 const VERSION: [u8; 2] = [0, 2];
@@ -23,7 +23,7 @@ const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 pub(super) type Gcm = AesGcm<Aes256, U16>;
 
 /// How long an encrypted file is that holds `plain` bytes. An empty file is empty.
-pub fn encrypted_bytes(plain: u64) -> u64 {
+pub(crate) fn encrypted_bytes(plain: u64) -> u64 {
     match plain {
         0 => 0,
         plain => HEADER_BYTES as u64 + plain + plain.div_ceil(BLOCK_BYTES as u64) * OVERHEAD_BYTES as u64,
@@ -31,7 +31,7 @@ pub fn encrypted_bytes(plain: u64) -> u64 {
 }
 
 /// How many bytes a file holds that is `encrypted` bytes long; `None` where no file has that length.
-pub fn plain_bytes(encrypted: u64) -> Option<u64> {
+pub(crate) fn plain_bytes(encrypted: u64) -> Option<u64> {
     if encrypted == 0 {
         return Some(0);
     }
@@ -50,7 +50,7 @@ fn associated(number: u64, file_id: &[u8]) -> [u8; 8 + FILE_ID_BYTES] {
 }
 
 /// Encrypts the blocks of one file.
-pub struct Encryptor {
+pub(crate) struct Encryptor {
     content: Gcm,
     nonces: Aes256GcmSiv,
     file_id: [u8; FILE_ID_BYTES],
@@ -58,7 +58,7 @@ pub struct Encryptor {
 
 impl Encryptor {
     /// For the file called `name`. Within one directory, each name stands for one content.
-    pub fn new(keys: &Keys, name: &str) -> Self {
+    pub(crate) fn new(keys: &Keys, name: &str) -> Self {
         let nonces = keys.expand::<32>(&["nonces", name]);
         Encryptor {
             content: keys.content(),
@@ -68,7 +68,7 @@ impl Encryptor {
     }
 
     /// What the file begins with.
-    pub fn header(&self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn header(&self) -> [u8; HEADER_BYTES] {
         let mut header = [0; HEADER_BYTES];
         header[..2].copy_from_slice(&VERSION);
         header[2..].copy_from_slice(&self.file_id);
@@ -80,7 +80,7 @@ impl Encryptor {
     ///
     /// # Errors
     /// [`ErrorKind::Bug`]: no block is long enough to be refused.
-    pub fn encrypt(&self, first: u64, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn encrypt(&self, first: u64, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         out.reserve(plain.len() + plain.len().div_ceil(BLOCK_BYTES) * OVERHEAD_BYTES);
         for (number, block) in (first..).zip(plain.chunks(BLOCK_BYTES)) {
             let nonce = self.nonce(number, block)?;
@@ -110,7 +110,7 @@ fn too_long() -> Error {
 }
 
 /// Decrypts the blocks of one file, whoever wrote it.
-pub struct Decryptor {
+pub(crate) struct Decryptor {
     content: Gcm,
     file_id: [u8; FILE_ID_BYTES],
 }
@@ -120,7 +120,7 @@ impl Decryptor {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for another version of the format.
-    pub fn new(keys: &Keys, header: &[u8; HEADER_BYTES]) -> Result<Self> {
+    pub(crate) fn new(keys: &Keys, header: &[u8; HEADER_BYTES]) -> Result<Self> {
         if header[..2] != VERSION {
             let version = u16::from_be_bytes([header[0], header[1]]);
             let message = format!("the encrypted file is of version {version} of gocryptfs's format, not 2");
@@ -137,7 +137,7 @@ impl Decryptor {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] naming the first block that is not what was encrypted there.
-    pub fn decrypt(&self, first: u64, encrypted: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    pub(crate) fn decrypt(&self, first: u64, encrypted: &[u8], out: &mut Vec<u8>) -> Result<()> {
         for (number, block) in (first..).zip(encrypted.chunks(BLOCK_BYTES + OVERHEAD_BYTES)) {
             let damaged = || Error::new(ErrorKind::InvalidImage, format!("encrypted block {number} is damaged"));
             // gocryptfs leaves a hole where nothing was written.

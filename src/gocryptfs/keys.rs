@@ -89,7 +89,7 @@ pub(super) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
 
 /// The master key of one encrypted directory. It is wiped from memory when dropped.
 #[derive(Clone)]
-pub struct Keys(Zeroizing<[u8; KEY_BYTES]>);
+pub(crate) struct Keys(Zeroizing<[u8; KEY_BYTES]>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,7 +103,7 @@ impl Keys {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn derive(passphrase: &Passphrase, context: &[u8]) -> Result<(Self, Vec<u8>)> {
+    pub(crate) fn derive(passphrase: &Passphrase, context: &[u8]) -> Result<(Self, Vec<u8>)> {
         let salt: [u8; SALT_BYTES] =
             Sha256::new().chain_update(OWN_INFO).chain_update(b" salt\0").chain_update(context).finalize().into();
         Self::with_salt(passphrase, salt)
@@ -113,7 +113,7 @@ impl Keys {
     ///
     /// # Errors
     /// When the system has no randomness.
-    pub fn random(passphrase: &Passphrase) -> Result<(Self, Vec<u8>)> {
+    pub(crate) fn random(passphrase: &Passphrase) -> Result<(Self, Vec<u8>)> {
         Self::with_salt(passphrase, *random()?)
     }
 
@@ -136,7 +136,7 @@ impl Keys {
     /// # Errors
     /// [`ErrorKind::Mismatch`] for a wrong passphrase; [`ErrorKind::InvalidImage`] when the file is damaged;
     /// [`ErrorKind::Unsupported`] for what Apptainer does not write.
-    pub fn unlock(config: &[u8], passphrase: &Passphrase) -> Result<Self> {
+    pub(crate) fn unlock(config: &[u8], passphrase: &Passphrase) -> Result<Self> {
         let config = Config::parse(config)?;
         let wrapping = config.wrapping_key(passphrase)?;
         let (nonce, rest) = config.wrapped.split_at(16);

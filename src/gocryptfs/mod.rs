@@ -14,8 +14,8 @@
 //! ```
 //!
 //! The idea to hold: **the same input under the same passphrase gives the same bytes, and no nonce serves two contents.**
-//! gocryptfs draws salt, master key, file IDs and nonces at random; here they are derived ([`Keys::derive`],
-//! [`Encryptor`]):
+//! gocryptfs draws salt, master key, file IDs and nonces at random; here they are derived (`Keys::derive`,
+//! `Encryptor`):
 //!
 //! * The salt is a hash of a context: what is converted, and how. It must not depend on the passphrase: whoever reads it
 //!   could try passphrases against it without paying for scrypt.
@@ -39,7 +39,8 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use config::CONFIG_NAME;
-pub use content::{BLOCK_BYTES, Decryptor, Encryptor, HEADER_BYTES, encrypted_bytes, plain_bytes};
-pub use keys::{Keys, Passphrase};
+pub(crate) use config::CONFIG_NAME;
+pub(crate) use content::{BLOCK_BYTES, Decryptor, Encryptor, HEADER_BYTES, plain_bytes};
+pub(crate) use keys::Keys;
+pub use keys::Passphrase;
 pub use message::{PrivateKey, PublicKey, Secret};

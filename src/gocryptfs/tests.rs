@@ -1,6 +1,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::content::encrypted_bytes;
 use super::*;
 use crate::error::ErrorKind;
 

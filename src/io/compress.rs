@@ -15,7 +15,7 @@ const ZSTD_CHUNK_BYTES: usize = 8 << 20;
 
 /// How a gzip stream is put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Members {
+pub(crate) enum Members {
     /// One member, for some readers stop after the first.
     One,
     /// One after the other: joining them into one costs nearly as much as the lowest level itself. For readers that are
@@ -56,7 +56,7 @@ impl Coder {
 
 /// Compresses a stream on several threads: chunks are compressed independently and written in order, so the bytes are the
 /// same for any number of threads.
-pub struct Compressor<W> {
+pub(crate) struct Compressor<W> {
     coder: Coder,
     chunk: Vec<u8>,
     /// Whether no chunk has been sent.
@@ -85,7 +85,7 @@ struct Block {
 
 impl<W: Write + Send + 'static> Compressor<W> {
     /// Begins a compressed stream into `inner` on `threads` threads. Levels up to 9 are for gzip of one member.
-    pub fn new(inner: W, compression: Compression, members: Members, threads: NonZeroUsize) -> Self {
+    pub(crate) fn new(inner: W, compression: Compression, members: Members, threads: NonZeroUsize) -> Self {
         let coder = Coder::new(compression, members);
         let ahead = 2 * threads.get();
         let (jobs, queue) = sync_channel::<Job>(ahead);
@@ -105,7 +105,7 @@ impl<W: Write + Send + 'static> Compressor<W> {
     ///
     /// # Errors
     /// What writing failed with.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(crate) fn finish(mut self) -> io::Result<W> {
         // A writer that stopped says why when it is joined.
         let _ = self.send(true);
         self.close()

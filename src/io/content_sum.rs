@@ -5,7 +5,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// A digest of what a file reads as, the same for every way to store it: pages of zeros count as holes, so that a hole costs
 /// nothing whatever its size. For comparing files with each other only; it is not the SHA-256 of the bytes.
-pub struct ContentSum {
+pub(crate) struct ContentSum {
     hasher: Hasher,
     /// The page at hand, from its first byte on.
     page: Box<[u8; PAGE_BYTES]>,
@@ -22,7 +22,7 @@ impl Default for ContentSum {
 
 impl ContentSum {
     /// Takes the next bytes.
-    pub fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(PAGE_BYTES - self.filled));
             if now.len() == PAGE_BYTES {
@@ -36,7 +36,7 @@ impl ContentSum {
     }
 
     /// Takes so many zeros.
-    pub fn zeros(&mut self, count: u64) {
+    pub(crate) fn zeros(&mut self, count: u64) {
         let to_page_end = (PAGE_BYTES - self.filled) as u64;
         if self.filled == 0 || count < to_page_end {
             let inside = (count % PAGE_BYTES as u64) as usize;
@@ -51,7 +51,7 @@ impl ContentSum {
     }
 
     /// The digest of all that was taken, its length included.
-    pub fn finish(mut self) -> Digest {
+    pub(crate) fn finish(mut self) -> Digest {
         let (position, filled) = (self.position, self.filled);
         self.page[filled..].fill(0);
         self.flush();

@@ -60,7 +60,7 @@ impl fmt::Display for Codec {
 ///
 /// # Errors
 /// When the decoder cannot be set up. Damaged input is reported by the reader.
-pub fn decoder<'a, R: BufRead + Send + 'a>(codec: Codec, inner: R) -> io::Result<Box<dyn Read + Send + 'a>> {
+pub(crate) fn decoder<'a, R: BufRead + Send + 'a>(codec: Codec, inner: R) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match codec {
         Codec::None => Box::new(inner),
         Codec::Gzip => Box::new(MultiGzDecoder::new(inner)),

@@ -4,15 +4,16 @@ use std::os::fd::OwnedFd;
 #[cfg(feature = "network")]
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat, Timestamps, UTIME_NOW, fchmod, fstat, futimens, mkdirat,
-    openat, renameat, statat, unlinkat,
+    openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
+use super::scratch::{Base, Scratch};
 use super::system;
 
 /// What says that a directory is a cache of this program, also to backup programs (bford.info/cachedir).
@@ -20,8 +21,6 @@ pub(crate) const TAG: (&str, &str) = (
     "CACHEDIR.TAG",
     "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of blobs made by sif-convert: convert cache prune empties it.\n",
 );
-/// What the names of files end in that are being written.
-pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
 /// An unfinished file that nobody has written to for so long is nobody's.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -29,7 +28,7 @@ pub(crate) const ABANDONED: Duration = Duration::from_secs(3600);
 /// opened, made or removed, and nothing that is not a regular file is read.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// For messages.
     path: PathBuf,
     /// Whose the cache is.
@@ -41,7 +40,7 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> io::Result<Folder> {
         let fd = openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let owner = fstat(&fd)?.st_uid;
-        Ok(Folder { fd, path: path.to_path_buf(), owner })
+        Ok(Folder { fd: Arc::new(fd), path: path.to_path_buf(), owner })
     }
 
     /// A directory in it, which must belong to us, to root, to the owner of the cache, or to somebody who could make it here:
@@ -54,14 +53,14 @@ impl Folder {
             let message = format!("{name:?} belongs to user {owner}, to whom the cache does not belong");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        Ok(Folder { fd, path: self.path.join(name), owner: self.owner })
+        Ok(Folder { fd: Arc::new(fd), path: self.path.join(name), owner: self.owner })
     }
 
     /// A directory in it that belongs to `owner`, and to which nobody else may write: what is in it is the owner's.
     pub(crate) fn private_folder(&self, name: &str, owner: u32) -> io::Result<Folder> {
         let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
         expect_private(&fstat(&fd)?, owner, name)?;
-        Ok(Folder { fd, path: self.path.join(name), owner })
+        Ok(Folder { fd: Arc::new(fd), path: self.path.join(name), owner })
     }
 
     /// The same, made where it is not there. It is then ours.
@@ -82,7 +81,7 @@ impl Folder {
     /// A directory in it, whoever owns it.
     pub(crate) fn any_folder(&self, name: &str) -> io::Result<Folder> {
         let fd = self.open_beneath(name, OFlags::DIRECTORY | OFlags::RDONLY, 0)?;
-        Ok(Folder { fd, path: self.path.join(name), owner: self.owner })
+        Ok(Folder { fd: Arc::new(fd), path: self.path.join(name), owner: self.owner })
     }
 
     /// The same, made where it is not there: whoever may write to this one may write to it.
@@ -120,18 +119,13 @@ impl Folder {
         if self.has(TAG.0) {
             return Ok(());
         }
-        // Whole at once where that is possible: a process may be killed at any moment.
-        if let Some(mut tag) = self.unnamed(0o666) {
-            tag.write_all(TAG.1.as_bytes())?;
-            return match self.link(&tag, TAG.0) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-                _ => Ok(()),
-            };
+        // Where nothing can be written there, nothing needs the tag.
+        let Ok(mut tag) = self.scratch(TAG.0, 0o666) else { return Ok(()) };
+        tag.file().as_ref().write_all(TAG.1.as_bytes())?;
+        if tag.place(Path::new(TAG.0))? {
+            tag.keep();
         }
-        match self.file(TAG.0, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY) {
-            Ok(mut tag) => tag.write_all(TAG.1.as_bytes()),
-            Err(_) => Ok(()),
-        }
+        Ok(())
     }
 
     /// The number of its inode, which a directory keeps when it is moved.
@@ -164,11 +158,7 @@ impl Folder {
     /// Fails where no file can be made in it.
     #[cfg(feature = "network")]
     pub(crate) fn expect_writable(&self) -> io::Result<()> {
-        if self.unnamed(0o600).is_some() {
-            return Ok(());
-        }
-        let (_, name) = self.temporary("probe", 0o600)?;
-        self.remove(&name)
+        self.scratch("probe", 0o600).map(drop)
     }
 
     /// A regular file in it. The access time of what is planted there does not change: nothing else is opened for good.
@@ -184,40 +174,19 @@ impl Folder {
         system::open_beneath(&self.fd, name, flags, mode)
     }
 
-    /// A new file that has a hidden name until it is finished. Two machines may have processes of the same number.
-    pub(crate) fn temporary(&self, stem: &str, mode: u32) -> io::Result<(File, String)> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host: String = host.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".{stem}.{host}-{}-{number}{UNFINISHED_SUFFIX}", std::process::id());
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = system::open_beneath(&self.fd, name.as_str(), flags, Mode::from_raw_mode(mode as RawMode))?;
-        Ok((File::from(fd), name))
+    /// A new file that gets a name in it when it is finished.
+    pub(crate) fn scratch(&self, stem: &str, mode: u32) -> io::Result<Scratch> {
+        Scratch::beside(self.base(), Path::new(stem), mode)
     }
 
-    /// Gives a file without a name a hidden one, from which [`Folder::rename`] takes it to its own.
-    pub(crate) fn link_temporary(&self, file: &File, stem: &str) -> io::Result<String> {
-        let (placeholder, name) = self.temporary(stem, 0o600)?;
-        drop(placeholder);
-        // A link never replaces: the placeholder has only shown that nobody else has the name.
-        self.remove(&name)?;
-        self.link(file, &name)?;
-        Ok(name)
+    /// The same, with a hidden name until then: what [`Folder::scratch`] makes where files need names.
+    #[cfg(test)]
+    pub(crate) fn hidden_scratch(&self, stem: &str, mode: u32) -> io::Result<Scratch> {
+        Scratch::hidden(self.base(), Path::new(stem), mode)
     }
 
-    /// A file without a name, where the file system has such and names can be given later.
-    pub(crate) fn unnamed(&self, mode: u32) -> Option<File> {
-        system::unnamed(&self.fd, Path::new("."), mode)
-    }
-
-    /// Gives a file without a name a name.
-    pub(crate) fn link(&self, file: &File, name: &str) -> io::Result<()> {
-        system::link(file, &self.fd, Path::new(name))
-    }
-
-    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    fn base(&self) -> Base {
+        Base(Some(Arc::clone(&self.fd)))
     }
 
     /// Removes a name, not what it leads to. One that is gone is as good as removed.

@@ -1,7 +1,7 @@
 //! Formats that are told by bytes at a fixed place and that nothing here reads: they are refused by name.
 
 /// How much must be seen to tell all of them: an ISO 9660 image says what it is at byte 32769.
-pub const FOREIGN_LOOK_BYTES: usize = 33 << 10;
+pub(crate) const FOREIGN_LOOK_BYTES: usize = 33 << 10;
 
 /// (offset, bytes, what it is).
 const FORMATS: [(usize, &[u8], &str); 15] = [
@@ -23,7 +23,7 @@ const FORMATS: [(usize, &[u8], &str); 15] = [
 ];
 
 /// What bytes that are not a tar seem to be, where that is known. A tar may begin with any name: look at its header first.
-pub fn foreign_format(start: &[u8]) -> Option<&'static str> {
+pub(crate) fn foreign_format(start: &[u8]) -> Option<&'static str> {
     let fits = |&&(offset, bytes, _): &&(usize, &[u8], &str)| {
         start.get(offset..).is_some_and(|there| there.starts_with(bytes))
     };

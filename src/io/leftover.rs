@@ -10,12 +10,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How an unfinished output is called where the file system cannot hold one without a name.
-const SUFFIX: &str = ".unfinished";
+use super::scratch::Base;
+
+/// What the name of an unfinished output ends in, where the file system cannot hold one without a name.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
 /// How long another machine's unfinished output is left alone after the last byte was written to it, in seconds: a week.
 const ABANDONED_SECONDS: i64 = 7 * 24 * 3600;
 /// Bytes of the output's name that are kept: room for the rest within the 255 of a name.
@@ -37,7 +40,7 @@ impl Writer {
         Writer { machine: machine(), pid, began: began(pid).unwrap_or(0) }
     }
 
-    /// What stands in a name between that of the output and [`SUFFIX`], without the number after it.
+    /// What stands in a name between that of the output and [`UNFINISHED_SUFFIX`], without the number after it.
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split('-');
         let machine = words.next().filter(|word| word.len() == 16)?;
@@ -90,42 +93,48 @@ pub(super) fn unfinished_name(path: &Path) -> PathBuf {
     let own = path.file_name().unwrap_or_default().as_bytes();
     let mut name = OsString::from(".");
     name.push(OsStr::from_bytes(&own[..own.len().min(NAME_BYTES)]));
-    name.push(format!(".{machine:016x}-{pid}-{began}-{number}{SUFFIX}"));
+    name.push(format!(".{machine:016x}-{pid}-{began}-{number}{UNFINISHED_SUFFIX}"));
     super::output::directory_of(path).join(name)
 }
 
 /// Removes what unfinished files are left in `directory`, as the next output in it would.
-pub fn sweep_directory(directory: &Path) {
+#[cfg(feature = "network")]
+pub(crate) fn sweep_directory(directory: &Path) {
     // Where nothing can be made, nothing was left.
     if let Ok(fresh) = tempfile::tempfile_in(directory) {
-        sweep(&directory.join("x"), &fresh);
+        sweep(&Base::default(), directory, &fresh);
     }
 }
 
-/// Removes what unfinished outputs are left in the directory of `path` by writers that are gone, and by other machines long
-/// ago. `fresh` is a file that was made there just now: its time is the file system's own, whatever clocks say here.
-pub(super) fn sweep(path: &Path, fresh: &File) {
-    let Ok(names) = fs::read_dir(super::output::directory_of(path)) else { return };
+/// Removes what unfinished outputs are left in `directory`, a path from `base`, by writers that are gone, and by other machines
+/// long ago. `fresh` is a file that was made there just now: its time is the file system's own, whatever clocks say here.
+pub(super) fn sweep(base: &Base, directory: &Path, fresh: &File) {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let Ok(opened) = openat(base, directory, flags, Mode::empty()) else { return };
+    let Ok(names) = Dir::read_from(&opened) else { return };
     let machine = machine();
     let now = fresh.metadata().map(|data| data.mtime()).ok();
     for each in names.flatten() {
-        let Some(writer) = writer_of(&each.file_name()) else { continue };
-        let Ok(data) = each.metadata() else { continue };
-        let abandoned = writer.machine != machine && now.is_some_and(|now| now - data.mtime() > ABANDONED_SECONDS);
+        let name = OsStr::from_bytes(each.file_name().to_bytes());
+        let Some(writer) = writer_of(name) else { continue };
+        // No symbolic link is followed.
+        let Ok(data) = statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let abandoned = writer.machine != machine && now.is_some_and(|now| now - data.st_mtime > ABANDONED_SECONDS);
         if !(writer.is_gone(machine) || abandoned) {
             continue;
         }
-        // Two may sweep at once, and not everything may be removed by everyone. No symbolic link is followed.
-        let _ = match data.file_type() {
-            kind if kind.is_file() => fs::remove_file(each.path()),
-            kind if kind.is_dir() => fs::remove_dir_all(each.path()),
-            _ => Ok(()),
-        };
+        // Two may sweep at once, and not everything may be removed by everyone.
+        match FileType::from_raw_mode(data.st_mode) {
+            FileType::RegularFile => drop(unlinkat(&opened, name, AtFlags::empty())),
+            // None is ever made in a directory that is held open.
+            FileType::Directory if base.0.is_none() => drop(fs::remove_dir_all(directory.join(name))),
+            _ => {}
+        }
     }
 }
 
 fn writer_of(name: &OsStr) -> Option<Writer> {
-    let name = name.as_bytes().strip_prefix(b".")?.strip_suffix(SUFFIX.as_bytes())?;
+    let name = name.as_bytes().strip_prefix(b".")?.strip_suffix(UNFINISHED_SUFFIX.as_bytes())?;
     let dot = name.iter().rposition(|&byte| byte == b'.')?;
     Writer::parse(std::str::from_utf8(&name[dot + 1..]).ok()?)
 }
@@ -133,6 +142,7 @@ fn writer_of(name: &OsStr) -> Option<Writer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::folder::Folder;
     use std::time::{Duration, SystemTime};
 
     fn ended() -> u32 {
@@ -163,7 +173,7 @@ mod tests {
         let place = |name: &str| directory.path().join(name);
         let make = |writer: Writer, number: u32| {
             let Writer { machine, pid, began } = writer;
-            let path = place(&format!(".x.sif.{machine:016x}-{pid}-{began}-{number}{SUFFIX}"));
+            let path = place(&format!(".x.sif.{machine:016x}-{pid}-{began}-{number}{UNFINISHED_SUFFIX}"));
             fs::write(&path, "part").unwrap();
             path
         };
@@ -196,9 +206,25 @@ mod tests {
         let link = make(Writer { pid: ended(), ..me }, 9);
         fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(outside.path(), &link).unwrap();
-        sweep(&place("x.sif"), &tempfile::tempfile_in(directory.path()).unwrap());
+        sweep(&Base::default(), directory.path(), &tempfile::tempfile_in(directory.path()).unwrap());
         assert!(outside.path().join("precious").exists());
         assert!(gone.iter().chain([&old]).all(|path| !path.exists()), "{gone:?} {old:?}");
         assert!(kept.iter().all(|path| path.exists()), "{kept:?}");
+    }
+
+    #[test]
+    fn a_directory_that_is_held_open_is_swept_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let Writer { machine, pid, began } = Writer { pid: ended(), ..Writer::this_process() };
+        let name = |number| format!(".blob.{machine:016x}-{pid}-{began}-{number}{UNFINISHED_SUFFIX}");
+        fs::write(directory.path().join(name(1)), "part").unwrap();
+        // Somebody else's: no directory is made there.
+        fs::create_dir(directory.path().join(name(2))).unwrap();
+        let made = Folder::open(directory.path()).unwrap().hidden_scratch("blob", 0o600).unwrap();
+        let names = || fs::read_dir(directory.path()).unwrap().map(|each| each.unwrap().file_name());
+        assert!(names().all(|found| found != OsStr::new(&name(1))));
+        assert_eq!(names().count(), 2);
+        drop(made);
+        assert_eq!(names().collect::<Vec<_>>(), [OsStr::new(&name(2))]);
     }
 }

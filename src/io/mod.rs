@@ -16,6 +16,7 @@ mod noise;
 mod output;
 mod pipeline;
 mod region;
+#[cfg(feature = "network")]
 mod save;
 mod scratch;
 mod spool;
@@ -26,33 +27,41 @@ mod veil;
 mod verify;
 pub(crate) mod wire;
 
-pub use compress::{Compressor, Members};
+pub(crate) use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};
-pub use content_sum::ContentSum;
-pub use decompress::{Codec, decoder};
-pub use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
-pub use leftover::sweep_directory;
+pub(crate) use content_sum::ContentSum;
+pub use decompress::Codec;
+pub(crate) use decompress::decoder;
+pub(crate) use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
+pub(crate) use leftover::UNFINISHED_SUFFIX;
+#[cfg(feature = "network")]
+pub(crate) use leftover::sweep_directory;
 pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
-pub use noise::deflate_is_futile;
-pub use output::{Output, directory_of, free_bytes, is_stream, open_now, open_stream, umask, unnamed_file, writable};
-pub use pipeline::{Decoded, decode};
+pub(crate) use noise::deflate_is_futile;
+#[cfg(feature = "program")]
+pub(crate) use output::open_now;
+pub(crate) use output::{Output, directory_of, free_bytes, is_stream, open_stream, umask, unnamed_file, writable};
+pub(crate) use pipeline::{Decoded, decode};
 pub use region::{Region, RegionReader};
-pub use save::save;
-pub use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
-pub use spool::{Reclaimer, Spool, SpoolWriter};
-pub use stamp::Stamp;
+#[cfg(feature = "network")]
+pub(crate) use save::save;
+pub(crate) use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directory};
+pub(crate) use spool::Reclaimer;
+pub use spool::{Spool, SpoolWriter};
+pub(crate) use stamp::Stamp;
 pub(crate) use system::{copy_inside_kernel, file_system_kind};
-pub use threads::affordable;
+pub(crate) use threads::affordable;
 pub use veil::Veil;
-pub use verify::{Expected, HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
+pub use verify::Expected;
+pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
 
 use crate::error::{Error, ErrorKind};
 
 /// How much is moved at once, in bytes: large enough that system calls do not count, small enough to stay in the cache.
-pub const CHUNK_BYTES: usize = 256 << 10;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Sorts out why reading a source failed: damaged data is the image's fault, the rest the file's or the disk's.
-pub fn read_error(error: std::io::Error) -> Error {
+pub(crate) fn read_error(error: std::io::Error) -> Error {
     use std::io::ErrorKind as Io;
     let damaged = matches!(error.kind(), Io::InvalidData | Io::InvalidInput | Io::UnexpectedEof | Io::Other);
     let kind = if damaged { ErrorKind::InvalidImage } else { ErrorKind::SourceUnavailable };

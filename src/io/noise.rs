@@ -16,7 +16,7 @@ const LEVEL_THOROUGH: u32 = 10;
 /// Whether deflate at `level` (libdeflate's, 1 to 12) should not be tried on `bytes`: they are noise, and the level is none
 /// at which every byte counts. It takes a fiftieth of the time that deflate takes to find that out, and where it is wrong
 /// little is lost: of the blocks of a large image of which it said so, deflate makes 99.9 % of their size.
-pub fn deflate_is_futile(bytes: &[u8], level: u32) -> bool {
+pub(crate) fn deflate_is_futile(bytes: &[u8], level: u32) -> bool {
     level < LEVEL_THOROUGH && is_noise(bytes)
 }
 

@@ -9,21 +9,21 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::leftover::sweep;
-use super::scratch::{Scratch, sync_directory};
+use super::scratch::{Base, Scratch, sync_directory};
 use super::system::unnamed;
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 
 /// An output file that appears under its name complete, or not at all: a [`Scratch`] that knows which name it is to get, and
 /// whether it may take the place of what has that name.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     path: PathBuf,
     scratch: Scratch,
     replace: bool,
 }
 
 /// What to do where nothing can be created at `path`.
-pub fn writable(path: &Path) -> Remedy {
+pub(crate) fn writable(path: &Path) -> Remedy {
     let directory = directory_of(path);
     if directory.exists() { Remedy::WritableOutput } else { Remedy::CreateDirectory(directory.to_path_buf()) }
 }
@@ -33,7 +33,7 @@ impl Output {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when `path` exists and `replace` is off, or its directory cannot be written.
-    pub fn create(path: &Path, replace: bool, mode: u32) -> Result<Self> {
+    pub(crate) fn create(path: &Path, replace: bool, mode: u32) -> Result<Self> {
         let doing = || format!("creating output {path:?}");
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => {
@@ -45,21 +45,22 @@ impl Output {
             Ok(_) if !replace => return Err(exists(path)),
             _ => {}
         }
-        let scratch = Scratch::beside(path, mode)
+        let scratch = Scratch::beside(Base::default(), path, mode)
             .or_kind(ErrorKind::Output)
             .doing(doing)
             .map_err(|error| error.with_remedy(writable(path)).at(path))?;
-        sweep(path, scratch.file());
+        // Also what was killed in the instant in which it replaced something.
+        sweep(&Base::default(), directory_of(path), scratch.file());
         Ok(Output { path: path.to_path_buf(), scratch, replace })
     }
 
     /// The file to be written; readable too.
-    pub fn file(&self) -> &Arc<File> {
+    pub(crate) fn file(&self) -> &Arc<File> {
         self.scratch.file()
     }
 
     /// The name it will have.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -68,7 +69,7 @@ impl Output {
     /// # Errors
     /// [`ErrorKind::Output`] when that fails, or when somebody else made a file of that name meanwhile and it is not to be
     /// replaced.
-    pub fn publish(self) -> Result<()> {
+    pub(crate) fn publish(self) -> Result<()> {
         let Output { path, scratch, replace } = self;
         let published = name(scratch, &path, replace).doing(|| format!("finishing output {path:?}"));
         published.map_err(|error| error.at(&path))
@@ -88,7 +89,7 @@ fn name(mut scratch: Scratch, path: &Path, replace: bool) -> Result<()> {
 }
 
 /// Whether `path` is something that is written to rather than replaced: a pipe, a terminal, `/dev/null`.
-pub fn is_stream(path: &Path) -> bool {
+pub(crate) fn is_stream(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| {
         let kind = found.file_type();
         kind.is_fifo() || kind.is_char_device()
@@ -103,7 +104,7 @@ const READER_LOOK: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// [`ErrorKind::Output`] when it cannot be opened, or nobody reads it.
-pub fn open_stream(path: &Path) -> Result<File> {
+pub(crate) fn open_stream(path: &Path) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     let mut waited = Duration::ZERO;
     let file = loop {
@@ -131,7 +132,8 @@ pub fn open_stream(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// As `open`.
-pub fn open_now(path: &Path) -> io::Result<File> {
+#[cfg(feature = "program")]
+pub(crate) fn open_now(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
@@ -139,7 +141,7 @@ pub fn open_now(path: &Path) -> io::Result<File> {
 }
 
 /// Bytes an ordinary user may still write to the file system that holds `file`; `None` where it does not say.
-pub fn free_bytes(file: impl AsFd) -> Option<u64> {
+pub(crate) fn free_bytes(file: impl AsFd) -> Option<u64> {
     let found = rustix::fs::fstatvfs(file).ok()?;
     // A file system that reports no blocks at all keeps no such count.
     (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
@@ -151,7 +153,7 @@ fn exists(path: &Path) -> Error {
 
 /// Permission bits that new files of this process do not get.
 #[allow(clippy::useless_conversion, reason = "macOS has 16 bits here")]
-pub fn umask() -> u32 {
+pub(crate) fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let said = status.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("Umask:")?.trim(), 8).ok());
     // Without /proc it can only be read by setting it.
@@ -163,7 +165,7 @@ pub fn umask() -> u32 {
 }
 
 /// The directory that holds `path`.
-pub fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -172,7 +174,7 @@ pub fn directory_of(path: &Path) -> &Path {
 
 /// A file without a name in `directory`, for its owner only, which can be given one on that file system; `None` where that
 /// is not to be had.
-pub fn unnamed_file(directory: &Path) -> Option<File> {
+pub(crate) fn unnamed_file(directory: &Path) -> Option<File> {
     unnamed(CWD, directory, 0o600)
 }
 

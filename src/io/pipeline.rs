@@ -12,7 +12,7 @@ const CHUNKS_AHEAD: usize = 8;
 
 /// What a decoded stream turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     /// Digest of the decoded bytes.
     pub digest: Digest,
     /// Length of the decoded bytes.
@@ -27,7 +27,7 @@ pub struct Decoded {
 ///
 /// # Errors
 /// A digest that does not match comes before any error of `consume`: it explains that error.
-pub fn decode<'a, T: Send>(
+pub(crate) fn decode<'a, T: Send>(
     stored: Box<dyn Read + Send + 'a>,
     expected: Expected,
     algorithm: Algorithm,

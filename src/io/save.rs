@@ -22,7 +22,7 @@ const FLUSHED_BYTES: u64 = 32 << 20;
 /// # Errors
 /// [`ErrorKind::Network`] when reading fails, [`ErrorKind::Output`] or [`ErrorKind::NoSpace`] when writing does, and those of
 /// [`Monitor::check`].
-pub fn save(reader: impl Read, file: &File, size: Option<u64>, monitor: &Monitor) -> Result<(Digest, u64)> {
+pub(crate) fn save(reader: impl Read, file: &File, size: Option<u64>, monitor: &Monitor) -> Result<(Digest, u64)> {
     let mut reader = reader.take(size.map_or(u64::MAX, |size| size.saturating_add(1)));
     let (to_hash, chunks) = sync_channel::<(Vec<u8>, usize)>(CHUNKS);
     let (give_back, hashed) = sync_channel(CHUNKS);

@@ -1,10 +1,15 @@
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RawMode, RenameFlags, flock, linkat, mkdirat, openat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
 
 use super::leftover::{sweep, unfinished_name};
 use super::output::directory_of;
@@ -14,13 +19,25 @@ use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 /// How long between two looks at a lock that somebody else holds.
 const LOCK_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// A file in the making that gets its name late, or never. Without a name (`O_TMPFILE`) it is gone when dropped, even by
-/// SIGKILL. Where a file system cannot hold such files (NFS, some FUSE ones) it is a hidden one that is removed when dropped,
-/// and where its writer was killed, by the next output in that directory.
+/// Where paths begin: in a directory that is held open, or as usual.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Base(pub(super) Option<Arc<OwnedFd>>);
+
+impl AsFd for Base {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().map_or(CWD, |fd| fd.as_fd())
+    }
+}
+
+/// A file in the making that gets its name late, or never: the one way to a name for all that is written. Without a name
+/// (`O_TMPFILE`) it is gone when dropped, even by SIGKILL. Where a file system cannot hold such files (NFS, some FUSE ones) it
+/// is a hidden one that is removed when dropped, and where its writer was killed, by the next one in that directory.
 #[derive(Debug)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     file: Arc<File>,
+    base: Base,
     path: Option<PathBuf>,
+    is_directory: bool,
     kept: bool,
     mode: u32,
 }
@@ -30,32 +47,49 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the directory cannot be written.
-    pub fn create(directory: &Path, mode: u32) -> Result<Self> {
-        let made = Scratch::beside(&directory.join("scratch"), mode);
+    pub(crate) fn create(directory: &Path, mode: u32) -> Result<Self> {
+        let made = Scratch::beside(Base::default(), &directory.join("scratch"), mode);
         made.or_kind(ErrorKind::Output).doing(|| format!("creating a file in {directory:?}"))
     }
 
-    /// The same in the directory of `path`, for an output that is to have that name.
-    pub(super) fn beside(path: &Path, mode: u32) -> io::Result<Self> {
-        match unnamed(CWD, directory_of(path), mode | 0o600) {
-            Some(file) => Ok(Scratch::adopt(Arc::new(file), mode)),
-            None => Scratch::named(path, mode),
+    /// The same in the directory of `path`, for what is to have that name.
+    pub(super) fn beside(base: Base, path: &Path, mode: u32) -> io::Result<Self> {
+        match unnamed(&base, directory_of(path), mode | 0o600) {
+            Some(file) => Ok(Scratch::of(file, base, None, mode)),
+            None => Scratch::hidden(base, path, mode),
         }
     }
 
-    fn named(path: &Path, mode: u32) -> io::Result<Self> {
+    pub(super) fn hidden(base: Base, path: &Path, mode: u32) -> io::Result<Self> {
         let hidden = unfinished_name(path);
-        let file = File::options().read(true).write(true).create_new(true).mode(mode | 0o600).open(&hidden)?;
-        Ok(Scratch { file: Arc::new(file), path: Some(hidden), kept: false, mode })
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = File::from(openat(&base, &hidden, flags, Mode::from_raw_mode((mode | 0o600) as RawMode))?);
+        sweep(&base, directory_of(path), &file);
+        Ok(Scratch::of(file, base, Some(hidden), mode))
+    }
+
+    /// A hidden directory that is to become `path`, open for reading.
+    fn directory(path: &Path, mode: u32) -> io::Result<Self> {
+        let (base, hidden) = (Base::default(), unfinished_name(path));
+        mkdirat(&base, &hidden, Mode::from_raw_mode((mode | 0o700) as RawMode))?;
+        let file = File::open(&hidden)?;
+        sweep(&base, directory_of(path), &file);
+        let mut made = Scratch::of(file, base, Some(hidden), mode);
+        made.is_directory = true;
+        Ok(made)
+    }
+
+    fn of(file: File, base: Base, path: Option<PathBuf>, mode: u32) -> Self {
+        Scratch { file: Arc::new(file), base, path, is_directory: false, kept: false, mode }
     }
 
     /// Takes over a file without a name: from now on it is nobody else's to write to.
-    pub fn adopt(unnamed: Arc<File>, mode: u32) -> Self {
-        Scratch { file: unnamed, path: None, kept: false, mode }
+    pub(crate) fn adopt(unnamed: Arc<File>, mode: u32) -> Self {
+        Scratch { file: unnamed, base: Base::default(), path: None, is_directory: false, kept: false, mode }
     }
 
     /// The file, to be written and read.
-    pub fn file(&self) -> &Arc<File> {
+    pub(crate) fn file(&self) -> &Arc<File> {
         &self.file
     }
 
@@ -63,7 +97,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the disk says no.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.set_mode()?;
         self.file.sync_all().or_kind(ErrorKind::Output)
     }
@@ -72,7 +106,7 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn set_mode(&self) -> Result<()> {
+    pub(crate) fn set_mode(&self) -> Result<()> {
         self.file.set_permissions(fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)
     }
 
@@ -81,28 +115,23 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn move_to(&mut self, path: &Path) -> Result<()> {
-        self.give_name(path).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}"))
+    pub(crate) fn move_to(&mut self, path: &Path) -> Result<()> {
+        self.replace(path).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}"))
     }
 
-    fn give_name(&mut self, path: &Path) -> io::Result<()> {
+    /// [`Scratch::move_to`], with the error of the system.
+    pub(crate) fn replace(&mut self, path: &Path) -> io::Result<()> {
         if self.path.is_none() {
-            match link(&self.file, CWD, path) {
-                Ok(()) => {
-                    self.path = Some(path.to_path_buf());
-                    return Ok(());
-                }
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                // A link never replaces, a rename does.
-                Err(_) => {
-                    let beside = unfinished_name(path);
-                    link(&self.file, CWD, &beside)?;
-                    self.path = Some(beside);
-                }
+            // A link never replaces, a rename does.
+            if self.place(path)? {
+                return Ok(());
             }
+            let beside = unfinished_name(path);
+            link(&self.file, &self.base, &beside)?;
+            self.path = Some(beside);
         }
         if let Some(from) = &self.path {
-            fs::rename(from, path)?;
+            renameat(&self.base, from, &self.base, path)?;
         }
         self.path = Some(path.to_path_buf());
         Ok(())
@@ -113,50 +142,72 @@ impl Scratch {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn place_at(&mut self, path: &Path) -> Result<bool> {
+    pub(crate) fn place_at(&mut self, path: &Path) -> Result<bool> {
+        self.place(path).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}"))
+    }
+
+    /// [`Scratch::place_at`], with the error of the system.
+    pub(crate) fn place(&mut self, path: &Path) -> io::Result<bool> {
         let placed = match &self.path {
-            None => link(&self.file, CWD, path),
-            // NFS knows no rename that does not replace; a hard link does not replace either.
-            Some(from) => {
-                rename_new(from, path, |from, to| fs::hard_link(from, to).and_then(|()| fs::remove_file(from)))
-            }
+            None => link(&self.file, &self.base, path),
+            Some(from) => self.rename_new(from, path),
         };
         match placed {
             Ok(()) => self.path = Some(path.to_path_buf()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-            Err(error) => return Err(error).or_kind(ErrorKind::Output).doing(|| format!("creating {path:?}")),
+            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
         Ok(true)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let base = &self.base;
+        match renameat_with(base, from, base, to, RenameFlags::NOREPLACE) {
+            // NFS knows no rename that does not replace. A plain one replaces a directory only where that is empty, so that
+            // nothing is lost; of a file a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if self.is_directory => renameat(base, from, base, to)?,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                linkat(base, from, base, to, AtFlags::empty())?;
+                unlinkat(base, from, AtFlags::empty())?;
+            }
+            renamed => renamed?,
+        }
+        Ok(())
     }
 
     /// Takes its name away and gives it a hidden one in `directory`.
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn hide_in(&mut self, directory: &Path) -> Result<()> {
+    pub(crate) fn hide_in(&mut self, directory: &Path) -> Result<()> {
         self.move_to(&unfinished_name(&directory.join("scratch")))
     }
 
     /// From now on it stays.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take().filter(|_| !self.kept) {
-            let _ = fs::remove_file(path);
+        let Some(path) = self.path.take().filter(|_| !self.kept) else { return };
+        if !self.is_directory {
+            let _ = unlinkat(&self.base, path, AtFlags::empty());
+        } else if fs::remove_dir_all(&path).is_err() {
+            // The image has directories that their owner may not write to.
+            let _ = open_up(&path).and_then(|()| fs::remove_dir_all(path));
         }
     }
 }
 
-/// A directory in the making: hidden beside its final place, removed with all that is in it when dropped.
+/// A directory in the making: a [`Scratch`] that is hidden beside its final place, removed with all that is in it when dropped.
 #[derive(Debug)]
-pub struct ScratchDirectory {
-    hidden: Option<PathBuf>,
+pub(crate) struct ScratchDirectory {
+    scratch: Scratch,
     path: PathBuf,
-    mode: u32,
 }
 
 impl ScratchDirectory {
@@ -164,29 +215,22 @@ impl ScratchDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when the directory around it cannot be written.
-    pub fn create(path: &Path, mode: u32) -> Result<Self> {
-        let hidden = unfinished_name(path);
-        let made = fs::DirBuilder::new().mode(mode | 0o700).create(&hidden);
-        made.or_kind(ErrorKind::Output).doing(|| format!("creating output {path:?}"))?;
-        if let Ok(fresh) = File::open(&hidden) {
-            sweep(path, &fresh);
-        }
-        Ok(ScratchDirectory { hidden: Some(hidden), path: path.to_path_buf(), mode })
+    pub(crate) fn create(path: &Path, mode: u32) -> Result<Self> {
+        let made = Scratch::directory(path, mode).or_kind(ErrorKind::Output);
+        Ok(ScratchDirectory { scratch: made.doing(|| format!("creating output {path:?}"))?, path: path.to_path_buf() })
     }
 
     /// Where it is now.
-    pub fn path(&self) -> &Path {
-        self.hidden.as_deref().unwrap_or(&self.path)
+    pub(crate) fn path(&self) -> &Path {
+        self.scratch.path.as_deref().unwrap_or(&self.path)
     }
 
-    /// Gives it its name; `false` where something has that name meanwhile, and this stays hidden.
+    /// Gives it its permission bits and its name; `false` where something has that name meanwhile, and this stays hidden.
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn publish(&mut self) -> Result<bool> {
-        if let Some(hidden) = &self.hidden {
-            fs::set_permissions(hidden, fs::Permissions::from_mode(self.mode)).or_kind(ErrorKind::Output)?;
-        }
+    pub(crate) fn publish(&mut self) -> Result<bool> {
+        self.scratch.set_mode()?;
         self.publish_as_it_is()
     }
 
@@ -194,29 +238,9 @@ impl ScratchDirectory {
     ///
     /// # Errors
     /// [`ErrorKind::Output`] when that fails.
-    pub fn publish_as_it_is(&mut self) -> Result<bool> {
-        let Some(hidden) = &self.hidden else { return Ok(true) };
-        // A plain rename replaces a directory only where that is empty: nothing is lost then.
-        let renamed = rename_new(hidden, &self.path, |from, to| fs::rename(from, to));
-        match renamed {
-            Ok(()) => self.hidden = None,
-            Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {
-                return Ok(false);
-            }
-            Err(error) => return Err(error).or_kind(ErrorKind::Output),
-        }
-        Ok(true)
-    }
-}
-
-impl Drop for ScratchDirectory {
-    fn drop(&mut self) {
-        if let Some(hidden) = &self.hidden
-            && fs::remove_dir_all(hidden).is_err()
-        {
-            // The image has directories that their owner may not write to.
-            let _ = open_up(hidden).and_then(|()| fs::remove_dir_all(hidden));
-        }
+    pub(crate) fn publish_as_it_is(&mut self) -> Result<bool> {
+        self.scratch.kept = self.scratch.place(&self.path).or_kind(ErrorKind::Output)?;
+        Ok(self.scratch.kept)
     }
 }
 
@@ -235,16 +259,8 @@ fn open_up(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Renames without replacing, by `otherwise` where the file system cannot do that.
-fn rename_new(from: &Path, to: &Path, otherwise: impl Fn(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => otherwise(from, to),
-        renamed => renamed.map_err(io::Error::from),
-    }
-}
-
 /// Makes names in a directory durable. Not every file system lets a directory be synced; contents are safe without.
-pub fn sync_directory(path: &Path) {
+pub(crate) fn sync_directory(path: &Path) {
     if let Ok(directory) = File::open(path) {
         let _ = directory.sync_all();
     }
@@ -255,7 +271,7 @@ pub fn sync_directory(path: &Path) {
 ///
 /// # Errors
 /// Errors of `check`; [`ErrorKind::Output`] when the directory cannot be opened.
-pub fn lock_directory(directory: &Path, check: impl Fn() -> Result<()>) -> Result<Option<File>> {
+pub(crate) fn lock_directory(directory: &Path, check: impl Fn() -> Result<()>) -> Result<Option<File>> {
     let opened = File::open(directory).or_kind(ErrorKind::Output).doing(|| format!("locking {directory:?}"))?;
     loop {
         check()?;
@@ -303,7 +319,7 @@ mod tests {
     fn where_files_need_names_they_are_hidden_and_replace_nothing() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("x.tar");
-        let begin = || Scratch::named(&path, 0o600).unwrap();
+        let begin = || Scratch::hidden(Base::default(), &path, 0o600).unwrap();
         drop(begin());
         assert_eq!(names(place.path()), 0);
         let mut first = begin();

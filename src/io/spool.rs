@@ -182,7 +182,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 /// Gives back room of a [`Spool`] as its bytes are read for the last time, so that spool and output together need little
 /// more room than one of them, and nothing is left to be freed at the end.
 #[derive(Debug)]
-pub struct Reclaimer {
+pub(crate) struct Reclaimer {
     file: Arc<File>,
     /// What has been read on end and not been given back.
     read: Range<u64>,
@@ -191,12 +191,12 @@ pub struct Reclaimer {
 
 impl Reclaimer {
     /// Nothing has been read of `file` so far.
-    pub fn new(file: Arc<File>) -> Self {
+    pub(crate) fn new(file: Arc<File>) -> Self {
         Reclaimer { file, read: 0..0, works: true }
     }
 
     /// These bytes will not be read again.
-    pub fn done_with(&mut self, offset: u64, len: u64) {
+    pub(crate) fn done_with(&mut self, offset: u64, len: u64) {
         if offset != self.read.end {
             self.give_back(RECLAIM_BYTES_MIN);
             self.read.start = offset;
@@ -206,7 +206,7 @@ impl Reclaimer {
     }
 
     /// How much may be copied before [`Reclaimer::done_with`] should be told.
-    pub fn step(&self) -> u64 {
+    pub(crate) fn step(&self) -> u64 {
         RECLAIM_BYTES
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// it back. What gets past: a writer to pages that were mapped and dirty before, root with the clock or the raw device, and
 /// file systems whose server tells late.
 #[derive(Debug, Clone)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     file: Arc<File>,
     state: State,
 }
@@ -41,7 +41,7 @@ impl Stamp {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn of(file: &Arc<File>) -> Result<Option<Self>> {
+    pub(crate) fn of(file: &Arc<File>) -> Result<Option<Self>> {
         let mut found = file.metadata().map_err(read_error)?;
         for _ in 0..TICKS_MAX {
             if found.nlink() == 0 {
@@ -57,7 +57,7 @@ impl Stamp {
     }
 
     /// Whether this is about that file.
-    pub fn is_of(&self, file: &Arc<File>) -> bool {
+    pub(crate) fn is_of(&self, file: &Arc<File>) -> bool {
         Arc::ptr_eq(&self.file, file)
     }
 
@@ -65,7 +65,7 @@ impl Stamp {
     ///
     /// # Errors
     /// [`ErrorKind::SourceUnavailable`] when it was written to, or touched in any other way.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if State::of(&self.file.metadata().map_err(read_error)?) == self.state {
             return Ok(());
         }

@@ -20,7 +20,7 @@ const ADDRESS_BYTES_PER_JOB: u64 = 192 << 20;
 ///
 /// # Errors
 /// [`ErrorKind::Other`] where not even one job can be done.
-pub fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
+pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
     let fitting = match getrlimit(Resource::As).current {
         // Each thread that was ever started keeps some: trying would take what is to be spared.
         Some(bytes) => usize::try_from(bytes / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1),

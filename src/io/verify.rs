@@ -14,7 +14,7 @@ pub struct Expected {
 }
 
 /// Hashes what passes through.
-pub struct HashingReader<R> {
+pub(crate) struct HashingReader<R> {
     inner: R,
     hasher: Hasher,
     bytes: u64,
@@ -22,17 +22,17 @@ pub struct HashingReader<R> {
 
 impl<R: Read> HashingReader<R> {
     /// Starts computing the SHA-256 of `inner`.
-    pub fn new(inner: R) -> Self {
+    pub(crate) fn new(inner: R) -> Self {
         Self::with(Algorithm::Sha256, inner)
     }
 
     /// Starts hashing `inner`.
-    pub fn with(algorithm: Algorithm, inner: R) -> Self {
+    pub(crate) fn with(algorithm: Algorithm, inner: R) -> Self {
         HashingReader { inner, hasher: Hasher::new(algorithm), bytes: 0 }
     }
 
     /// The digest and length of what was read.
-    pub fn finish(self) -> (Digest, u64) {
+    pub(crate) fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.bytes)
     }
 }
@@ -51,7 +51,7 @@ impl<R: Read> Read for HashingReader<R> {
 ///
 /// # Errors
 /// Those of `each`, and those that `fail` makes.
-pub fn hash_region(
+pub(crate) fn hash_region(
     region: &Region,
     fail: impl Fn(io::Error) -> Error,
     each: impl FnMut(u64) -> Result<()>,
@@ -63,7 +63,7 @@ pub fn hash_region(
 ///
 /// # Errors
 /// As [`hash_region`].
-pub fn hash_region_with(
+pub(crate) fn hash_region_with(
     algorithm: Algorithm,
     region: &Region,
     fail: impl Fn(io::Error) -> Error,
@@ -84,7 +84,7 @@ pub fn hash_region_with(
 }
 
 /// Computes the SHA-256 of what is written through it.
-pub struct HashingWriter<W> {
+pub(crate) struct HashingWriter<W> {
     inner: W,
     hasher: Hasher,
     bytes: u64,
@@ -92,17 +92,17 @@ pub struct HashingWriter<W> {
 
 impl<W: Write> HashingWriter<W> {
     /// Starts hashing what goes to `inner`.
-    pub fn new(inner: W) -> Self {
+    pub(crate) fn new(inner: W) -> Self {
         HashingWriter { inner, hasher: Hasher::new(Algorithm::Sha256), bytes: 0 }
     }
 
     /// The digest and length of what was written.
-    pub fn finish(self) -> (Digest, u64) {
+    pub(crate) fn finish(self) -> (Digest, u64) {
         self.into_parts().1
     }
 
     /// The inner writer, and the digest and length of what was written.
-    pub fn into_parts(self) -> (W, (Digest, u64)) {
+    pub(crate) fn into_parts(self) -> (W, (Digest, u64)) {
         (self.inner, (self.hasher.finish(), self.bytes))
     }
 }
@@ -122,7 +122,7 @@ impl<W: Write> Write for HashingWriter<W> {
 
 /// A stream that must match a digest and a size. Nothing past the stated size is taken from the inner stream but one
 /// byte, which proves the stream too long. Where no digest is expected, none is computed.
-pub struct VerifiedReader<R> {
+pub(crate) struct VerifiedReader<R> {
     inner: R,
     hasher: Option<Hasher>,
     bytes: u64,
@@ -131,7 +131,7 @@ pub struct VerifiedReader<R> {
 
 impl<R: Read> VerifiedReader<R> {
     /// Reads `inner`, which must be what is `expected`.
-    pub fn new(inner: R, expected: Expected) -> Self {
+    pub(crate) fn new(inner: R, expected: Expected) -> Self {
         let hasher = expected.digest.map(|digest| Hasher::new(digest.algorithm()));
         VerifiedReader { inner, hasher, bytes: 0, expected }
     }
@@ -140,7 +140,7 @@ impl<R: Read> VerifiedReader<R> {
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`] when digest or size differ; whatever reading fails with.
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         io::copy(&mut self, &mut io::sink()).map_err(|error| Error::io(ErrorKind::InvalidImage, error))?;
         self.expected.check_size(self.bytes)?;
         match self.hasher {

@@ -114,3 +114,47 @@ fn xattr_bytes(metadata: &Metadata) -> u64 {
 fn refuse(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("the image is too large or hostile: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Timestamp, Xattrs};
+    use crate::tree::FileData;
+
+    #[test]
+    fn names_targets_and_attributes_are_counted_as_often_as_they_are_held() {
+        let xattrs: Xattrs = [(b"user.a".to_vec().into(), b"1234".to_vec().into())].into_iter().collect();
+        let plain = || Metadata::root_owned(0o644, Timestamp::default());
+        let with_xattrs = Metadata { xattrs: Some(Box::new(xattrs)), ..plain() };
+        let inode = |kind, metadata| Inode { kind, metadata, links: 1 };
+        let cases = [
+            (inode(Kind::File(FileData::inline(&b""[..])), plain()), 640 + 3 * 10),
+            (inode(Kind::Directory(Default::default()), plain()), 960 + 3 * 10),
+            (inode(Kind::Symlink(b"target".to_vec().into()), plain()), 640 + 3 * 16),
+            (inode(Kind::Fifo, with_xattrs), 640 + 3 * 10 + 160 + 2 * 10),
+        ];
+        for (inode, bytes) in cases {
+            assert!(Budget::new(bytes).spend_name(10, &inode).is_ok(), "{inode:?}");
+            let refused = Budget::new(bytes - 1).spend_name(10, &inode).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Unsupported, "{inode:?}");
+        }
+    }
+
+    #[test]
+    fn links_are_followed_up_to_the_limit() {
+        let budget = Budget::new(0);
+        budget.follow(FOLLOWED_BYTES_MAX - 5).unwrap();
+        budget.follow(5).unwrap();
+        assert_eq!(budget.follow(1).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn all_layers_share_one_budget() {
+        let budget = Budget::new(1000);
+        budget.spend_entries(3, 600).unwrap();
+        assert!(budget.remainder().spend_entries(1, 401).is_err());
+        budget.spend_entries(2, 400).unwrap();
+        assert_eq!(budget.entries(), 5);
+        assert!(budget.spend_longer(1).is_err());
+    }
+}

@@ -200,3 +200,64 @@ impl Piece<'_> {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    /// Two zeros, `abcd`, one zero, `efg`, two zeros; the letters lie elsewhere, in another order.
+    fn sparse() -> (Contents, FileData) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"..efg...abcd").unwrap();
+        let region = Region::whole(Arc::new(file)).unwrap();
+        let contents = Contents::new(vec![Place::File(Stored::of_region(&region))], None);
+        let extent = |at, len, offset| Extent { at, len, location: Location { file: FileId(0), offset } };
+        let extents = [extent(2, 4, 8), extent(7, 3, 2)];
+        (contents, FileData { size: 12, content: Content::Sparse(extents.into()), origin: None })
+    }
+
+    #[test]
+    fn every_part_of_a_sparse_file_is_read() {
+        let (contents, data) = sparse();
+        let whole = b"\0\0abcd\0efg\0\0";
+        for from in 0..=12 {
+            for to in from..=12 {
+                let mut buffer = vec![b'?'; to - from];
+                contents.read_at(&data, &mut buffer, from as u64).unwrap();
+                assert_eq!(buffer, whole[from..to], "{from}..{to}");
+            }
+        }
+        let past = contents.read_at(&data, &mut [0; 2], 11).unwrap_err();
+        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_pieces_of_a_sparse_file_are_all_of_it() {
+        let (contents, data) = sparse();
+        let mut bytes = Vec::new();
+        for piece in contents.pieces(&data) {
+            match piece {
+                Piece::Bytes(held) => bytes.extend_from_slice(held),
+                Piece::Zeros(count) => bytes.resize(bytes.len() + count as usize, 0),
+                Piece::Stored { file, offset, len, spooled, veil } => {
+                    assert!(!spooled && veil.is_none());
+                    let mut read = vec![0; len as usize];
+                    file.read_exact_at(&mut read, offset).unwrap();
+                    bytes.extend(read);
+                }
+            }
+        }
+        assert_eq!(bytes, b"\0\0abcd\0efg\0\0");
+    }
+
+    #[test]
+    fn holes_are_skipped_and_the_end_is_known() {
+        let (_, data) = sparse();
+        let next: Vec<Option<u64>> = (0..12).map(|offset| Contents::next_data(&data, offset)).collect();
+        let expected = [2, 2, 2, 3, 4, 5, 7, 7, 8, 9].map(Some);
+        assert_eq!(next, [&expected[..], &[None, None]].concat());
+        let dense = FileData::inline(&b"abc"[..]);
+        assert_eq!([0, 2, 3].map(|offset| Contents::next_data(&dense, offset)), [Some(0), Some(2), None]);
+    }
+}

@@ -19,7 +19,7 @@ pub trait Forecast {
 
 /// Makes a [`Forecast`] for the layer of that number from all others. Their contents in the spool may be moved to before it,
 /// too.
-pub type Forecaster<'a> = dyn Fn(Flattened, u32) -> Box<dyn Forecast + Send + 'a> + Sync + 'a;
+pub(crate) type Forecaster<'a> = dyn Fn(Flattened, u32) -> Box<dyn Forecast + Send + 'a> + Sync + 'a;
 
 /// A forecast that is asked only about what the layers above leave visible.
 pub(super) struct Visible<'a> {

@@ -16,7 +16,7 @@ use crate::tar::{Entries, Entry, Input};
 use crate::tree::{FileId, Tree};
 
 /// How [`list`] goes about it.
-pub struct ListOptions<'a> {
+pub(crate) struct ListOptions<'a> {
     /// How many layers are read at once.
     pub jobs: NonZeroUsize,
     /// Who watches.
@@ -28,7 +28,7 @@ pub struct ListOptions<'a> {
 }
 
 /// The names of an image.
-pub struct Listed {
+pub(crate) struct Listed {
     /// The merged file system. A file's [`FileId`] is the number of its layer, its offset one in that layer's plain tar.
     pub tree: Tree,
     /// Sums of contents by layer; `None` where the layer is not compressed, or none are wanted.
@@ -39,11 +39,11 @@ pub struct Listed {
 
 /// Sums of the contents of one layer's files, by where they begin in its plain tar.
 #[derive(Debug, Default)]
-pub struct Sums(BTreeMap<u64, Digest>);
+pub(crate) struct Sums(BTreeMap<u64, Digest>);
 
 impl Sums {
     /// The sum of the file whose data begins at `offset`, as [`ContentSum`] has it.
-    pub fn get(&self, offset: u64) -> Option<Digest> {
+    pub(crate) fn get(&self, offset: u64) -> Option<Digest> {
         self.0.get(&offset).copied()
     }
 
@@ -85,7 +85,7 @@ impl Sums {
 ///
 /// # Errors
 /// As for [`flatten`](super::flatten), but for the digests of layers that are not compressed.
-pub fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
+pub(crate) fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
     super::run::expect_files(image)?;
     let count = image.layers.len();
     let plain: Vec<Option<Region>> = (0..count).map(|index| plain_region(image, index)).collect::<Result<_>>()?;
@@ -137,7 +137,7 @@ pub fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn plain_region(image: &Image, index: usize) -> Result<Option<Region>> {
+pub(crate) fn plain_region(image: &Image, index: usize) -> Result<Option<Region>> {
     let doing = || format!("reading {}", image.layer_name(index));
     let Some(region) = image.blobs.region(&image.layers[index].blob).doing(doing)? else { return Ok(None) };
     let mut start = [0; Codec::SNIFF_BYTES];
@@ -149,7 +149,7 @@ pub fn plain_region(image: &Image, index: usize) -> Result<Option<Region>> {
 ///
 /// # Errors
 /// [`ErrorKind::Mismatch`](crate::ErrorKind) when it is not.
-pub fn verify_plain(image: &Image, index: usize, region: &Region, monitor: &Monitor) -> Result<()> {
+pub(crate) fn verify_plain(image: &Image, index: usize, region: &Region, monitor: &Monitor) -> Result<()> {
     let layer = &image.layers[index];
     let doing = || format!("verifying {}", image.layer_name(index));
     let mut known: Vec<Digest> = layer.diff_id.into_iter().chain(layer.blob.digest).collect();

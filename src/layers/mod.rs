@@ -20,11 +20,12 @@ mod whiteout;
 
 pub use budget::MEMORY_BYTES_MAX;
 pub use contents::{Contents, Piece};
-pub use forecast::{Forecast, Forecaster};
+pub use forecast::Forecast;
 pub use known::{KnownContents, KnownLayer, KnownLayers, ReadLayer};
-pub use list::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
-pub use run::{Flattened, Options, Summary, flatten, flattened};
-pub use schedule::{Schedule, largest_first};
+pub(crate) use list::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
+pub(crate) use run::flattened;
+pub use run::{Flattened, Options, Summary, flatten};
+pub(crate) use schedule::{Schedule, largest_first};
 
 #[cfg(test)]
 mod tests;

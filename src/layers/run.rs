@@ -129,7 +129,7 @@ pub fn flatten<T>(
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when it takes more than `memory_bytes_max`, or is not for Linux.
-pub fn flattened(
+pub(crate) fn flattened(
     image: &Image,
     tree: Tree,
     contents: Arc<dyn KnownContents>,

@@ -11,7 +11,7 @@ pub(super) type Results<T> = Vec<(usize, Result<T>)>;
 
 /// The order of work on the layers of one image: the largest first, as many at once as there are jobs, and none longer than
 /// it is of use.
-pub struct Schedule<'a> {
+pub(crate) struct Schedule<'a> {
     jobs: NonZeroUsize,
     monitor: &'a Monitor,
     given_up: AtomicBool,
@@ -19,7 +19,7 @@ pub struct Schedule<'a> {
 
 impl<'a> Schedule<'a> {
     /// `jobs` layers at once, as long as `monitor` lets them.
-    pub fn new(jobs: NonZeroUsize, monitor: &'a Monitor) -> Self {
+    pub(crate) fn new(jobs: NonZeroUsize, monitor: &'a Monitor) -> Self {
         Schedule { jobs, monitor, given_up: AtomicBool::new(false) }
     }
 
@@ -27,7 +27,7 @@ impl<'a> Schedule<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Other`] when no threads can be started; those of `work`.
-    pub fn run<'s, T>(&self, work: impl FnOnce(&rayon::Scope<'s>) -> Result<T>) -> Result<T> {
+    pub(crate) fn run<'s, T>(&self, work: impl FnOnce(&rayon::Scope<'s>) -> Result<T>) -> Result<T> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.get()).build();
         let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
         pool.in_place_scope(work)
@@ -37,7 +37,11 @@ impl<'a> Schedule<'a> {
     ///
     /// # Errors
     /// As [`Schedule::run`]; that of the lowest layer that failed by itself.
-    pub fn each<T: Send>(&self, order: &[usize], work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<(usize, T)>> {
+    pub(crate) fn each<T: Send>(
+        &self,
+        order: &[usize],
+        work: impl Fn(usize) -> Result<T> + Sync,
+    ) -> Result<Vec<(usize, T)>> {
         let (sender, receiver) = channel();
         let work = &work;
         self.run(|scope| {
@@ -58,7 +62,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Ends what is still being worked at, at its next [`Schedule::check`].
-    pub fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
 
@@ -66,7 +70,7 @@ impl<'a> Schedule<'a> {
     ///
     /// # Errors
     /// Those of the monitor; [`ErrorKind::Other`] where all is given up.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.monitor.check()?;
         match self.given_up.load(Ordering::Relaxed) {
             true => Err(Error::new(ErrorKind::Other, "given up")),
@@ -77,7 +81,7 @@ impl<'a> Schedule<'a> {
 
 /// The numbers of `layers` that come with how many bytes are stored, the largest layer first: it decides how long it all
 /// takes.
-pub fn largest_first(layers: impl IntoIterator<Item = (usize, u64)>) -> Vec<usize> {
+pub(crate) fn largest_first(layers: impl IntoIterator<Item = (usize, u64)>) -> Vec<usize> {
     let mut layers: Vec<(usize, u64)> = layers.into_iter().collect();
     layers.sort_by_key(|&(at, bytes)| Reverse((bytes, at)));
     layers.into_iter().map(|(at, _)| at).collect()

@@ -103,3 +103,12 @@ fn the_root_stays_a_directory_and_links_never_name_one() {
     assert!(merged(vec![vec![put("d", Node::Directory), link("l", "d")]]).is_err());
     assert!(merged(vec![vec![link("l", "")]]).is_err());
 }
+
+/// A link makes the path of a parent longer than any entry could say it; its slashes count.
+#[test]
+fn a_parent_behind_a_link_has_a_bounded_path() {
+    let target = vec!["d".repeat(254); 16].join("/");
+    let behind = |name: &str| merged(vec![vec![symlink("link", &target), file(&format!("link/{name}/f"), "")]]);
+    assert!(behind(&"x".repeat(14)).is_ok());
+    assert_eq!(behind(&"x".repeat(15)).unwrap_err().kind(), crate::ErrorKind::InvalidImage);
+}

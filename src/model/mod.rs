@@ -20,6 +20,7 @@ mod platform;
 mod quote;
 mod reference;
 mod time;
+#[cfg(feature = "network")]
 mod yaml;
 
 pub use bind::{BindKind, BindTarget};
@@ -40,5 +41,4 @@ pub(crate) use quote::hides;
 pub use reference::Reference;
 pub use time::Timestamp;
 #[cfg(feature = "network")]
-pub(crate) use yaml::Data as YamlData;
-pub(crate) use yaml::{Node as YamlNode, load as load_yaml};
+pub(crate) use yaml::{Data as YamlData, Node as YamlNode, load as load_yaml};

@@ -75,7 +75,8 @@ impl PreparedFolder {
     /// Packs a folder.
     ///
     /// # Errors
-    /// See [`Folder`]; [`ErrorKind::Output`] when the output exists and is not to be replaced, or cannot be written. The
+    /// [`ErrorKind::SourceUnavailable`] when something in the folder cannot be read or is changed meanwhile, [`ErrorKind::Unsupported`]
+    /// when it cannot be packed; [`ErrorKind::Output`] when the output exists and is not to be replaced, or cannot be written. The
     /// output does not exist then (a stream may have taken a part of it).
     pub fn write(self, folder: &Path, monitor: &Monitor) -> Result<Outcome> {
         let PreparedFolder { compression, task, place } = self;

@@ -41,7 +41,7 @@ pub(super) fn architecture(
 }
 
 /// What is to be said of an image for `architecture` on this machine, if it does not run here.
-pub fn other_machine(architecture: &str) -> Option<Note> {
+pub(crate) fn other_machine(architecture: &str) -> Option<Note> {
     let host = Platform::host().architecture;
     let runs = architecture == host || matches!((host.as_str(), architecture), ("amd64", "386") | ("arm64", "arm"));
     let message = format!(

@@ -20,7 +20,7 @@ const PROVENANCE: &str = "https://slsa.dev/provenance/";
 const PROVENANCE_NAME: &str = "provenance";
 
 /// Whether a bill of materials stands beside `image`, where its attestations were asked for.
-pub fn has_sbom(image: &Image) -> bool {
+pub(crate) fn has_sbom(image: &Image) -> bool {
     image.attestations.iter().any(|it| bill(&it.predicate_type).is_some())
 }
 

@@ -1,3 +1,4 @@
+use super::builders::{accessors, builders};
 use super::flat::{self, Foresight, Written};
 use super::place::Place;
 use super::prepared::Task;
@@ -15,19 +16,7 @@ pub struct Dir {
     pub root: Root,
 }
 
-impl Dir {
-    /// With nothing added but what Singularity expects.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses what goes into the root.
-    #[must_use]
-    pub fn root(mut self, root: Root) -> Self {
-        self.root = root;
-        self
-    }
-}
+builders!(Dir: "With nothing added but what Singularity expects.", root);
 
 impl Format for Dir {
     fn name(&self) -> &'static str {
@@ -46,9 +35,7 @@ impl Format for Dir {
         ".dir".to_string()
     }
 
-    fn root(&mut self) -> Option<&mut Root> {
-        Some(&mut self.root)
-    }
+    accessors!(root: Root);
 
     fn check(&self, task: &Task) -> Result<()> {
         let usage = |message, hint| Err(Error::new(ErrorKind::Usage, message).hint(hint));

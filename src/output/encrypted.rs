@@ -63,7 +63,7 @@ impl Encryption {
 }
 
 /// What begins the record of an image that is not told in the clear.
-pub const HIDDEN_IMAGE: &str = "hidden:";
+pub(crate) const HIDDEN_IMAGE: &str = "hidden:";
 
 /// What a SIF says that it was made from where it is encrypted: the image ID stands in files of the image, too, and is not
 /// repeated in the clear.

@@ -62,7 +62,7 @@ impl HostedSignature {
 ///
 /// # Errors
 /// [`ErrorKind::Network`] when the registry cannot be reached or refuses.
-pub fn signatures_in(repository: &Repository, subject: Digest) -> Result<Vec<HostedSignature>> {
+pub(crate) fn signatures_in(repository: &Repository, subject: Digest) -> Result<Vec<HostedSignature>> {
     let listed = repository.referrers(subject, Some(SIF_SIGNATURE))?.into_iter().take(LOOKED_AT_MAX);
     let digests = listed.filter_map(|entry| entry.digest().to_string().parse::<Digest>().ok());
     digests.map(|manifest| HostedSignature::read(repository, manifest, subject)).filter_map(Result::transpose).collect()

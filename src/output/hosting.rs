@@ -8,13 +8,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Digest, Reference};
 
 /// The annotation with the image ID of the image that what is attached was made from.
-pub const IMAGE: &str = "org.sif-convert.image";
+#[cfg(feature = "network")]
+pub(crate) const IMAGE: &str = "org.sif-convert.image";
 /// The annotation with the number of the output format that it was made in.
-pub const FORMAT: &str = "org.sif-convert.format";
+#[cfg(feature = "network")]
+pub(crate) const FORMAT: &str = "org.sif-convert.format";
 /// The annotation with the digest of the options it was made with, where these were not the usual ones.
-pub const OPTIONS: &str = "org.sif-convert.options";
+#[cfg(feature = "network")]
+pub(crate) const OPTIONS: &str = "org.sif-convert.options";
 /// The annotation with the IDs of the keys that a signature says it was made with.
-pub const SIGNER: &str = "org.sif-convert.signer";
+#[cfg(feature = "network")]
+pub(crate) const SIGNER: &str = "org.sif-convert.signer";
 
 /// What is pushed, as the start of its address says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 mod additional_files;
 mod architecture;
 mod attested;
+mod builders;
 mod decrypt;
 mod dir;
 mod docker_archive;
@@ -45,32 +46,42 @@ mod squashfs;
 mod tarball;
 mod verify;
 
+pub use crate::derived::Accounts;
+pub use crate::runtime::Runtime;
 pub use additional_files::{AdditionalFiles, PreparedFolder};
-pub use architecture::other_machine;
-pub use attested::has_sbom;
+#[cfg(feature = "program")]
+pub(crate) use architecture::other_machine;
+pub(crate) use attested::has_sbom;
 pub use decrypt::{Decrypt, Decrypted};
 pub use dir::Dir;
 pub use docker_archive::DockerArchive;
-pub use encrypted::{Encryption, HIDDEN_IMAGE};
+pub use encrypted::Encryption;
+#[cfg(feature = "program")]
+pub(crate) use encrypted::HIDDEN_IMAGE;
 #[cfg(feature = "network")]
-pub use hosted_signature::{HostedSignature, signatures_in};
-pub use hosting::{Attachment, FORMAT, Hosting, IMAGE, OPTIONS, SIGNER, Transport};
+pub use hosted_signature::HostedSignature;
+#[cfg(feature = "network")]
+pub(crate) use hosted_signature::signatures_in;
+pub use hosting::{Attachment, Hosting, Transport};
+#[cfg(feature = "network")]
+pub(crate) use hosting::{FORMAT, IMAGE, OPTIONS, SIGNER};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
 use prepared::NOT_KEPT;
-pub use prepared::{Prepared, REUSED};
+pub use prepared::Prepared;
+pub(crate) use prepared::REUSED;
 pub use reuse::WorkCache;
-pub use root::{Root, XattrPolicy, recorded_reference};
+pub use root::{Root, XattrPolicy};
 pub use rootfs::Rootfs;
 pub use sif::Sif;
 pub use sif_rootfs::SifRootfs;
-pub use signature::{
-    CarriedSignature, SIGNATURE_BYTES_MAX, SignatureForm, Signer, Signing, Verified, sign_sif, signers,
-    verify_signatures,
-};
+#[cfg(feature = "program")]
+pub(crate) use signature::SIGNATURE_BYTES_MAX;
+pub use signature::{CarriedSignature, SignatureForm, Signer, Signing, Verified, sign_sif, signers, verify_signatures};
 pub use squashfs::Squashfs;
-pub use verify::{Whole, added_objects, hash_file, is_sif, verify_layers, verify_sif};
+pub use verify::{Whole, is_sif, verify_layers, verify_sif};
+pub(crate) use verify::{added_objects, hash_file};
 
 use std::ffi::OsString;
 use std::fmt;
@@ -81,7 +92,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::io::{Compression, Monitor};
 use crate::model::Digest;
-use crate::runtime::Runtime;
 use crate::source::Spec;
 use place::Place;
 use prepared::Task;

@@ -1,3 +1,4 @@
+use super::builders::{accessors, builders};
 #[cfg(feature = "network")]
 use super::hosted::Hosted;
 use super::options::expect_names_of_registry;
@@ -6,7 +7,7 @@ use super::package::{Layout, Packing, pack};
 use super::package::{MediaTypes, push};
 use super::place::Place;
 use super::prepared::Task;
-use super::{Destination, Format, IfExists, ImageName, ImageOptions, Outcome, Transport};
+use super::{Destination, Format, IfExists, ImageOptions, Outcome, Transport};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, is_stream};
@@ -21,33 +22,7 @@ pub struct Oci {
     pub image: ImageOptions,
 }
 
-impl Oci {
-    /// Layers as they are, names as in the source.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses the compression.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-
-    /// Makes one layer of all.
-    #[must_use]
-    pub fn flatten(mut self) -> Self {
-        self.image.flatten = true;
-        self
-    }
-
-    /// Calls the image `name`, besides other names that are given.
-    #[must_use]
-    pub fn tag(mut self, name: ImageName) -> Self {
-        self.image.tags.push(name);
-        self
-    }
-}
+builders!(Oci: "Layers as they are, names as in the source.", compression, image);
 
 impl Format for Oci {
     fn name(&self) -> &'static str {
@@ -62,13 +37,7 @@ impl Format for Oci {
         ".oci".to_string()
     }
 
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
-
-    fn image(&mut self) -> Option<&mut ImageOptions> {
-        Some(&mut self.image)
-    }
+    accessors!(compression: Option<Compression>, image: ImageOptions);
 
     fn transport(&self) -> Option<Transport> {
         Some(Transport::Docker)

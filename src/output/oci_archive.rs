@@ -1,7 +1,8 @@
+use super::builders::{accessors, builders};
 use super::package::{Packing, pack};
 use super::place::Place;
 use super::prepared::Task;
-use super::{Format, ImageName, ImageOptions, Outcome};
+use super::{Format, ImageOptions, Outcome};
 use crate::error::Result;
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor};
@@ -16,33 +17,7 @@ pub struct OciArchive {
     pub image: ImageOptions,
 }
 
-impl OciArchive {
-    /// Layers as they are, names as in the source.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses the compression.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-
-    /// Makes one layer of all.
-    #[must_use]
-    pub fn flatten(mut self) -> Self {
-        self.image.flatten = true;
-        self
-    }
-
-    /// Calls the image `name`, besides other names that are given.
-    #[must_use]
-    pub fn tag(mut self, name: ImageName) -> Self {
-        self.image.tags.push(name);
-        self
-    }
-}
+builders!(OciArchive: "Layers as they are, names as in the source.", compression, image);
 
 impl Format for OciArchive {
     fn name(&self) -> &'static str {
@@ -57,13 +32,7 @@ impl Format for OciArchive {
         ".oci.tar".to_string()
     }
 
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
-
-    fn image(&mut self) -> Option<&mut ImageOptions> {
-        Some(&mut self.image)
-    }
+    accessors!(compression: Option<Compression>, image: ImageOptions);
 
     fn check(&self, _task: &Task) -> Result<()> {
         Levels::LAYER.settle(self.compression).map(drop)

@@ -255,7 +255,7 @@ fn place_of_failure(error: Error, image: &Image, destination: &Destination) -> E
 }
 
 /// The code of the note that an output was there already, and was not written.
-pub const REUSED: &str = "output-reused";
+pub(crate) const REUSED: &str = "output-reused";
 /// The code of the note that says that something was not kept in the cache.
 pub(super) const NOT_KEPT: &str = "cache-not-kept";
 

@@ -122,6 +122,6 @@ impl Root {
 
 /// What is recorded of where an image comes from: a name only where one is asked for, else its ID. The same image gives the
 /// same bytes, whatever it was called where it was found.
-pub fn recorded_reference(image: &Image, asked: Option<&str>) -> String {
+pub(crate) fn recorded_reference(image: &Image, asked: Option<&str>) -> String {
     asked.map_or_else(|| image.id().to_string(), str::to_string)
 }

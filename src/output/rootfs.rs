@@ -1,3 +1,4 @@
+use super::builders::{accessors, builders};
 use super::flat::{self, Foresight};
 use super::place::Place;
 use super::prepared::Task;
@@ -14,19 +15,7 @@ pub struct Rootfs {
     pub compression: Option<Compression>,
 }
 
-impl Rootfs {
-    /// Compressed as its name says.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses how the tar is compressed.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-}
+builders!(Rootfs: "Compressed as its name says.", compression);
 
 impl Format for Rootfs {
     fn name(&self) -> &'static str {
@@ -41,9 +30,7 @@ impl Format for Rootfs {
         format!(".rootfs.tar{}", self.compression.map_or("", Compression::suffix))
     }
 
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
+    accessors!(compression: Option<Compression>);
 
     fn check(&self, task: &Task) -> Result<()> {
         task.whole(self.compression, &Levels::TAR).map(drop)

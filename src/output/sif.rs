@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attested::Attested;
+use super::builders::{accessors, builders};
 use super::encrypted::{self, Begun, EncryptedPartition, Encryption};
 use super::file_system::Shortcut;
 use super::flat::{self, BlockChoice, Foresight, Written};
@@ -46,37 +47,13 @@ pub struct Sif {
     pub with_sbom: bool,
 }
 
+builders!(Sif: "Compressed with gzip, with nothing added but what Singularity expects.", compression, block_size, root);
+
 impl Sif {
-    /// Compressed with gzip, with nothing added but what Singularity expects.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses how the file system is compressed.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-
-    /// Chooses how many bytes a data block has.
-    #[must_use]
-    pub fn block_size(mut self, bytes: u32) -> Self {
-        self.block_size = Some(bytes);
-        self
-    }
-
     /// Says what the programs inside run on, whatever the image says.
     #[must_use]
     pub fn architecture(mut self, name: impl Into<String>) -> Self {
         self.architecture = Some(name.into());
-        self
-    }
-
-    /// Chooses what goes into the root.
-    #[must_use]
-    pub fn root(mut self, root: Root) -> Self {
-        self.root = root;
         self
     }
 
@@ -353,29 +330,7 @@ impl Format for Sif {
         if self.signing.detached { 0o666 } else { 0o777 }
     }
 
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
-
-    fn block_size(&mut self) -> Option<&mut Option<u32>> {
-        Some(&mut self.block_size)
-    }
-
-    fn architecture(&mut self) -> Option<&mut Option<String>> {
-        Some(&mut self.architecture)
-    }
-
-    fn encryption(&mut self) -> Option<&mut Option<Encryption>> {
-        Some(&mut self.encryption)
-    }
-
-    fn root(&mut self) -> Option<&mut Root> {
-        Some(&mut self.root)
-    }
-
-    fn signing(&mut self) -> Option<&mut Signing> {
-        Some(&mut self.signing)
-    }
+    accessors!(compression: Option<Compression>, block_size: Option<u32>, architecture: Option<String>, encryption: Option<Encryption>, root: Root, signing: Signing);
 
     fn sbom(&mut self) -> Option<&mut bool> {
         Some(&mut self.with_sbom)

@@ -1,3 +1,4 @@
+use super::builders::{accessors, builders};
 use super::flat::{self, Foresight, Written};
 use super::place::Place;
 use super::prepared::Task;
@@ -16,26 +17,7 @@ pub struct SifRootfs {
     pub root: Root,
 }
 
-impl SifRootfs {
-    /// Compressed as its name says.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses how the tar is compressed.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-
-    /// Chooses what goes into the root.
-    #[must_use]
-    pub fn root(mut self, root: Root) -> Self {
-        self.root = root;
-        self
-    }
-}
+builders!(SifRootfs: "Compressed as its name says.", compression, root);
 
 impl Format for SifRootfs {
     fn name(&self) -> &'static str {
@@ -50,13 +32,7 @@ impl Format for SifRootfs {
         format!(".sif-rootfs.tar{}", self.compression.map_or("", Compression::suffix))
     }
 
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
-
-    fn root(&mut self) -> Option<&mut Root> {
-        Some(&mut self.root)
-    }
+    accessors!(compression: Option<Compression>, root: Root);
 
     fn check(&self, task: &Task) -> Result<()> {
         task.whole(self.compression, &Levels::TAR).map(drop)

@@ -15,7 +15,7 @@ use crate::trust::{Envelope, PrivateKey, PublicKey, SignatureHash};
 /// What a signature of a SIF says it signs.
 const PAYLOAD_TYPE: &str = "application/vnd.sylabs.sif-metadata+json";
 /// Most bytes of a signature object that are read: one object takes 200 bytes, and there are at most 4096.
-pub const SIGNATURE_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const SIGNATURE_BYTES_MAX: u64 = 4 << 20;
 const PGP_START: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 
 /// How a signature is written.
@@ -242,6 +242,12 @@ impl CarriedSignature {
     /// What it says of its keys. Nothing is verified.
     pub fn key_ids(&self) -> String {
         self.envelope.key_ids().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether it says that it is of the same SIF as `other`. Nothing is verified.
+    #[cfg(feature = "network")]
+    pub(crate) fn is_of_same(&self, other: &CarriedSignature) -> bool {
+        self.signed == other.signed
     }
 
     /// Refuses what it is not a signature of.

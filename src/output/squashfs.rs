@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use super::builders::{accessors, builders};
 use super::flat::{self, BlockChoice, Foresight, Written};
 use super::place::Place;
 use super::prepared::Task;
@@ -24,26 +25,9 @@ pub struct Squashfs {
     pub runtime: Runtime,
 }
 
+builders!(Squashfs: "Compressed with gzip.", compression, block_size);
+
 impl Squashfs {
-    /// Compressed with gzip.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Chooses how blocks are compressed.
-    #[must_use]
-    pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = Some(compression);
-        self
-    }
-
-    /// Chooses how many bytes a data block has.
-    #[must_use]
-    pub fn block_size(mut self, bytes: u32) -> Self {
-        self.block_size = Some(bytes);
-        self
-    }
-
     /// Adds what a runtime expects inside.
     #[must_use]
     pub fn runtime(mut self, runtime: Runtime) -> Self {
@@ -73,17 +57,7 @@ impl Format for Squashfs {
         }
     }
 
-    fn runtime(&mut self) -> Option<&mut Runtime> {
-        Some(&mut self.runtime)
-    }
-
-    fn compression(&mut self) -> Option<&mut Option<Compression>> {
-        Some(&mut self.compression)
-    }
-
-    fn block_size(&mut self) -> Option<&mut Option<u32>> {
-        Some(&mut self.block_size)
-    }
+    accessors!(runtime: Runtime, compression: Option<Compression>, block_size: Option<u32>);
 
     fn keeps_work(&self) -> bool {
         true

@@ -23,7 +23,7 @@ pub struct Whole {
     /// Blocks of data that were decoded.
     pub blocks: u64,
     /// The config digest of the image it was made from, where it says so. An encrypted file has a hash of that instead, which
-    /// begins with [`HIDDEN_IMAGE`](super::HIDDEN_IMAGE).
+    /// begins with `hidden:`.
     pub image: Option<String>,
     /// A digest of the choices it was made with, where they were not the usual ones: see [`super::Root::choices`].
     pub choices: Option<String>,
@@ -51,7 +51,7 @@ pub fn is_sif(path: &Path) -> bool {
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when it cannot be read.
-pub fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
+pub(crate) fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
     let doing = || format!("hashing {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
@@ -174,7 +174,7 @@ fn added(container: &Container) -> Option<Note> {
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when the file cannot be read.
-pub fn added_objects(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn added_objects(path: &Path) -> Result<Vec<String>> {
     let doing = || format!("looking into {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;

@@ -28,7 +28,7 @@ type Asked<T> = std::result::Result<T, Failure>;
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] where there is no such image, [`ErrorKind::Network`] when the registry cannot be reached or
 /// refuses.
-pub fn digest_of(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<Digest> {
+pub(crate) fn digest_of(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<Digest> {
     if let Some(digest) = reference.digest {
         return Ok(digest);
     }
@@ -55,7 +55,7 @@ pub fn digest_of(reference: &Reference, settings: &Settings, monitor: &Monitor) 
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] where there is no such repository, [`ErrorKind::Network`] when the registry cannot be
 /// reached, refuses, or lists no end of tags.
-pub fn tags(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<BTreeSet<String>> {
+pub(crate) fn tags(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<BTreeSet<String>> {
     let client = Client::for_pulling(reference, settings.clone(), monitor.clone())?;
     let mut tags = BTreeSet::new();
     let mut query = vec![("n".to_string(), TAGS_ASKED.to_string())];

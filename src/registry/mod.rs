@@ -57,15 +57,18 @@ use crate::io::{Expected, Monitor, Phase, Region};
 use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{ArtifactKind, SIF_LAYER, SIF_SIGNATURE, SifArtifact};
-pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, trim, verify};
+pub(crate) use cache::trim;
+pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
 pub use hosted::HostedSif;
-pub use look::{digest_of, tags};
+pub(crate) use look::{digest_of, tags};
 pub use proxy::Proxies;
 pub use push::BlobContent;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
 pub use repository::{Content, Pushed, Repository, Stored};
-pub use secret::{Secret, redacted, remember_userinfo};
-pub use settings::{Login, Mirror, Settings, is_host};
+pub use secret::Secret;
+pub(crate) use secret::{redacted, remember_userinfo};
+pub(crate) use settings::is_host;
+pub use settings::{Login, Mirror, Settings};
 pub(crate) use settings_file::read_settings_file;
 pub use web::WebFile;
 

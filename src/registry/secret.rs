@@ -27,7 +27,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// Hides `text`, and has [`redacted`] hide it wherever others repeat it.
+    /// Hides `text`, and has `redacted` hide it wherever others repeat it.
     pub fn remembered(text: impl Into<String>) -> Self {
         let text = text.into();
         remember(&text);
@@ -70,7 +70,7 @@ fn remember(text: &str) {
 
 /// Takes the password in an address that somebody gave us for a secret: `USER:PASSWORD@HOST`, with a scheme or `NAME=` before
 /// it or not. Of an address without a colon the user may be a token, but not of one for ssh.
-pub fn remember_userinfo(address: &str) {
+pub(crate) fn remember_userinfo(address: &str) {
     let (scheme, rest) = match address.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
         None => ("", address.split_once('=').map_or(address, |(_, rest)| rest)),
@@ -90,7 +90,7 @@ pub fn remember_userinfo(address: &str) {
 }
 
 /// The text with every secret that is known replaced by `***`, however it came there.
-pub fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut secrets: Vec<&String> = known.iter().filter(|secret| text.contains(secret.as_str())).collect();
     // What holds another one goes first.

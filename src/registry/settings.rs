@@ -129,7 +129,7 @@ impl FromStr for Mirror {
 }
 
 /// Whether this can be `HOST[:PORT]`.
-pub fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte))
 }
 

@@ -72,7 +72,7 @@ impl FromStr for Runtime {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidImage`] when the image has something in the way that cannot be replaced, or a config that is not one.
-pub fn prepare(tree: &mut Tree, config: &Config, runtime: Runtime, time: Timestamp) -> Result<Vec<Note>> {
+pub(crate) fn prepare(tree: &mut Tree, config: &Config, runtime: Runtime, time: Timestamp) -> Result<Vec<Note>> {
     let mut site = Site::new(tree, time);
     match runtime {
         Runtime::Plain => return Ok(Vec::new()),

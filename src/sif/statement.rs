@@ -176,3 +176,24 @@ fn protected_header(container: &Container) -> Vec<u8> {
     fields.extend(&record[header::at::UUID..header::at::CREATED]);
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A statement over no object, or one object twice, would be proof of something that nobody signed.
+    #[test]
+    fn each_object_is_signed_once_and_there_is_one() {
+        let object =
+            |relative_id| ObjectDigests { relative_id, descriptor_digest: String::new(), object_digest: String::new() };
+        let parsed = |ids: &[u32]| {
+            let objects = ids.iter().map(|&id| object(id)).collect();
+            let statement = Statement { version: VERSION, header: HeaderDigest { digest: String::new() }, objects };
+            Statement::parse(&statement.to_json().unwrap()).map_err(|error| error.kind())
+        };
+        assert_eq!(parsed(&[0, 1]).unwrap().relative_ids().collect::<Vec<_>>(), [0, 1]);
+        for bad in [&[][..], &[0, 0], &[1, 0, 1], &(0..=OBJECTS_MAX as u32).collect::<Vec<_>>()] {
+            assert_eq!(parsed(bad).unwrap_err(), ErrorKind::InvalidImage, "{} objects", bad.len());
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub(super) const ABOUT_WORKDIR: [&str; 2] = [RELATIVE_ENTRYPOINT, WORKDIR_IGNORE
 const SETUID_SETGID: u16 = 0o6000;
 
 /// What will differ from Docker at run time, as far as the config alone tells.
-pub fn review(config: &Config) -> Vec<Note> {
+pub(crate) fn review(config: &Config) -> Vec<Note> {
     let mut notes = Environment::of(config).notes();
     let command = Command::of(config);
     notes.extend(relative_program(&command).map(|word| relative_note(config, &[word])));
@@ -27,7 +27,7 @@ pub fn review(config: &Config) -> Vec<Note> {
     notes
 }
 
-/// What [`review`] says, and what arguments look like files of `WORKDIR`: for those who see no files. A conversion looks.
+/// What `review` says, and what arguments look like files of `WORKDIR`: for those who see no files. A conversion looks.
 pub fn forecast(config: &Config) -> Vec<Note> {
     let mut notes = review(config);
     let command = Command::of(config);

@@ -20,7 +20,7 @@ const RUNSCRIPTS: [&str; 4] = [
 
 /// Why a file of `.singularity.d` need not be what we would write, where that is known. `path` is relative to that directory;
 /// `config` is how the image runs.
-pub fn explain(path: &[u8], bytes: &[u8], config: &Config) -> Option<&'static str> {
+pub(crate) fn explain(path: &[u8], bytes: &[u8], config: &Config) -> Option<&'static str> {
     let digest = Digest::of(bytes).hex();
     let is_known =
         |line: &str| line.split_once(' ').is_some_and(|(sum, place)| sum == digest && place.as_bytes() == path);
@@ -47,7 +47,7 @@ pub fn explain(path: &[u8], bytes: &[u8], config: &Config) -> Option<&'static st
 }
 
 /// Whether a directory of `.singularity.d` is one that somebody makes.
-pub fn is_known_directory(path: &[u8]) -> bool {
+pub(crate) fn is_known_directory(path: &[u8]) -> bool {
     matches!(path, b"" | b"actions" | b"env" | b"libs" | b"bootstrap_history" | b"replaced")
         || path.starts_with(b"replaced/")
 }

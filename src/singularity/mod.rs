@@ -29,12 +29,12 @@ mod shell_tests;
 #[cfg(test)]
 mod tests;
 
-pub use advice::{forecast, review};
-pub use foreign::{explain as explain_foreign, is_known_directory};
-pub use program::program;
-pub use recover::{Recovered, Remains, recover};
-pub use remove::{is_prepared, list_of_made, remove};
-pub use shown::ReadFile;
+pub use advice::forecast;
+pub(crate) use foreign::{explain as explain_foreign, is_known_directory};
+pub(crate) use program::program;
+pub(crate) use recover::{Remains, recover};
+pub(crate) use remove::{is_prepared, list_of_made, remove};
+pub(crate) use shown::ReadFile;
 
 use self::inspect::Texts;
 use self::runscript::{Command, Workdir};
@@ -67,7 +67,7 @@ pub struct Additions<'a> {
 /// What [`prepare`] made besides the files in the tree.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// What the user should know; holds what [`review`] says too.
+    /// What the user should know; holds what [`forecast`] says too.
     pub notes: Vec<Note>,
     /// The definition text: the file `.singularity.d/Singularity` and the SIF's definition object.
     pub definition: String,

@@ -8,7 +8,7 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// The file that the image runs: the first word of `ENTRYPOINT` and `CMD`, looked up in `PATH` or from `WORKDIR` as Docker
 /// does it. With its path from the root.
-pub fn program(tree: &Tree, config: &Config) -> Option<(Vec<u8>, InodeId)> {
+pub(crate) fn program(tree: &Tree, config: &Config) -> Option<(Vec<u8>, InodeId)> {
     let word = Command::of(config).words().next()?;
     let candidates: Vec<String> = match word {
         _ if word.starts_with('/') => vec![word.to_string()],

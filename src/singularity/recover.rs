@@ -8,7 +8,7 @@ use crate::model::{Note, Quoted};
 
 /// What is read of a root: the files of `.singularity.d` that say how a container runs. Missing ones are empty.
 #[derive(Debug, Clone, Default)]
-pub struct Remains {
+pub(crate) struct Remains {
     /// The SIF object `oci-config.json`.
     pub oci_config: Option<Vec<u8>>,
     /// `runscript`
@@ -25,7 +25,7 @@ pub struct Remains {
 
 /// How the image ran, as far as can be known.
 #[derive(Debug, Clone, Default)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// The execution part of an image config (image-spec config.md, `config`).
     pub execution: Map<String, Value>,
     /// What cannot be known, and what was guessed.
@@ -41,7 +41,7 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 ///
 /// # Errors
 /// [`ErrorKind::InvalidImage`] when the object `oci-config.json` is not a JSON object.
-pub fn recover(remains: &Remains) -> Result<Recovered> {
+pub(crate) fn recover(remains: &Remains) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     if let Some(bytes) = &remains.oci_config {
         let parsed: std::result::Result<Map<String, Value>, _> = serde_json::from_slice(bytes);

@@ -10,19 +10,19 @@ use crate::model::Note;
 use crate::tree::{InodeId, Kind, Tree};
 
 /// Whether a root was prepared for Singularity.
-pub fn is_prepared(tree: &Tree) -> bool {
+pub(crate) fn is_prepared(tree: &Tree) -> bool {
     tree.lookup(Tree::ROOT, METADATA_DIRECTORY).is_some_and(|dentry| tree.directory(dentry.inode).is_some())
 }
 
 /// The list of what [`super::prepare`] made, where it did: a file for [`remove`].
-pub fn list_of_made(tree: &Tree) -> Option<InodeId> {
+pub(crate) fn list_of_made(tree: &Tree) -> Option<InodeId> {
     let directory = tree.lookup(Tree::ROOT, METADATA_DIRECTORY)?.inode;
     Some(tree.lookup(directory, MADE_LIST)?.inode)
 }
 
 /// Takes out of `tree` what was put into it for Singularity. `made` is what [`list_of_made`] holds. What is not as it was
 /// made stays.
-pub fn remove(tree: &mut Tree, made: Option<&[u8]>) -> Vec<Note> {
+pub(crate) fn remove(tree: &mut Tree, made: Option<&[u8]>) -> Vec<Note> {
     let replaced = replaced(tree);
     for (name, target) in LINKS {
         let found = tree.lookup(Tree::ROOT, name.as_bytes()).map(|dentry| &tree.inode(dentry.inode).kind);

@@ -47,7 +47,7 @@ pub(super) struct Shown {
 }
 
 /// Reads the whole of a file of the image.
-pub type ReadFile<'a> = &'a dyn Fn(&FileData) -> Result<Vec<u8>>;
+pub(crate) type ReadFile<'a> = &'a dyn Fn(&FileData) -> Result<Vec<u8>>;
 
 impl Shown {
     /// Looks into the tree for them, as Apptainer does when it builds.

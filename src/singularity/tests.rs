@@ -1,3 +1,5 @@
+use super::advice::review;
+use super::recover::Recovered;
 use super::*;
 use crate::ErrorKind;
 use crate::model::{Metadata, Quoted};

@@ -50,13 +50,14 @@ use crate::gocryptfs::Secret;
 use crate::io::Monitor;
 use crate::model::{Digest, Note, Platform, Quoted};
 use crate::trust::{ImagePolicy, PolicyFile};
+pub use crate::volume::DirectoryOptions;
 use crate::volume::Volume;
 
 pub use catalogue::Candidate;
 #[cfg(feature = "network")]
 pub use daemon::EngineSettings;
 #[cfg(feature = "network")]
-pub use remote::engine_image;
+pub(crate) use remote::engine_image;
 pub use select::Selection;
 pub use spec::Spec;
 

@@ -35,7 +35,7 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
 /// # Errors
 /// [`ErrorKind::Network`] when no engine answers or it may not be used, [`ErrorKind::SourceUnavailable`] when it has no such
 /// image, [`ErrorKind::Usage`] when `word` is not the name or ID of an image.
-pub fn engine_image(word: &str, settings: &daemon::EngineSettings, monitor: &Monitor) -> Result<Option<String>> {
+pub(crate) fn engine_image(word: &str, settings: &daemon::EngineSettings, monitor: &Monitor) -> Result<Option<String>> {
     daemon::image_id(word, settings, monitor)
 }
 

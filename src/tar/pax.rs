@@ -197,7 +197,7 @@ mod tests {
         let lookup = Lookup { local: &records, global: &global };
         assert_eq!(lookup.get(b"mtime"), Some(&b"b\n9 c=d\n\0"[..]));
         assert_eq!(lookup.get(b"linkpath"), Some(&b"xy"[..]));
-        for bad in [&b"5 a=b"[..], b"6 a=bb", b"x a=b\n", b"6 ab_\n", b"99 a=b\n", b"6 =ab\n", b" a=b\n"] {
+        for bad in [&b"5 a=b"[..], b"6 a=bb", b"x a=b\n", b"6 ab_\n", b"99 a=b\n", b"6 =ab\n", b" a=b\n", b"6 a=b\nx"] {
             assert!(Records::parse(bad).is_none(), "{bad:?}");
         }
     }
@@ -246,6 +246,13 @@ mod tests {
         assert!(Lookup { local: &encoded, global: &Globals::default() }.xattrs().is_none());
         let nameless = Records::parse(b"24 LIBARCHIVE.xattr.=AA\n").unwrap();
         assert!(matches!(Lookup { local: &nameless, global: &Globals::default() }.xattrs(), Some(None)));
+    }
+
+    #[test]
+    fn gnu_spelling() {
+        for (name, decoded) in [("a%3Db%25", "a=b%"), ("x3Dx25", "x3Dx25"), ("%%3D%253D%2", "%=%3D%2")] {
+            assert_eq!(decode_gnu_name(name.as_bytes()), decoded.as_bytes(), "{name}");
+        }
     }
 
     #[test]

@@ -77,6 +77,82 @@ fn data_is_read_exactly() {
     assert!(entries.next_entry().unwrap().is_none());
 }
 
+/// Also where its data was lent rather than read, an entry's place in the archive is right.
+#[test]
+fn places_are_right_behind_what_was_lent() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let member = |path, size| Member { path, kind: MemberKind::File { size }, metadata: &metadata };
+    let bytes = written(&[member(b"one", 700), member(b"two", 3)]);
+    let mut entries = Entries::new(region(&bytes).reader());
+    assert_eq!(entries.next_entry().unwrap().unwrap().data_offset, 512);
+    let mut lent = 0;
+    let count = |bytes: &[u8]| {
+        lent += bytes.len();
+        Ok(())
+    };
+    entries.for_each_piece(count).unwrap();
+    assert_eq!((lent, entries.next_entry().unwrap().unwrap().data_offset), (700, 512 + 1024 + 512));
+}
+
+/// Some writers leave out the zeros that end an archive.
+#[test]
+fn an_archive_may_end_with_the_data_of_its_last_entry() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let bytes = written(&[Member { path: b"one", kind: MemberKind::File { size: 700 }, metadata: &metadata }]);
+    let whole = &bytes[..512 + 1024];
+    assert_eq!(read_all(whole).unwrap().len(), 1);
+    assert_eq!(read_all(&whole[..whole.len() - 512]).unwrap_err().kind(), crate::error::ErrorKind::InvalidImage);
+}
+
+#[test]
+fn a_header_passes_its_checksum_or_is_none() {
+    let mut header = [0; 512];
+    header.copy_from_slice(&written(&[])[..512]);
+    assert!(!is_header(&header));
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let bytes = written(&[Member { path: b"one", kind: MemberKind::Directory, metadata: &metadata }]);
+    header.copy_from_slice(&bytes[..512]);
+    assert!(is_header(&header));
+    header[0] ^= 1;
+    assert!(!is_header(&header));
+}
+
+/// A member of the size 0 whose header `change` changes, with the checksum that it has then.
+fn changed(change: impl Fn(&mut [u8])) -> Vec<u8> {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let mut bytes = written(&[Member { path: b"one", kind: MemberKind::File { size: 0 }, metadata: &metadata }]);
+    let header = &mut bytes[..512];
+    change(header);
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    bytes
+}
+
+/// What stands after the names means a prefix in ustar only, with or without the version, and nothing in older headers.
+#[test]
+fn the_prefix_is_read_where_there_is_one() {
+    for (magic, name) in [(b"ustar\x0000", "dir/one"), (b"ustar\0\0\0", "dir/one"), (b"\0\0\0\0\0\0\0\0", "one")] {
+        let bytes = changed(|header| {
+            header[257..265].copy_from_slice(magic);
+            header[345..348].copy_from_slice(b"dir");
+        });
+        let entries = read_all(&bytes).unwrap();
+        assert_eq!(entries[0].raw_path, name.as_bytes(), "{magic:?}");
+    }
+}
+
+#[test]
+fn targets_of_symbolic_links_are_bounded() {
+    let metadata = Metadata::root_owned(0o777, Timestamp::from_seconds(0));
+    let link = |bytes: usize| {
+        let target = vec![b'a'; bytes];
+        read_all(&written(&[Member { path: b"one", kind: MemberKind::Symlink(&target), metadata: &metadata }]))
+    };
+    assert_eq!(link(4095).unwrap()[0].link.len(), 4095);
+    assert_eq!(link(4096).unwrap_err().kind(), crate::error::ErrorKind::InvalidImage);
+}
+
 #[test]
 fn what_is_written_is_read_back() {
     let xattrs: Xattrs = [(&b"security.capability"[..], &b"\x01\0\0\x02\n12 a=b\n"[..]), (b"user.a=b%", b"")]

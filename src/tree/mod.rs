@@ -167,3 +167,25 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_files_with_a_name_are_counted_once() {
+        let mut tree = Tree::default();
+        let metadata = || Metadata::root_owned(0o644, Timestamp::default());
+        let [named, unnamed] =
+            [&b"four"[..], b"seven77"].map(|text| tree.add(Kind::File(FileData::inline(text)), metadata()));
+        tree.attach(Tree::ROOT, b"one", named, 0);
+        tree.attach(Tree::ROOT, b"two", named, 0);
+        assert_eq!(tree.file_bytes(), 4);
+        tree.inodes_mut().for_each(|inode| inode.metadata.uid = 7);
+        assert!([Tree::ROOT, named, unnamed].iter().all(|&id| tree.inode(id).metadata.uid == 7));
+        tree.attach(Tree::ROOT, b"two", unnamed, 1);
+        assert_eq!(tree.file_bytes(), 11);
+        assert!(tree.detach(Tree::ROOT, b"one") && !tree.detach(Tree::ROOT, b"one"));
+        assert_eq!(tree.file_bytes(), 7);
+    }
+}

@@ -101,4 +101,17 @@ mod tests {
         assert_eq!(at("gone/x"), Ok((b"no/where/x".to_vec(), None)));
         assert_eq!(at("loop"), Err(LoopError));
     }
+
+    #[test]
+    fn what_is_followed_is_counted_and_bounded() {
+        let mut tree = Tree::default();
+        for at in 0..=SYMLINKS_MAX {
+            let link = tree.add(Kind::Symlink(format!("{:03}", at + 1).into_bytes().into()), metadata());
+            tree.attach(Tree::ROOT, format!("{at:03}").as_bytes(), link, MADE);
+        }
+        let followed = tree.resolve(b"001").map(|found| (found.parts, found.followed_bytes));
+        assert_eq!(followed, Ok((vec![b"256".to_vec()], 3 * SYMLINKS_MAX as u64)));
+        assert_eq!(tree.resolve(b"000").map(|found| found.parts), Err(LoopError));
+        assert_eq!(tree.resolve(b"none/x").map(|found| found.followed_bytes), Ok(0));
+    }
 }

@@ -15,7 +15,7 @@ use crate::tree::FileId;
 const PLACES_MAX: usize = 256;
 
 /// See the description of the file.
-pub struct Blocks {
+pub(crate) struct Blocks {
     volume: Arc<Volume>,
     /// Whether the output takes blocks as they are.
     passes: bool,
@@ -40,7 +40,7 @@ impl Blocks {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] when a list of blocks is damaged.
-    pub fn of(
+    pub(crate) fn of(
         volume: &Arc<Volume>,
         (compression, block_size, any_level): (Compression, u32, bool),
         monitor: &Monitor,
@@ -69,17 +69,17 @@ impl Blocks {
     }
 
     /// The volume.
-    pub fn volume(&self) -> &Arc<Volume> {
+    pub(crate) fn volume(&self) -> &Arc<Volume> {
         &self.volume
     }
 
     /// What files are the same that have the same bytes in the same place.
-    pub fn first(&self, file: FileId) -> Option<FileId> {
+    pub(crate) fn first(&self, file: FileId) -> Option<FileId> {
         self.firsts.get(file.0 as usize).map(|&first| FileId(first))
     }
 
     /// Whether files that are not the same by [`Blocks::first`] have other bytes.
-    pub fn are_distinct(&self) -> bool {
+    pub(crate) fn are_distinct(&self) -> bool {
         self.squashfs().is_ok_and(|files| files.image.shares_equal_files())
     }
 
@@ -87,7 +87,7 @@ impl Blocks {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] when the image is damaged there; [`ErrorKind::SourceUnavailable`] when it cannot be read.
-    pub fn read_at(&self, file: FileId, buffer: &mut [u8], offset: u64) -> Result<()> {
+    pub(crate) fn read_at(&self, file: FileId, buffer: &mut [u8], offset: u64) -> Result<()> {
         let files = self.squashfs()?;
         let block_size = u64::from(files.image.superblock().block_size);
         self.with_reader(|reader| {
@@ -116,7 +116,7 @@ impl Blocks {
 
     /// The first offset from `offset` on that is not in a hole; `None` where only a hole follows. What cannot be found out is
     /// no hole: reading it tells why.
-    pub fn next_data(&self, file: FileId, offset: u64) -> Option<u64> {
+    pub(crate) fn next_data(&self, file: FileId, offset: u64) -> Option<u64> {
         let inode = self.squashfs().ok().and_then(|files| files.files.get(file.0 as usize));
         match inode {
             Some(inode) if offset < inode.size => self.skip_hole(inode, file, offset).unwrap_or(Some(offset)),
@@ -151,7 +151,7 @@ impl Blocks {
     ///
     /// # Errors
     /// [`ErrorKind::SourceUnavailable`] when it cannot be read.
-    pub fn data(&self, file: FileId, offset: u64, packed: &mut Vec<u8>) -> Result<Option<u32>> {
+    pub(crate) fn data(&self, file: FileId, offset: u64, packed: &mut Vec<u8>) -> Result<Option<u32>> {
         let files = self.squashfs()?;
         if !self.passes {
             return Ok(None);
@@ -164,7 +164,7 @@ impl Blocks {
     ///
     /// # Errors
     /// As [`Blocks::data`].
-    pub fn fragment(&self, parts: &[(FileId, u32)], packed: &mut Vec<u8>) -> Result<Option<u32>> {
+    pub(crate) fn fragment(&self, parts: &[(FileId, u32)], packed: &mut Vec<u8>) -> Result<Option<u32>> {
         let files = self.squashfs()?;
         let (mut found, mut end) = (None, 0);
         for &(file, bytes) in parts.iter().filter(|_| self.passes) {

@@ -22,7 +22,7 @@ const WINDOWS: usize = 8;
 const ENCRYPTED_BLOCK_BYTES: u64 = BLOCK_BYTES as u64 + 32;
 
 /// An encrypted root that was looked at.
-pub struct EncryptedRoot {
+pub(crate) struct EncryptedRoot {
     image: Image<Region>,
     config: Vec<u8>,
     root: FileInode,
@@ -35,7 +35,7 @@ impl EncryptedRoot {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] when it is damaged, or lacks one of the two files.
-    pub fn open(partition: Region) -> Result<Self> {
+    pub(crate) fn open(partition: Region) -> Result<Self> {
         let image = Image::open(partition)?;
         let mut config = None;
         let mut root = None;
@@ -64,7 +64,7 @@ impl EncryptedRoot {
     ///
     /// # Errors
     /// As [`EncryptedRoot::unlock`].
-    pub fn check(&self, passphrase: &Passphrase) -> Result<()> {
+    pub(crate) fn check(&self, passphrase: &Passphrase) -> Result<()> {
         Keys::unlock(&self.config, passphrase).map(drop)
     }
 
@@ -72,7 +72,7 @@ impl EncryptedRoot {
     ///
     /// # Errors
     /// [`ErrorKind::Mismatch`] for a wrong passphrase; [`ErrorKind::InvalidImage`] when it is damaged.
-    pub fn unlock(self, passphrase: &Passphrase) -> Result<UnlockedRoot> {
+    pub(crate) fn unlock(self, passphrase: &Passphrase) -> Result<UnlockedRoot> {
         let keys = Keys::unlock(&self.config, passphrase)?;
         let root = DecryptedFile::open(self.image, &self.root, &keys)?;
         Ok(UnlockedRoot { root, keys, others: self.others })
@@ -80,7 +80,7 @@ impl EncryptedRoot {
 }
 
 /// The squashfs inside of an encrypted root.
-pub struct UnlockedRoot {
+pub(crate) struct UnlockedRoot {
     root: DecryptedFile,
     keys: Keys,
     others: Vec<(Vec<u8>, FileInode)>,
@@ -91,7 +91,7 @@ impl UnlockedRoot {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] when it is damaged.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some((_, file)) = self.others.iter().find(|(other, _)| other == name.as_bytes()) else { return Ok(None) };
         let encrypted = read_all(&self.root.image, file)?;
         let Some((header, blocks)) = encrypted.split_first_chunk::<HEADER_BYTES>() else { return Ok(Some(Vec::new())) };

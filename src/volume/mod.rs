@@ -25,9 +25,9 @@ mod tests;
 
 use std::path::Path;
 
-pub use blocks::Blocks;
+pub(crate) use blocks::Blocks;
 pub use directory::DirectoryOptions;
-pub use encrypted::{EncryptedRoot, UnlockedRoot};
+pub(crate) use encrypted::{EncryptedRoot, UnlockedRoot};
 pub use stream::TarStream;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -52,7 +52,7 @@ pub struct Volume {
 }
 
 /// See [`Volume::check`].
-pub type Check = dyn Fn(&Monitor) -> Result<()> + Send + Sync;
+pub(crate) type Check = dyn Fn(&Monitor) -> Result<()> + Send + Sync;
 
 /// What holds the contents.
 enum Backing {
@@ -82,7 +82,7 @@ enum Reader {
 
 impl Volume {
     /// Looks at the squashfs in `input`: a [`Region`](crate::io::Region), or an encrypted one that was
-    /// [unlocked](EncryptedRoot::unlock).
+    /// unlocked.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidImage`] naming the offset where it is damaged; [`ErrorKind::Unsupported`] for other versions and
@@ -138,7 +138,7 @@ impl Volume {
         })
     }
 
-    /// The sum of the contents of a regular file, as [`ContentSum`] has it. A hole costs nothing.
+    /// The sum of the contents of a regular file, as `ContentSum` has it. A hole costs nothing.
     ///
     /// # Errors
     /// As reading fails.

@@ -67,6 +67,10 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
         let words = [&["attach", &uri, "--signature", &amd64], more].concat();
         refused(place, &words, "Mismatch", "1 is given for linux/amd64, linux/arm64");
     }
+    // Nor are two of one of them.
+    let second = signed(place, "amd64", "ed25519");
+    let of_one = ["attach", &uri, "--signature", &amd64, "--signature", &second];
+    refused(place, &of_one, "Mismatch", "2 of 1 SIF are given for linux/amd64, linux/arm64");
     assert_eq!(writes(&log())[hosted..], [] as [String; 0]);
     refused(place, &site(&on_amd64), "SourceUnavailable", "no signature of a SIF refers to image manifest");
 
@@ -84,6 +88,9 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
     assert_eq!((&manifest["artifactType"], &manifest["subject"]["digest"]), (&json!(SIGNATURE), &json!(images[0])));
     assert_eq!(manifest["layers"][0]["digest"], format!("sha256:{sha256}"));
     assert!(manifest["annotations"]["org.sif-convert.signer"].as_str().unwrap().starts_with("SHA256:"), "{manifest}");
+    let sent = writes(&log()).len();
+    refused(place, &of_one, "Mismatch", "1 of another SIF is given for linux/arm64");
+    assert_eq!(writes(&log())[sent..], [] as [String; 0]);
     attach(&["--signature", &arm64, "--signature", &amd64]);
     let new = |report: &Value| {
         let list = report["attached_signatures"].as_array().unwrap();
@@ -124,7 +131,6 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
     assert!(!place.path("site.sif").exists());
 
     // Another owner's, and then it must be said which.
-    let second = signed(place, "amd64", "ed25519");
     attach(&[&["--signature", &second], &on_amd64[..]].concat());
     let done = refused(place, &site(&on_amd64), "Usage", "several signatures of this SIF refer to image manifest");
     assert!(done.stderr.matches(" by SHA256:").count() == 2 && !place.path("site.sif").exists(), "{}", done.stderr);
@@ -140,6 +146,18 @@ fn signed_by_its_owner(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>
     let page: Value = serde_json::from_slice(&place.good(&["inspect", "--json", &alone]).stdout).unwrap();
     let listed = page["images"][0]["attached"].as_array().unwrap();
     assert!(listed.len() == 1 && listed[0]["artifact_type"] == SIGNATURE, "{page}");
+
+    // Two owners of one SIF, at once.
+    let both = format!("docker://{host}/org/both:amd64");
+    place.good(&["amd64.tar", "--to", "oci", "-o", &both]);
+    place.good(&["attach", &both, "--signature", &amd64, "--signature", &second, "--report", "report.json"]);
+    let report = place.report();
+    let mut found: Vec<&str> =
+        report["attached_signatures"].as_array().unwrap().iter().map(|it| it["sha256"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    let mut given = [&amd64, &second].map(|path| crate::support::pack::sha256(&fs::read(path).unwrap()));
+    given.sort_unstable();
+    assert_eq!(found, given);
 }
 
 #[test]

@@ -539,6 +539,14 @@ fn completions_and_manual_are_generated() {
         assert!(!said.contains("-- stderr"), "{line}: {said}");
     }
     assert!(place.transcript("completions tcsh").starts_with("exit 2\n"));
+    assert_eq!(place.transcript("man --directory new/man1"), "exit 0\n");
+    let page = std::fs::read_to_string(place.path("new/man1/sif-convert-build.1")).unwrap();
+    assert!(page.contains(".TH sif-convert-build 1"), "{page}");
+    let said = place.transcript("man --directory new/man1/sif-convert.1/x");
+    assert!(
+        said.starts_with("exit 8\n-- stderr\nerror: writing manual pages into \"new/man1/sif-convert.1/x\": "),
+        "{said}"
+    );
 }
 
 #[test]

@@ -427,7 +427,7 @@ fn diff_compares_how_images_run() {
             r#"+ config Env "B=\u{1b}3""#,
             r#"- config Labels "k"="v""#,
             r#"+ config Labels "k"="w""#,
-            r#"+ config User "\"5\"""#,
+            r#"+ config User "5""#,
         ]
     );
     // In a SIF it runs the same.
@@ -505,4 +505,22 @@ fn sparse_files_are_compared_by_what_they_read_as() {
     let done = run::run(program().arg("diff").arg(&sources[0]).arg(&root).arg("-q"));
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "~ \"etc/sparse\" contents: file, 9000000 bytes\n");
     assert!(parts(b"etc/sparse").len() == 2);
+}
+
+/// The right tar in a blob of other bytes: with an empty member of gzip behind it.
+#[test]
+fn a_blob_must_be_what_its_digest_says_and_not_only_its_tar() {
+    let place = scratch();
+    let (layout, output) = (place.path().join("layout"), place.path().join("out"));
+    let layers = [Tar::new().finish()];
+    pack::oci_layout_of(&layout, &pack::config(&layers), &layers, Squeeze::Gzip);
+    let convert = || run::run(program().arg(&layout).args(["--to", "rootfs", "-q", "-f", "-o"]).arg(&output));
+    assert_eq!(convert().code, 0);
+    fs::remove_file(&output).unwrap();
+    let squeezed = pack::squeeze(&layers[0], Squeeze::Gzip);
+    let blob = layout.join("blobs/sha256").join(pack::sha256(&squeezed));
+    assert!(blob.exists());
+    fs::write(&blob, [squeezed, pack::squeeze(b"", Squeeze::Gzip)].concat()).unwrap();
+    let refused = convert();
+    assert_eq!((refused.code, output.exists()), (run::exit_code("Mismatch"), false), "{}", refused.stderr);
 }

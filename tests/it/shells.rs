@@ -105,7 +105,6 @@ fn manual_pages_are_legible() {
         return;
     }
     let place = place();
-    fs::create_dir(place.path().join("man")).unwrap();
     shell(&place, &["sif-convert", "man", "--directory", "man"]);
     let mut pages = 0;
     for each in fs::read_dir(place.path().join("man")).unwrap() {

@@ -23,7 +23,7 @@ use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
 pub use prune::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
-pub use trim::trim;
+pub(crate) use trim::trim;
 pub(super) use writer::Writer;
 
 /// Where blobs and locks are.

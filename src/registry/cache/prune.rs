@@ -7,8 +7,8 @@ use rustix::fs::OFlags;
 
 use super::{BLOBS, LOCKS, is_whole};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
-use crate::io::Monitor;
-use crate::io::folder::{ABANDONED, Folder, TAG, UNFINISHED_SUFFIX, age};
+use crate::io::folder::{ABANDONED, Folder, TAG, age};
+use crate::io::{Monitor, UNFINISHED_SUFFIX};
 use crate::model::{Digest, Quoted};
 
 /// What [`prune`] did.

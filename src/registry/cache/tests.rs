@@ -3,8 +3,8 @@ use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::writer::temporary;
 use super::*;
+use crate::io::UNFINISHED_SUFFIX;
 use crate::io::folder::TAG;
 
 fn fetch(cache: &Cache, bytes: &[u8]) -> bool {
@@ -49,8 +49,11 @@ fn names_are_hidden_where_files_need_them() {
     let directory = tempfile::tempdir().unwrap();
     let cache = Cache::open(directory.path()).unwrap();
     let digest = Digest::of(b"x");
-    let writer = || Writer::of(&cache.blobs, digest, temporary(&cache.blobs, digest).unwrap(), None);
-    drop(writer());
+    let writer = || Writer::of(&cache.blobs, digest, cache.blobs.hidden_scratch("x", 0o666).unwrap(), None);
+    let first = writer();
+    let hidden = names(&cache.blobs);
+    assert!(hidden[0].ends_with(UNFINISHED_SUFFIX), "{hidden:?}");
+    drop(first);
     assert_eq!(names(&cache.blobs), [""; 0]);
     let mut second = writer();
     second.write(b"x").unwrap();

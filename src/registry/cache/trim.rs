@@ -10,7 +10,7 @@ use crate::model::{Digest, Quoted};
 ///
 /// # Errors
 /// Whatever looking and removing fail with.
-pub fn trim(directory: &Path, bytes_max: u64) -> Result<Pruned> {
+pub(crate) fn trim(directory: &Path, bytes_max: u64) -> Result<Pruned> {
     let trimmed = || -> std::io::Result<Pruned> {
         let blobs = Folder::open(directory)?.folder(BLOBS[0])?.folder(BLOBS[1])?;
         let mut found = blobs.files()?;
