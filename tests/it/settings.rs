@@ -64,6 +64,26 @@ fn config_shows_what_counts_and_from_where() {
 }
 
 #[test]
+fn config_aligns_its_columns() {
+    let place = Place::new(
+        "cache = '/scratch/a directory of the site/with/a/name/longer/than/others/é'\ncache_accounts = ['0']\njobs = 3\n",
+    );
+    let shown = place.run("config");
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    // The last column begins at the same place in all lines, behind two spaces.
+    let columns: Vec<usize> = text
+        .lines()
+        .map(|line| {
+            let last = line.rsplit("  ").next().unwrap();
+            line.chars().count() - last.chars().count()
+        })
+        .collect();
+    assert!(columns.len() > 5 && columns.iter().all(|at| *at == columns[0]), "{text}");
+    assert!(text.lines().all(|line| !line.ends_with(' ')), "{text}");
+}
+
+#[test]
 fn settings_that_change_bytes_are_in_the_report() {
     let place = Place::new("compression = 'zstd:1'\n");
     let convert = |line: &str, output: &str| {

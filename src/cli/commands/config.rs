@@ -1,6 +1,5 @@
 //! `sif-convert config`: what counts where no option says otherwise, and from where.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::cli::environment::Environment;
@@ -11,9 +10,9 @@ use crate::cli::settings::Setting;
 /// The table that is printed.
 pub(in crate::cli) fn page(environment: &Environment) -> String {
     let settings = &environment.settings;
-    let mut page = String::new();
+    let mut rows: Vec<[String; 3]> = Vec::new();
     let mut line = |name: &str, value: &str, origin: &str| {
-        let _ = writeln!(page, "{name:<12} {value:<32} {origin}");
+        rows.push([name.to_string(), value.to_string(), origin.to_string()]);
     };
     let origin = |file: &Path| file.display().to_string();
     let or_default = |found: Option<(String, String)>, default: &str| {
@@ -48,7 +47,14 @@ pub(in crate::cli) fn page(environment: &Environment) -> String {
         let state = if *found { "read" } else { "absent" };
         line("file", &origin(file), state);
     }
-    page
+    aligned(&rows)
+}
+
+/// Columns as wide as their longest cell, two spaces apart.
+fn aligned(rows: &[[String; 3]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (names, values) = (width(0), width(1));
+    rows.iter().map(|[name, value, origin]| format!("{name:<names$}  {value:<values$}  {origin}\n")).collect()
 }
 
 fn shown<T>(setting: &Setting<T>, text: impl Fn(&T) -> String) -> (String, String) {
