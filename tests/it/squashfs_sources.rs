@@ -154,6 +154,54 @@ fn images_of_squashfs_tools_ng_are_read() {
     assert_as_unsquashfs(&oracles, place, "image.sqsh");
 }
 
+#[test]
+fn images_of_the_crate_backhand_are_read() {
+    use backhand::compression::Compressor;
+    use backhand::{FilesystemCompressor, FilesystemWriter, NodeHeader};
+
+    let Some(oracles) = oracles() else { return };
+    let scratch = scratch();
+    let place = scratch.path();
+    let text = "some text that compresses\n".repeat(60_000);
+    let noise: Vec<u8> = (0..1_000_003_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let zeros = vec![0; 700_000];
+    let header = |mode, owner| NodeHeader { permissions: mode, uid: owner, gid: owner + 1, mtime: 1_500_000_000 };
+    for (compressor, block) in [
+        (Compressor::Gzip, 128 << 10),
+        (Compressor::Gzip, 4 << 10),
+        (Compressor::Xz, 1 << 20),
+        (Compressor::Xz, 8 << 10),
+        (Compressor::Zstd, 64 << 10),
+        (Compressor::Zstd, 1 << 20),
+    ] {
+        let mut image = FilesystemWriter::default();
+        image.set_compressor(FilesystemCompressor::new(compressor, None).unwrap());
+        image.set_block_size(block);
+        image.set_time(1_500_000_000);
+        image.set_root_mode(0o755);
+        image.push_dir("d", header(0o1777, 0)).unwrap();
+        image.push_dir("d/e", header(0o750, 1000)).unwrap();
+        let contents =
+            [("text", text.as_bytes()), ("noise", &noise), ("zeros", &zeros), ("empty", b""), ("again", &noise)];
+        for (number, (name, bytes)) in (0..).zip(contents) {
+            image.push_file(bytes, format!("d/{name}"), header(0o4755, number)).unwrap();
+        }
+        for number in 0..700_u32 {
+            let (bytes, name) =
+                (number.to_string().into_bytes(), format!("d/e/a-rather-long-name-for-an-index-{number}"));
+            image.push_file(std::io::Cursor::new(bytes), name, header(0o644, 70_000)).unwrap();
+        }
+        image.push_symlink("../d/text", "d/e/soft", header(0o777, 5)).unwrap();
+        image.push_char_device(0x0103, "d/null", header(0o666, 0)).unwrap();
+        image.push_block_device(0x0801, "d/disk", header(0o660, 6)).unwrap();
+        image.push_fifo("d/fifo", header(0o600, 0)).unwrap();
+        let mut file = fs::File::create(place.join("image.sqsh")).unwrap();
+        image.write(&mut file).unwrap();
+        let found = assert_as_unsquashfs(&oracles, place, "image.sqsh");
+        assert_eq!(found.names.len(), 1 + 2 + 5 + 700 + 4, "{compressor:?} {block}");
+    }
+}
+
 /// Apptainer's own files leave the root, and the container runs as it ran.
 #[test]
 fn sifs_of_apptainer_become_images() {
