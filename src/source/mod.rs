@@ -321,12 +321,17 @@ fn open_as(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sour
 
 /// Only a SIF in a file is opened with a key. What comes from elsewhere is looked at first.
 fn refuse_secret(spec: &Spec, options: &OpenOptions) -> Result<()> {
+    if options.secret.is_none() {
+        return Ok(());
+    }
     let may_be = match spec {
-        Spec::Path(path) => !path.exists() || filesystem::recognise(path)? == Some(Kind::Sif),
-        Spec::Oras(_) | Spec::Web(_) => true,
+        Spec::Path(path) if path.exists() => {
+            filesystem::recognise(path).doing(|| format!("opening {spec}"))? == Some(Kind::Sif)
+        }
+        Spec::Path(_) | Spec::Oras(_) | Spec::Web(_) => true,
         _ => false,
     };
-    if options.secret.is_some() && !may_be { Err(not_encrypted(spec)) } else { Ok(()) }
+    if may_be { Ok(()) } else { Err(not_encrypted(spec)) }
 }
 
 /// Whether a source is, or may be once it is there, an encrypted SIF.

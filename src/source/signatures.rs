@@ -29,15 +29,16 @@ const SIGNATURES_MAX: usize = 64;
 pub(super) fn with_policy(spec: &Spec, options: &OpenOptions) -> Result<OpenOptions> {
     let mut options = options.clone();
     let Some(policy) = options.policy.take() else { return Ok(options) };
+    let opening = || format!("opening {spec}");
     let of_path = |transports: &[&str], path: &Path| -> Result<Option<ImagePolicy>> {
-        let whole = std::fs::canonicalize(path).or_kind(ErrorKind::SourceUnavailable)?;
+        let whole = std::fs::canonicalize(path).or_kind(ErrorKind::SourceUnavailable).doing(opening)?;
         let whole = whole.to_str().map(str::to_string);
         all(transports.iter().map(|transport| policy.of(transport, None, whole.as_deref())))
     };
     let archives = ["docker-archive", "oci-archive"];
     let asked = match spec {
         Spec::Path(path) if path.is_dir() => of_path(&["oci"], path),
-        Spec::Path(path) if super::filesystem::recognise(path)?.is_some() => of_path(&["sif"], path),
+        Spec::Path(path) if super::filesystem::recognise(path).doing(opening)?.is_some() => of_path(&["sif"], path),
         // What it is is not known before it is read: it must be allowed as either.
         Spec::Path(path) => of_path(&archives, path),
         Spec::DockerArchive { path, .. } => of_path(&archives[..1], path),
