@@ -91,7 +91,7 @@ pub fn compare(
     Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
 }
 
-/// Where nobody chose a platform, that of the SIF goes before this machine's; if the source has it.
+/// The platform that was chosen; else the SIF's, where the source has it; else that of this machine.
 fn for_platform_of(whole: &Whole, source: &Source, selection: &Selection) -> Selection {
     let own = whole.architecture.map(|architecture| Platform::new("linux", architecture, None));
     let is_there = |own: &Platform| {

@@ -24,7 +24,7 @@ pub(super) fn is_same(
     options: &AgainstOptions,
     monitor: &Monitor,
 ) -> Result<bool> {
-    // Nobody makes an encrypted one again without its salts.
+    // An encrypted one cannot be made again: its salts are not known here.
     if whole.file_system != FileSystem::Squashfs {
         return Ok(false);
     }

@@ -248,8 +248,8 @@ impl Attach {
         }
     }
 
-    /// Refuses to take the tag from something that is not an index of SIFs, and from SIFs that were made with other options:
-    /// whoever pulls the tag expects those.
+    /// Refuses to take the tag from something that is not an index of SIFs, and from SIFs that were made with other options,
+    /// which those who pull the tag expect.
     fn expect_index(&self, repository: &Repository, tag: &str, options: Option<&str>) -> Result<()> {
         let Some(bytes) = repository.manifest(tag)?.filter(|_| !self.replace) else { return Ok(()) };
         let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
@@ -262,7 +262,7 @@ impl Attach {
         let Some(ours) = ours else { return refuse("is not an index of SIFs") };
         for entry in ours.iter().take(LOOKED_AT_MAX) {
             let Some(digest) = entry["digest"].as_str().filter(|text| text.parse::<Digest>().is_ok()) else { continue };
-            // What is there no more is nobody's.
+            // An index may list what was deleted.
             let Some(bytes) = repository.manifest(digest)? else { continue };
             let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
             let annotations = &document["annotations"];

@@ -43,7 +43,7 @@ pub struct Item {
     pub spec: Spec,
     /// What the output is to be called, where the list says so.
     pub name: Option<String>,
-    /// Whether nobody wrote it: it is one of the tags of a repository.
+    /// Whether the list does not name it, but a repository of which all tags are wanted.
     pub is_tag: bool,
     /// How its registry is reached.
     pub access: Arc<Access>,
@@ -62,7 +62,7 @@ pub struct Entry {
     pub spec: Spec,
     /// The name of the output in the directory of the batch.
     pub output: String,
-    /// Whether nobody wrote the source: it is one of the tags of a repository.
+    /// Whether the list does not name the source, but a repository of which all tags are wanted.
     pub is_tag: bool,
     /// How its registry is reached.
     pub access: Arc<Access>,

@@ -13,9 +13,9 @@ const SHARE: u64 = 4;
 pub(super) struct Store {
     directory: ScratchDirectory,
     bytes_max: u64,
-    /// Which blobs take at most: those that the last look left, and all that came since. To look before each image would make
+    /// How many bytes may have come over the network before blobs may take more than that. To look before each image would make
     /// the time of a batch grow with the square of its images.
-    bytes: AtomicU64,
+    full_at: AtomicU64,
 }
 
 impl Store {
@@ -23,27 +23,24 @@ impl Store {
     pub(super) fn create(tmpdir: &Path) -> Option<Self> {
         let directory = ScratchDirectory::create(&tmpdir.join("sif-convert-batch"), 0o700).ok()?;
         let free = std::fs::File::open(directory.path()).ok().and_then(free_bytes).unwrap_or(0);
-        Some(Store { directory, bytes_max: free / SHARE, bytes: AtomicU64::new(0) })
+        let bytes_max = free / SHARE;
+        Some(Store { directory, bytes_max, full_at: AtomicU64::new(bytes_max) })
     }
 
     pub(super) fn path(&self) -> PathBuf {
         self.directory.path().to_path_buf()
     }
 
-    /// Notes what an image has brought.
-    pub(super) fn grew(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Makes room for the next image, and some more, where there is too little of it.
-    pub(super) fn trim(&self) {
-        if self.bytes.load(Ordering::Relaxed) <= self.bytes_max {
+    /// Makes room for the next image, and some more, where there may be too little of it: `received` bytes have come over the
+    /// network for all images.
+    pub(super) fn trim(&self, received: u64) {
+        if received <= self.full_at.load(Ordering::Relaxed) {
             return;
         }
         let left = self.bytes_max / 4 * 3;
+        self.full_at.store(received.saturating_add(self.bytes_max - left), Ordering::Relaxed);
         // A blob that cannot be removed takes room, and does no other harm.
         let _ = registry::trim(self.directory.path(), left);
-        self.bytes.store(left, Ordering::Relaxed);
     }
 }
 
@@ -54,18 +51,18 @@ mod tests {
     #[test]
     fn room_is_made_when_more_has_come_than_fits() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store { bytes_max: 1000, ..Store::create(directory.path()).unwrap() };
+        let full_at = AtomicU64::new(1000);
+        let store = Store { bytes_max: 1000, full_at, ..Store::create(directory.path()).unwrap() };
         let blobs = store.path().join("blobs/sha256");
         std::fs::create_dir_all(&blobs).unwrap();
-        for number in 0..11_u8 {
-            store.trim();
-            let name = crate::model::Digest::of(&[number]).hex();
-            std::fs::write(blobs.join(name), [number; 100]).unwrap();
-            store.grew(100);
-        }
         let held = || std::fs::read_dir(&blobs).unwrap().count();
-        assert_eq!(held(), 11, "up to now there was room");
-        store.trim();
-        assert_eq!(held(), 7, "three quarters");
+        let counts: Vec<usize> = (0..15_u8)
+            .map(|number| {
+                std::fs::write(blobs.join(crate::model::Digest::of(&[number]).hex()), [number; 100]).unwrap();
+                store.trim(100 * (u64::from(number) + 1));
+                held()
+            })
+            .collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8, 9, 7, 8], "three quarters of the room are left");
     }
 }

@@ -301,17 +301,13 @@ impl Run<'_> {
         conversion.options.sha256 = !self.is_sif();
         if let Some(store) = self.store.as_ref().filter(|_| matches!(entry.spec, Spec::Registry(_))) {
             conversion.open.registry.cache = Some(store.path());
-            store.trim();
+            store.trim(monitor.received_by_all());
         }
         // If this is killed after the output has its name, what the record says must not be about another one.
         if same.is_none() && page.record.as_ref().is_some_and(|record| record.made.is_some()) {
             self.record(row(entry, Status::Missing), None, &Report::default())?;
         }
-        let outcome = conversion.run(report, monitor);
-        if let Some(store) = &self.store {
-            store.grew(monitor.snapshot().received_bytes);
-        }
-        let outcome = outcome?;
+        let outcome = conversion.run(report, monitor)?;
         let image = report.lock().unwrap_or_else(PoisonError::into_inner).image.clone();
         match &entry.spec {
             // What was converted, which may be newer than what was asked for.

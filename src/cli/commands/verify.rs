@@ -193,7 +193,7 @@ fn sif(
     Ok(format!("{name} is whole: {names}, {blocks}{image}\n{}", signed.0))
 }
 
-/// Who signed a SIF, in lines; none where nobody was asked about.
+/// A line for each signer of a SIF whose key was given.
 struct Signed(String);
 
 fn signed((name, path): (&str, &Path), keys: &[PublicKey], monitor: &Monitor) -> Result<Signed> {
