@@ -6,12 +6,14 @@
 //!
 //! An *index* (`layers/DIFF_ID.PARAMETERS`) tells the entries of one layer, and where its files are. A *pack* (`packs/NAME`) has
 //! the blocks that one conversion compressed, in the order in which they stand in its output. Both appear by rename, packs
-//! first, and are never changed. No lock is needed, and a file that is replaced by its equal does no harm.
+//! first, and are never changed. No lock is needed, and a file that is replaced by its equal does no harm. A [`Turn`] only spares
+//! others the same work.
 //!
 //! This room must not know what a tree, an image or a squashfs is.
 
 mod index;
 mod pack;
+mod turn;
 mod upkeep;
 
 use std::fs::File;
@@ -21,8 +23,11 @@ use std::sync::Arc;
 
 pub(crate) use index::{BlockPlace, Contents, FileEntry, Fragment, LayerIndex, Name};
 pub(crate) use pack::{Pack, PackWriter};
+pub(crate) use turn::Turn;
 pub use upkeep::{Holdings, Verified, holdings, limit, prune, verify};
 
+use crate::error::Result;
+use crate::io::Monitor;
 use crate::io::folder::{Folder, make_root, touch};
 use crate::model::Digest;
 
@@ -30,6 +35,8 @@ use crate::model::Digest;
 const DERIVED: &str = "derived";
 const LAYERS: &str = "layers";
 const PACKS: &str = "packs";
+/// Who is at work on what.
+const TURNS: &str = "turns";
 /// Tells for which directory a directory was made.
 const MARK: &str = "place";
 /// No index is longer, in bytes.
@@ -65,6 +72,8 @@ struct Place {
     is_own: bool,
     layers: Folder,
     packs: Arc<Folder>,
+    /// Absent where there can be no turns.
+    turns: Option<Arc<Folder>>,
 }
 
 /// All derived work that counts, and where new work is kept.
@@ -102,7 +111,9 @@ impl Store {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it was moved there from elsewhere"));
             }
         }
-        Ok(Place { owner, is_own: true, layers: own.make_private(LAYERS)?, packs: Arc::new(own.make_private(PACKS)?) })
+        let (layers, packs) = (own.make_private(LAYERS)?, Arc::new(own.make_private(PACKS)?));
+        let turns = own.make_private(TURNS).ok().map(Arc::new);
+        Ok(Place { owner, is_own: true, layers, packs, turns })
     }
 
     /// Why nothing new is kept, where that is so.
@@ -146,6 +157,21 @@ impl Store {
         })
     }
 
+    /// Waits until nobody else is at work on a layer that is not known; `None` where that cannot be told, or nothing can be kept
+    /// of it. Whoever has the turn looks once more whether the layer is [known](Store::has).
+    ///
+    /// # Errors
+    /// When the conversion is asked to stop.
+    pub(crate) fn turn(&self, diff_id: Digest, parameters: &str, monitor: &Monitor) -> Result<Option<Turn>> {
+        let turns = self.places.iter().find(|place| place.is_own).and_then(|place| place.turns.as_ref());
+        turns.map_or(Ok(None), |turns| Turn::wait(turns, &index_name(diff_id, parameters), monitor))
+    }
+
+    /// Whether something says what is in a layer; it may be damaged.
+    pub(crate) fn has(&self, diff_id: Digest, parameters: &str) -> bool {
+        self.places.iter().any(|place| place.layers.has(&index_name(diff_id, parameters)))
+    }
+
     /// Forgets a pack that is damaged, where it is ours. Indexes that need it are of no use then.
     pub(crate) fn forget(&self, pack: Name) {
         for place in self.places.iter().filter(|place| place.is_own) {
@@ -178,7 +204,8 @@ impl Place {
         let is_own = owner == rustix::process::geteuid().as_raw();
         let layers = folder.private_folder(LAYERS, owner).ok()?;
         let packs = Arc::new(folder.private_folder(PACKS, owner).ok()?);
-        Some(Place { owner, is_own, layers, packs })
+        let turns = folder.private_folder(TURNS, owner).ok().map(Arc::new);
+        Some(Place { owner, is_own, layers, packs, turns })
     }
 }
 

@@ -149,6 +149,14 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64,
             remove(&place.packs, &name, data.st_size)?;
         }
     }
+    // Of processes that were killed. Without one that is held, others do the same work at most.
+    if let Some(turns) = place.turns {
+        for (name, data) in turns.files()? {
+            if older_than.is_none() || age(&data).is_some_and(|age| age >= ABANDONED) {
+                turns.remove(&name)?;
+            }
+        }
+    }
     Ok((gone, bytes, kept))
 }
 

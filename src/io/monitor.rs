@@ -11,6 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub enum Phase {
     /// Finding out what the source holds.
     Open,
+    /// Waiting for another conversion, which works on the same layer.
+    Wait,
     /// Reading layers.
     Read,
     /// Writing the output.
@@ -28,6 +30,7 @@ impl Phase {
     pub fn word(self) -> &'static str {
         match self {
             Phase::Open => "open",
+            Phase::Wait => "wait",
             Phase::Read => "read",
             Phase::Write => "write",
             Phase::Push => "push",
@@ -188,10 +191,11 @@ impl Monitor {
     pub fn snapshot(&self) -> Snapshot {
         let phase = match self.0.phase.load(Ordering::Acquire) {
             0 => Phase::Open,
-            1 => Phase::Read,
-            2 => Phase::Write,
-            3 => Phase::Push,
-            4 => Phase::Verify,
+            1 => Phase::Wait,
+            2 => Phase::Read,
+            3 => Phase::Write,
+            4 => Phase::Push,
+            5 => Phase::Verify,
             _ => Phase::Finish,
         };
         Snapshot {

@@ -67,7 +67,7 @@ pub(super) fn write(
     let (written, summary, reuse) = loop {
         let reuse = match (foresight, cache) {
             (Foresight::Blocks(BlockChoice { options, .. }), Some(cache)) => {
-                Some(Reuse::open(cache, image, options.compression, options.block_size, &damaged)?)
+                Some(Reuse::open(cache, image, options.compression, options.block_size, &damaged, monitor)?)
             }
             _ => None,
         };

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::learn::{Learned, Lessons};
-use crate::derived::{Accounts, BlockPlace, Contents, LayerIndex, Name, Pack, Store};
+use crate::derived::{Accounts, BlockPlace, Contents, LayerIndex, Name, Pack, Store, Turn};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::io::Compression;
+use crate::io::{Compression, Monitor};
 use crate::layers::{self, KnownContents, KnownLayer, KnownLayers, ReadLayer};
 use crate::model::{Digest, Note};
 use crate::squashfs::{BLOCK_CODECS, BlockDecoder, BlockName, ContentName, Hashes, Memo, MemoBlock};
@@ -38,6 +38,9 @@ pub(super) const HIDDEN: Compression = Compression::zstd(1);
 /// How many fragments are held decoded, so that the files in one are not decoded one by one.
 const DECODED_MAX: usize = 16;
 
+/// Layers of fewer stored bytes are worked on sooner than a turn is taken.
+const TURN_BYTES_MIN: u64 = 1 << 20;
+
 /// What is known for one conversion.
 pub(super) struct Reuse {
     store: Store,
@@ -52,6 +55,8 @@ pub(super) struct Reuse {
     hashes: Mutex<BTreeMap<ContentName, Arc<Hashes>>>,
     damage: Arc<Damage>,
     saved_bytes: AtomicU64,
+    /// The turn to work on one layer: others that need it wait until it is kept.
+    _turn: Option<Turn>,
 }
 
 /// Packs that turned out to be damaged.
@@ -98,24 +103,41 @@ impl fmt::Debug for Known {
 }
 
 impl Reuse {
-    /// What is known of the layers of `image`, for blocks of this kind. Packs in `damaged` count as absent.
+    /// What is known of the layers of `image`, for blocks of this kind. Packs in `damaged` count as absent. Where another
+    /// conversion is at work on the largest layer that is not known, waits for it: one turn at a time, so that no two
+    /// conversions wait for each other.
     pub(super) fn open(
         cache: &WorkCache,
         image: &Image,
         compression: Compression,
         block_size: u32,
         damaged: &[Name],
+        monitor: &Monitor,
     ) -> Result<Arc<Reuse>> {
         let store = Store::open(&cache.directory, &cache.accounts);
         let codecs = xxhash_rust::xxh3::xxh3_64(BLOCK_CODECS.as_bytes());
         let parameters = format!("{compression}-{block_size}-{codecs:016x}").replace(':', "-");
         let damage = Arc::new(Damage::default());
         let diff_ids: Vec<Option<Digest>> = image.layers.iter().map(|layer| layer.diff_id).collect();
-        let mut known = Vec::new();
-        for diff_id in &diff_ids {
-            let loaded = diff_id.and_then(|id| store.load(id, &parameters, |pack| !damaged.contains(&pack)));
-            let loaded = loaded.map(|(index, packs)| Known::new(index, packs, compression, block_size, &damage));
-            known.push(loaded.transpose()?.map(Arc::new));
+        let load = || -> Result<Vec<Option<Arc<Known>>>> {
+            let load_one = |diff_id: &Option<Digest>| {
+                let loaded = diff_id.and_then(|id| store.load(id, &parameters, |pack| !damaged.contains(&pack)));
+                let loaded = loaded.map(|(index, packs)| Known::new(index, packs, compression, block_size, &damage));
+                Ok(loaded.transpose()?.map(Arc::new))
+            };
+            diff_ids.iter().map(load_one).collect()
+        };
+        let mut known = load()?;
+        let mut turn = None;
+        let mut at = None;
+        while let Some(next) = largest_unknown(image, &known).filter(|&next| at != Some(next)) {
+            // The one before goes first.
+            drop(turn.take());
+            (at, turn) = (Some(next), store.turn(next, &parameters, monitor)?);
+            if turn.is_none() || !store.has(next, &parameters) {
+                break;
+            }
+            known = load()?;
         }
         let mut fragments = BTreeMap::new();
         for (layer, known) in known.iter().enumerate() {
@@ -135,6 +157,7 @@ impl Reuse {
             hashes,
             damage,
             saved_bytes,
+            _turn: turn,
         }))
     }
 
@@ -202,6 +225,16 @@ impl Reuse {
         }
         Some(hasher.finalize().into())
     }
+}
+
+/// The largest layer of which nothing is known, where it is worth a turn.
+fn largest_unknown(image: &Image, known: &[Option<Arc<Known>>]) -> Option<Digest> {
+    let unknown = image.layers.iter().zip(known).filter(|(_, known)| known.is_none());
+    let sized = unknown.filter_map(|(layer, _)| {
+        let region = image.blobs.region(&layer.blob).ok().flatten();
+        Some((layer.blob.size.or(region.map(|region| region.len))?, layer.diff_id?))
+    });
+    sized.filter(|&(bytes, _)| bytes >= TURN_BYTES_MIN).max_by_key(|&(bytes, _)| bytes).map(|(_, diff_id)| diff_id)
 }
 
 /// Where the hashes of one file are kept.

@@ -414,7 +414,7 @@ fn killed_at_any_moment_it_goes_on_where_it_was() {
 }
 
 #[test]
-fn many_processes_at_once_on_an_empty_cache() {
+fn of_many_processes_at_once_on_an_empty_cache_one_works_on_the_base() {
     let place = Place::new();
     let expected: Vec<String> = (0..3).map(|it| place.convert(&format!("{it}.tar"), &[]).0).collect();
     let outputs: Vec<PathBuf> = (0..6).map(|number| place.path(&format!("out-{number}"))).collect();
@@ -424,6 +424,7 @@ fn many_processes_at_once_on_an_empty_cache() {
         .map(|(number, output)| {
             let mut command = program();
             command.arg(place.path(&format!("{}.tar", number % 3))).args(["--to", "sif", "-q", "-o"]).arg(output);
+            command.arg("--report").arg(output.with_extension("json"));
             command.arg("--cache").arg(place.path("cache")).stderr(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -432,8 +433,14 @@ fn many_processes_at_once_on_an_empty_cache() {
         assert!(output.status.success(), "{:?}", String::from_utf8(output.stderr));
         assert_eq!(sha256(&fs::read(&outputs[number]).unwrap()), expected[number % 3]);
     }
-    let leftovers: Vec<PathBuf> =
-        place.derived("cache").into_iter().filter(|path| path.to_str().unwrap().ends_with(".unfinished")).collect();
+    let knew_it = |output: &&PathBuf| fs::read_to_string(output.with_extension("json")).unwrap().contains("cache-used");
+    assert_eq!(outputs.iter().filter(knew_it).count(), 5, "the others wait for the first");
+    let is_leftover = |path: &PathBuf| path.to_str().unwrap().ends_with(".unfinished") || path.ends_with("turns");
+    let leftovers: Vec<PathBuf> = place
+        .derived("cache")
+        .into_iter()
+        .filter(|path| is_leftover(path) || is_leftover(&path.parent().unwrap().into()))
+        .collect();
     assert_eq!(leftovers, Vec::<PathBuf>::new());
     assert_eq!(place.expect("2.tar", "cache", 3), expected[2]);
 }

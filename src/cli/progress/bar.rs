@@ -222,6 +222,7 @@ impl TermLike for Paper {
 fn word(phase: Phase) -> &'static str {
     match phase {
         Phase::Open => "opening",
+        Phase::Wait => "waiting",
         Phase::Read => "reading",
         Phase::Write => "writing",
         Phase::Verify => "checking",

@@ -142,6 +142,7 @@ fn percent(done: u64, total: u64) -> String {
 pub(super) fn doing(phase: Phase) -> &'static str {
     match phase {
         Phase::Open => "opening the source",
+        Phase::Wait => "waiting for another conversion that works on the same layer",
         Phase::Read => "reading layers",
         Phase::Write => "writing the output",
         Phase::Push => "pushing the output",
