@@ -101,7 +101,7 @@ fn attributes(metadata: &fs::Metadata) -> Attributes<'static> {
 
 fn pack(tree: &Path, output: &Path, options: Options) -> (Summary, Vec<(PathBuf, u64, usize)>) {
     let file = Arc::new(File::options().create(true).truncate(true).read(true).write(true).open(output).unwrap());
-    let store = FileStore { file, offset: 0 };
+    let store = FileStore::new(file, 0);
     let root = attributes(&fs::symlink_metadata(tree).unwrap());
     let monitor: &'static Monitor = Box::leak(Box::default());
     let writer = Writer::new(store, options, &root, monitor).unwrap();

@@ -6,6 +6,7 @@
 mod compress;
 mod compression;
 mod content_sum;
+mod copy;
 mod decompress;
 mod deflate;
 pub(crate) mod folder;
@@ -26,10 +27,12 @@ mod threads;
 mod veil;
 mod verify;
 pub(crate) mod wire;
+mod writeback;
 
 pub(crate) use compress::{Compressor, Members};
 pub use compression::{Compression, Levels};
 pub(crate) use content_sum::ContentSum;
+pub(crate) use copy::copy_between;
 pub use decompress::Codec;
 pub(crate) use decompress::decoder;
 pub(crate) use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
@@ -49,11 +52,12 @@ pub(crate) use scratch::{Scratch, ScratchDirectory, lock_directory, sync_directo
 pub(crate) use spool::Reclaimer;
 pub use spool::{Spool, SpoolWriter};
 pub(crate) use stamp::Stamp;
-pub(crate) use system::{copy_inside_kernel, file_system_kind};
+pub(crate) use system::file_system_kind;
 pub(crate) use threads::affordable;
 pub use veil::Veil;
 pub use verify::Expected;
 pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
+pub(crate) use writeback::Writeback;
 
 use crate::error::{Error, ErrorKind};
 

@@ -187,6 +187,15 @@ impl Monitor {
         self.0.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Counts bytes done, and asks whether to go on.
+    ///
+    /// # Errors
+    /// Those of [`Monitor::check`].
+    pub(crate) fn pass(&self, bytes: u64) -> Result<()> {
+        self.advance(bytes);
+        self.check()
+    }
+
     /// How far it is now.
     pub fn snapshot(&self) -> Snapshot {
         let phase = match self.0.phase.load(Ordering::Acquire) {

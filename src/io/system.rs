@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::path::Arg;
 
 pub(crate) use platform::{
-    copy_inside_kernel, file_system_kind, give_back, link, open_beneath, sync_file_system, unnamed,
+    begin_writing_out, copy_inside_kernel, file_system_kind, give_back, link, open_beneath, sync_file_system, unnamed,
 };
 
 #[cfg(target_os = "linux")]
@@ -23,7 +24,7 @@ mod platform {
 
     use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, openat};
 
-    use super::{Arg, AsFd, File, OwnedFd, Path, io};
+    use super::{Arg, AsFd, File, NonZeroU64, OwnedFd, Path, io};
 
     /// A file without a name in `directory`, a path from `base`, with the permission bits `mode`, that [`link`] can give one;
     /// `None` where the file system or a missing /proc does not allow that.
@@ -73,6 +74,12 @@ mod platform {
         rustix::fs::fallocate(file, hole, offset, len).is_ok()
     }
 
+    /// Has the disk begin to write a stretch of a file, and waits for nothing but a disk that has too much to do. What is on the disk
+    /// already may be dropped from memory: sync_file_range(2), which would not, is not to be had without unsafe code.
+    pub(crate) fn begin_writing_out(file: &File, offset: u64, len: NonZeroU64) {
+        let _ = rustix::fs::fadvise(file, offset, Some(len), rustix::fs::Advice::DontNeed);
+    }
+
     /// Copies up to `len` bytes from one file and offset to another without passing them through this process, and moves
     /// both offsets; 0 at the end of `from`.
     ///
@@ -97,7 +104,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use super::{Arg, AsFd, File, Mode, OFlags, OwnedFd, Path, io};
+    use super::{Arg, AsFd, File, Mode, NonZeroU64, OFlags, OwnedFd, Path, io};
 
     /// `None`: every file has a name here.
     pub(crate) fn unnamed(_base: impl AsFd, _directory: &Path, _mode: u32) -> Option<File> {
@@ -129,6 +136,9 @@ mod platform {
     pub(crate) fn give_back(_file: &File, _offset: u64, _len: u64) -> bool {
         false
     }
+
+    /// The system begins when it likes.
+    pub(crate) fn begin_writing_out(_file: &File, _offset: u64, _len: NonZeroU64) {}
 
     /// The caller copies by itself.
     ///

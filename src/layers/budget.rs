@@ -119,6 +119,7 @@ fn refuse(what: &str) -> Error {
 mod tests {
     use super::*;
     use crate::model::{Timestamp, Xattrs};
+    use crate::tar::{EntryKind, Segment};
     use crate::tree::FileData;
 
     #[test]
@@ -138,6 +139,34 @@ mod tests {
             let refused = Budget::new(bytes - 1).spend_name(10, &inode).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Unsupported, "{inode:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_costs_what_its_name_target_and_segments_take() {
+        let entry = |kind, link: &[u8], segments| Entry {
+            raw_path: vec![b'a'; 10],
+            kind,
+            link: link.to_vec(),
+            metadata: Metadata::root_owned(0o644, Timestamp::default()),
+            device: (0, 0),
+            size: 0,
+            stored_bytes: 0,
+            data_offset: 0,
+            segments,
+        };
+        let segment = Segment { at: 0, len: 0 };
+        let cases = [
+            (entry(EntryKind::File, b"", None), 640 + 3 * 10),
+            (entry(EntryKind::Directory, b"", None), 960 + 3 * 10),
+            (entry(EntryKind::Symlink, b"target", None), 640 + 3 * 16),
+            (entry(EntryKind::File, b"", Some(vec![segment; 2])), 640 + 3 * 10 + 2 * 64),
+        ];
+        for (entry, bytes) in cases {
+            let budget = Budget::new(bytes);
+            assert_eq!((budget.spend_entry(&entry).unwrap(), budget.entries()), (bytes, 1), "{entry:?}");
+            assert_eq!(Budget::new(bytes - 1).spend_entry(&entry).unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+        assert_eq!(MEMORY_BYTES_MAX, 2_147_483_648, "as docs/security.md says");
     }
 
     #[test]

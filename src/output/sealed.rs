@@ -28,7 +28,7 @@ impl<'a> Sealed<'a> {
 
     /// Where the partition is written to.
     pub(super) fn store(&self) -> PartitionStore {
-        let inner = FileStore { file: Arc::clone(self.file), offset: self.plan.partition_offset() };
+        let inner = FileStore::new(Arc::clone(self.file), self.plan.partition_offset());
         PartitionStore { inner, sum: Arc::clone(&self.sum) }
     }
 

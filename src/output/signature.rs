@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::origin::Origin;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{CHUNK_BYTES, Monitor, Output, Phase, Region, copy_inside_kernel};
+use crate::io::{Monitor, Output, Phase, Region, copy_between};
 use crate::model::Digest;
 use crate::sif::{Container, DataType, Descriptor, Extra, Hash, Link, NewObject, Statement, append, groups};
 use crate::trust::{Envelope, PrivateKey, PublicKey, SignatureHash};
@@ -404,7 +404,8 @@ pub fn sign_sif(
         return Ok(bytes.len() as u64);
     }
     let written = Output::create(output, replace, mode)?;
-    copy(container.file(), written.file(), monitor)?;
+    let from = container.file();
+    copy_between((&from.file, from.offset), (written.file(), 0), from.len, |bytes| monitor.pass(bytes))?;
     if let Some(origin) = Origin::read(path) {
         origin.record(written.file());
     }
@@ -415,33 +416,6 @@ pub fn sign_sif(
     let length = signing.apply(written.file(), time_seconds, monitor).doing(doing)?;
     written.publish()?;
     Ok(length)
-}
-
-/// Copies a whole file, without moving its bytes where the file system can share them.
-fn copy(from: &Region, to: &File, monitor: &Monitor) -> Result<()> {
-    let (mut read, mut written) = (from.offset, 0);
-    let end = from.offset + from.len;
-    let mut buffer = Vec::new();
-    while read < end {
-        monitor.check()?;
-        let want = (end - read).min(64 << 20) as usize;
-        if buffer.is_empty() {
-            match copy_inside_kernel((&from.file, &mut read), (to, &mut written), want) {
-                Ok(count) if count > 0 => {
-                    monitor.advance(count as u64);
-                    continue;
-                }
-                // Not these two files: through us, then.
-                _ => buffer.resize(CHUNK_BYTES, 0),
-            }
-        }
-        let count = want.min(buffer.len());
-        from.file.read_exact_at(&mut buffer[..count], read).or_kind(ErrorKind::SourceUnavailable)?;
-        to.write_all_at(&buffer[..count], written).or_kind(ErrorKind::Output)?;
-        (read, written) = (read + count as u64, written + count as u64);
-        monitor.advance(count as u64);
-    }
-    Ok(())
 }
 
 fn open(path: &Path) -> Result<Container> {

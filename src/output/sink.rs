@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::place::Place;
 use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
-use crate::io::{CHUNK_BYTES, Codec, Compression, Compressor, Members, Monitor, copy_inside_kernel};
+use crate::io::{CHUNK_BYTES, Codec, Compression, Compressor, Members, Monitor, Writeback, copy_between};
 
 /// Contents of at least this many bytes are copied inside the kernel; smaller ones join their headers in one buffer.
 const KERNEL_COPY_BYTES_MIN: u64 = 128 << 10;
@@ -46,11 +46,13 @@ pub(super) fn put(
     let is_plain = compression.kind() == Codec::None;
     Ok(match place {
         Place::File(output) if is_plain => {
-            let mut sink = FileSink::new(Arc::clone(output.file()));
+            let mut sink = FileSink::of_output(Arc::clone(output.file()));
             write(&mut sink)?;
             sink.position()
         }
-        Place::File(output) => compress(Sequential::new(Arc::clone(output.file())), compression, task, write)?.position,
+        Place::File(output) => {
+            compress(Sequential::of_output(Arc::clone(output.file()), 0), compression, task, write)?.position
+        }
         Place::Stream(stream) => {
             let stream = stream.try_clone().or_kind(ErrorKind::Output)?;
             if !is_plain {
@@ -79,6 +81,8 @@ fn compress<W: Write + Send + 'static>(
 pub(super) struct Sequential {
     file: Arc<File>,
     position: u64,
+    /// Where it is an output.
+    writeback: Option<Writeback>,
 }
 
 impl Sequential {
@@ -88,7 +92,13 @@ impl Sequential {
 
     /// From `position` on.
     pub(super) fn from(file: Arc<File>, position: u64) -> Self {
-        Sequential { file, position }
+        Sequential { file, position, writeback: None }
+    }
+
+    /// The same of a file that is to be durable in the end.
+    pub(super) fn of_output(file: Arc<File>, position: u64) -> Self {
+        let writeback = Some(Writeback::new(&file, position));
+        Sequential { writeback, ..Self::from(file, position) }
     }
 }
 
@@ -96,6 +106,9 @@ impl Write for Sequential {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write_at(bytes, self.position)?;
         self.position += count as u64;
+        if let Some(writeback) = &mut self.writeback {
+            writeback.reached(self.position);
+        }
         Ok(count)
     }
 
@@ -126,12 +139,26 @@ pub(super) struct FileSink {
     file: Arc<File>,
     position: u64,
     buffer: Vec<u8>,
-    kernel_copies: bool,
+    /// Where it is an output, which is written from start to end.
+    writeback: Option<Writeback>,
 }
 
 impl FileSink {
     pub(super) fn new(file: Arc<File>) -> Self {
-        FileSink { file, position: 0, buffer: Vec::with_capacity(BUFFER_BYTES), kernel_copies: true }
+        FileSink { file, position: 0, buffer: Vec::with_capacity(BUFFER_BYTES), writeback: None }
+    }
+
+    /// A file that is to be durable in the end, and is written from its start to its end.
+    pub(super) fn of_output(file: Arc<File>) -> Self {
+        let writeback = Some(Writeback::new(&file, 0));
+        FileSink { writeback, ..FileSink::new(file) }
+    }
+
+    fn advance(&mut self, bytes: u64) {
+        self.position += bytes;
+        if let Some(writeback) = &mut self.writeback {
+            writeback.reached(self.position);
+        }
     }
 
     /// Where the next byte goes, once everything is flushed.
@@ -147,7 +174,7 @@ impl FileSink {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.buffer, self.position)?;
-        self.position += self.buffer.len() as u64;
+        self.advance(self.buffer.len() as u64);
         self.buffer.clear();
         Ok(())
     }
@@ -168,28 +195,6 @@ impl FileSink {
         monitor.advance(len as u64);
         Ok(())
     }
-
-    /// Copies inside the kernel as much as it will; how much that was.
-    fn kernel_copy(&mut self, file: &File, offset: u64, len: u64, monitor: &Monitor) -> Result<u64> {
-        let (mut from, mut copied) = (offset, 0);
-        while copied < len && self.kernel_copies {
-            monitor.check()?;
-            let want = (len - copied).min(64 << 20) as usize;
-            match copy_inside_kernel((file, &mut from), (&self.file, &mut self.position), want) {
-                Ok(0) => break,
-                Ok(count) => {
-                    copied += count as u64;
-                    monitor.advance(count as u64);
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                    return Err(error).or_kind(ErrorKind::NoSpace);
-                }
-                // Two file systems that will not copy between them, or a kernel that cannot: by hand, then.
-                Err(_) => self.kernel_copies = false,
-            }
-        }
-        Ok(copied)
-    }
 }
 
 impl Sink for FileSink {
@@ -204,26 +209,17 @@ impl Sink for FileSink {
     fn copy(&mut self, file: &File, offset: u64, len: u64, monitor: &Monitor) -> Result<()> {
         if self.is_here(file, offset) {
             self.flush().or_kind(ErrorKind::Output)?;
-            self.position += len;
+            self.advance(len);
             monitor.advance(len);
             return Ok(());
         }
-        let mut copied = 0;
-        if len >= KERNEL_COPY_BYTES_MIN && self.kernel_copies {
-            self.flush().or_kind(ErrorKind::Output)?;
-            copied = self.kernel_copy(file, offset, len, monitor)?;
+        if len < KERNEL_COPY_BYTES_MIN {
+            return self.copy_small(file, offset, len as usize, monitor);
         }
-        let left = len - copied;
-        if left <= KERNEL_COPY_BYTES_MIN {
-            return self.copy_small(file, offset + copied, left as usize, monitor);
-        }
-        copy_by_hand(file, offset + copied, left, monitor, |bytes| {
-            if self.buffer.len() + bytes.len() > BUFFER_BYTES {
-                self.flush()?;
-            }
-            self.buffer.extend_from_slice(bytes);
-            Ok(())
-        })
+        self.flush().or_kind(ErrorKind::Output)?;
+        copy_between((file, offset), (&self.file, self.position), len, |bytes| monitor.pass(bytes))?;
+        self.advance(len);
+        Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {

@@ -80,7 +80,7 @@ impl Format for Squashfs {
             let mut all = runtime::prepare(&mut flattened.tree, &image.config, self.runtime, task.made_at(image))?;
             all.extend(policy::drop_unstorable_xattrs(&mut flattened.tree));
             let names = flattened.tree.walk().count() as u64;
-            let store = FileStore { file: Arc::clone(place.expect_file("a squashfs")?), offset: 0 };
+            let store = FileStore::new(Arc::clone(place.expect_file("a squashfs")?), 0);
             let (bytes, notes) = file_system::write(flattened, store, options.clone(), reuse, monitor)?;
             all.extend(notes);
             Ok(Written { names, bytes, notes: all })

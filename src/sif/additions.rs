@@ -27,3 +27,45 @@ pub fn is_built(descriptor: &Descriptor) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::descriptor::DESCRIPTOR_BYTES;
+    use super::super::{Architecture, Extra, FileSystem};
+    use super::*;
+
+    #[test]
+    fn what_a_build_writes_is_no_addition() {
+        let empty = Descriptor::parse(&[0; DESCRIPTOR_BYTES]);
+        let of = |data_type, name: &str| {
+            let mut it = Descriptor { data_type, used: 1, ..empty.clone() };
+            it.name_field[..name.len()].copy_from_slice(name.as_bytes());
+            it
+        };
+        for built in [
+            of(DataType::Definition, ""),
+            of(DataType::Environment, ""),
+            of(DataType::Labels, ""),
+            of(DataType::CryptoMessage, ""),
+            of(DataType::OciRootIndex, ""),
+            of(DataType::OciBlob, ""),
+            of(DataType::GenericJson, "inspect-metadata.json"),
+            of(DataType::GenericJson, "oci-config.json"),
+            of(DataType::GenericJson, seal::SEAL_NAME),
+        ] {
+            assert!(is_built(&built), "{built}");
+        }
+        for added in [
+            of(DataType::GenericJson, ""),
+            of(DataType::GenericJson, "mine.json"),
+            of(DataType::Signature, ""),
+            of(DataType::Generic, ""),
+            of(DataType::Sbom, ""),
+            of(DataType::Partition, ""),
+        ] {
+            assert!(!is_built(&added), "{added}");
+        }
+        let system = Extra::primary(FileSystem::Squashfs, Architecture::from_goarch("amd64").unwrap());
+        assert!(is_built(&Descriptor { extra_area: system, ..of(DataType::Partition, "") }));
+    }
+}

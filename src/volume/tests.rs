@@ -26,7 +26,7 @@ fn squashfs(fill: impl FnOnce(&mut Builder<'_>)) -> Region {
     let file = Arc::new(tempfile::tempfile().unwrap());
     let monitor = Monitor::default();
     let options = Options { block_size: 4096, ..Options::new(0, threads(2)) };
-    let store = FileStore { file: Arc::clone(&file), offset: 0 };
+    let store = FileStore::new(Arc::clone(&file), 0);
     let mut writer = Writer::new(store, options, &attributes(), &monitor).unwrap();
     fill(&mut writer);
     writer.finish().unwrap();

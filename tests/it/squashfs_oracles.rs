@@ -320,7 +320,7 @@ fn build_all() -> Vec<Case> {
             let image = directory.path().join("image");
             let file = Arc::new(File::options().create_new(true).read(true).write(true).open(&image).unwrap());
             let monitor: &'static Monitor = Box::leak(Box::default());
-            let mut writer = Writer::new(FileStore { file, offset: 0 }, options, &attributes(0o755), monitor).unwrap();
+            let mut writer = Writer::new(FileStore::new(file, 0), options, &attributes(0o755), monitor).unwrap();
             fill(&mut writer);
             writer.finish().unwrap();
             Case { name, image, directory }

@@ -306,13 +306,13 @@ fn one_layer(
     let file = scratch.file();
     let (diff_id, digest) = match compression.kind() {
         Codec::None => {
-            let mut sink = FileSink::new(Arc::clone(file));
+            let mut sink = FileSink::of_output(Arc::clone(file));
             tarball::write(&tree, Holes::Filled, contents, &mut sink, monitor)?;
             let digest = hash(file, monitor)?;
             (digest, digest)
         }
         _ => {
-            let stored = HashingWriter::new(Sequential::new(Arc::clone(file)));
+            let stored = HashingWriter::new(Sequential::of_output(Arc::clone(file), 0));
             let compressor = Compressor::new(stored, compression, Members::Many, task.options.jobs);
             let mut sink = StreamSink(HashingWriter::new(compressor));
             tarball::write(&tree, Holes::Filled, contents, &mut sink, monitor)?;

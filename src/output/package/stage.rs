@@ -301,7 +301,7 @@ impl Stage<'_> {
         let blob = &self.image.layers[at].blob;
         let tar = Box::new(Stopping { inner: self.image.blobs.open(blob)?, stage: self });
         let Some((file, offset)) = self.in_place else { return self.remake_from(at, tar, blob.expected()) };
-        let write = |tar: &mut dyn BufRead| pour(tar, Sequential::from(Arc::clone(file), offset)).map(drop);
+        let write = |tar: &mut dyn BufRead| pour(tar, Sequential::of_output(Arc::clone(file), offset)).map(drop);
         let algorithm = self.image.layers[at].algorithm();
         let ((), found) = decode(tar, blob.expected(), algorithm, self.monitor, self.staged(), write)?;
         let Decoded { digest, bytes } = found;

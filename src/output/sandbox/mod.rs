@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use self::meta::{Metas, Target};
 use super::flat::Written;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{CHUNK_BYTES, Monitor, Phase, ScratchDirectory, read_error, system};
+use crate::io::{Monitor, Phase, ScratchDirectory, copy_between, system};
 use crate::layers::{Contents, Flattened, Piece};
 use crate::model::{Note, Quoted};
 use crate::tree::{FileData, InodeId, Kind, Tree};
@@ -167,35 +167,17 @@ fn write_contents(contents: &Contents, data: &FileData, mut file: &File, monitor
     for piece in contents.pieces(data) {
         let len = piece.len();
         match piece {
-            Piece::Bytes(bytes) => file.write_all_at(bytes, at).or_kind(ErrorKind::Output)?,
-            Piece::Stored { file: from, offset, len, .. } => copy((from, offset), (file, at), len, monitor)?,
-            Piece::Zeros(_) => {}
+            Piece::Bytes(bytes) => {
+                file.write_all_at(bytes, at).or_kind(ErrorKind::Output)?;
+                monitor.advance(len);
+            }
+            Piece::Stored { file: from, offset, len, .. } => {
+                copy_between((from, offset), (file, at), len, |bytes| monitor.pass(bytes))?;
+            }
+            Piece::Zeros(_) => monitor.advance(len),
         }
         at += len;
-        monitor.advance(len);
     }
     file.set_len(data.size).or_kind(ErrorKind::Output)?;
     file.flush().or_kind(ErrorKind::Output)
-}
-
-fn copy((from, offset): (&File, u64), (to, at): (&File, u64), len: u64, monitor: &Monitor) -> Result<()> {
-    let (mut read, mut written, mut left) = (offset, at, len);
-    while left > 0 {
-        monitor.check()?;
-        let want = left.min(CHUNK_BYTES as u64 * 16) as usize;
-        match system::copy_inside_kernel((from, &mut read), (to, &mut written), want) {
-            Ok(count) if count > 0 => left -= count as u64,
-            // Not between these file systems, or the end: then it is read, which tells.
-            _ => break,
-        }
-    }
-    let mut buffer = vec![0; CHUNK_BYTES.min(left as usize)];
-    while left > 0 {
-        monitor.check()?;
-        let now = left.min(buffer.len() as u64) as usize;
-        from.read_exact_at(&mut buffer[..now], read).map_err(read_error)?;
-        to.write_all_at(&buffer[..now], written).or_kind(ErrorKind::Output)?;
-        (read, written, left) = (read + now as u64, written + now as u64, left - now as u64);
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{ContentName, Hashes};
 use crate::error::Result;
+use crate::io::Writeback;
 
 /// The bytes of one regular file. Workers read from it in any order, more than once, several at a time.
 pub trait FileSource: Send + Sync {
@@ -62,18 +63,27 @@ pub trait Store: Send {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()>;
 }
 
-/// An image inside a larger file, from `offset` on.
-#[derive(Debug, Clone)]
+/// An image inside a larger file.
+#[derive(Debug)]
 pub struct FileStore {
-    /// The file, open for writing.
-    pub file: Arc<File>,
-    /// Where in it the image starts.
-    pub offset: u64,
+    file: Arc<File>,
+    offset: u64,
+    writeback: Writeback,
+}
+
+impl FileStore {
+    /// From `offset` of a file on, which is open for writing.
+    pub fn new(file: Arc<File>, offset: u64) -> Self {
+        let writeback = Writeback::new(&file, offset);
+        FileStore { file, offset, writeback }
+    }
 }
 
 impl Store for FileStore {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.offset + position)
+        self.file.write_all_at(bytes, self.offset + position)?;
+        self.writeback.reached(self.offset + position);
+        Ok(())
     }
 }
 
@@ -98,4 +108,20 @@ impl<S: Store + ?Sized> Store for &mut S {
 /// that at the speed of memory, and stops at the first difference.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|&first| first == 0) && bytes.get(1..).is_none_or(|rest| rest == &bytes[..rest.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_inside_a_file_is_written_behind_what_stands_before_it() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let mut store = FileStore::new(Arc::clone(&file), 3);
+        store.write_at(b"second", 5).unwrap();
+        store.write_at(b"first", 0).unwrap();
+        let mut found = [0; 14];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert_eq!(&found, b"\0\0\0firstsecond");
+    }
 }

@@ -1,0 +1,108 @@
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use super::system::begin_writing_out;
+
+/// How much the system is told of at once, in bytes. Small enough that hardly any of it is on the disk, and could be dropped from
+/// memory, by the time it has been told: whoever reads the output next finds it there.
+const STEP_BYTES: u64 = 4 << 20;
+
+/// Lets the disk work while an output is still being written, so that little is left to wait for when it is made durable. It
+/// tells the system only: a file system that does not listen loses nothing, and an error shows when the file is synced.
+#[derive(Debug)]
+pub(crate) struct Writeback {
+    file: Arc<File>,
+    /// Up to where the system was told.
+    told: u64,
+    /// Whoever tells it: a disk that cannot keep up makes it wait.
+    teller: Option<Teller>,
+    no_teller: bool,
+}
+
+#[derive(Debug)]
+struct Teller {
+    steps: Option<Sender<Range<u64>>>,
+    given_up: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writeback {
+    /// Of a file that is written from `start` to its end, by and large.
+    pub(crate) fn new(file: &Arc<File>, start: u64) -> Self {
+        Writeback { file: Arc::clone(file), told: start, teller: None, no_teller: false }
+    }
+
+    /// All before `position` has been written.
+    pub(crate) fn reached(&mut self, position: u64) {
+        if position.saturating_sub(self.told) < STEP_BYTES {
+            return;
+        }
+        if self.teller.is_none() && !self.no_teller {
+            self.teller = Teller::begin(&self.file);
+            self.no_teller = self.teller.is_none();
+        }
+        if let Some(steps) = self.teller.as_ref().and_then(|teller| teller.steps.as_ref()) {
+            let _ = steps.send(self.told..position);
+        }
+        self.told = position;
+    }
+}
+
+impl Teller {
+    /// `None` where there can be no thread.
+    fn begin(file: &Arc<File>) -> Option<Teller> {
+        let (steps, received) = channel::<Range<u64>>();
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (file, over) = (Arc::clone(file), Arc::clone(&given_up));
+        let tell = move || {
+            let steps = received.into_iter().flat_map(|Range { start, end }| {
+                (start..end).step_by(STEP_BYTES as usize).map(move |at| (at, STEP_BYTES.min(end - at)))
+            });
+            for (at, length) in steps.take_while(|_| !over.load(Ordering::Relaxed)) {
+                NonZeroU64::new(length).into_iter().for_each(|length| begin_writing_out(&file, at, length));
+            }
+        };
+        let thread = thread::Builder::new().name("writeback".to_string()).spawn(tell).ok()?;
+        Some(Teller { steps: Some(steps), given_up, thread: Some(thread) })
+    }
+}
+
+impl Drop for Teller {
+    /// What was not told yet is left to whoever syncs the file.
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.steps = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt as _;
+
+    #[test]
+    fn the_system_is_told_in_steps_and_the_bytes_stay() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let bytes: Vec<u8> = (0..STEP_BYTES as u32 + 7).map(|at| (at % 253) as u8).collect();
+        let mut writeback = Writeback::new(&file, 0);
+        for turn in 0..3 {
+            file.write_all_at(&bytes, turn * bytes.len() as u64).unwrap();
+            writeback.reached((turn + 1) * bytes.len() as u64 - 3);
+            writeback.reached((turn + 1) * bytes.len() as u64);
+            assert_eq!(writeback.told, (turn + 1) * bytes.len() as u64 - 3);
+        }
+        drop(writeback);
+        let mut found = vec![0; bytes.len()];
+        file.read_exact_at(&mut found, 2 * bytes.len() as u64).unwrap();
+        assert!(found == bytes);
+        let _ = Writeback::new(&file, 0).reached(STEP_BYTES - 1);
+    }
+}
