@@ -103,6 +103,6 @@ mod tests {
         let mut found = vec![0; bytes.len()];
         file.read_exact_at(&mut found, 2 * bytes.len() as u64).unwrap();
         assert!(found == bytes);
-        let _ = Writeback::new(&file, 0).reached(STEP_BYTES - 1);
+        Writeback::new(&file, 0).reached(STEP_BYTES - 1);
     }
 }
