@@ -231,8 +231,9 @@ impl Reuse {
 fn largest_unknown(image: &Image, known: &[Option<Arc<Known>>]) -> Option<Digest> {
     let unknown = image.layers.iter().zip(known).filter(|(_, known)| known.is_none());
     let sized = unknown.filter_map(|(layer, _)| {
-        let region = image.blobs.region(&layer.blob).ok().flatten();
-        Some((layer.blob.size.or(region.map(|region| region.len))?, layer.diff_id?))
+        let blob = &layer.blob;
+        let bytes = blob.size.or_else(|| Some(image.blobs.region(blob).ok()??.len))?;
+        Some((bytes, layer.diff_id?))
     });
     sized.filter(|&(bytes, _)| bytes >= TURN_BYTES_MIN).max_by_key(|&(bytes, _)| bytes).map(|(_, diff_id)| diff_id)
 }

@@ -1,4 +1,4 @@
-//! Where the bytes of an output go: a file, with copies inside the kernel, or anything that takes bytes in sequence.
+//! Where the bytes of an output go: a file, which contents of other files are copied to, or anything that takes bytes in sequence.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -11,8 +11,8 @@ use super::prepared::Task;
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::io::{CHUNK_BYTES, Codec, Compression, Compressor, Members, Monitor, Writeback, copy_between};
 
-/// Contents of at least this many bytes are copied inside the kernel; smaller ones join their headers in one buffer.
-const KERNEL_COPY_BYTES_MIN: u64 = 128 << 10;
+/// Contents of at least this many bytes are copied from file to file; smaller ones join their headers in one buffer.
+const FILE_COPY_BYTES_MIN: u64 = 512 << 10;
 /// How much is gathered before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -213,7 +213,7 @@ impl Sink for FileSink {
             monitor.advance(len);
             return Ok(());
         }
-        if len < KERNEL_COPY_BYTES_MIN {
+        if len < FILE_COPY_BYTES_MIN {
             return self.copy_small(file, offset, len as usize, monitor);
         }
         self.flush().or_kind(ErrorKind::Output)?;

@@ -1,6 +1,6 @@
 //! Layers on their way out: each becomes a blob whose every digest has been verified.
 //!
-//! The idea to hold: stored bytes that may stay as they are stay where they are, or are copied inside the kernel, while
+//! The idea to hold: stored bytes that may stay as they are stay where they are, or are copied, while
 //! other threads hash and decode them. What must be made anew goes to a file of its own.
 
 use std::fs::File;
