@@ -398,12 +398,10 @@ fn each_layer_comes_once_and_the_second_run_asks_for_none() {
     assert!(sum("downloaded_bytes") < 2 * 310_000, "{}", sum("downloaded_bytes"));
     assert_eq!(place.hidden(), [""; 0]);
 
-    let began = Instant::now();
     assert_eq!(place.counts(&["list"]), (0, images, 0));
     let requests = &fake.log()[requests.len()..];
     assert!(requests.iter().all(|request| request.method == "HEAD" && request.is_for("/manifests/t")), "{requests:?}");
     assert_eq!(requests.len(), images);
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     // With a cache that stays, other outputs of the same images need no blob either.
     let fetched = fake.count("/blobs/");
     assert_eq!(place.counts(&["list", "--cache", "cache", "--force"]), (images, 0, 0));
@@ -413,33 +411,33 @@ fn each_layer_comes_once_and_the_second_run_asks_for_none() {
     assert_eq!(fake.count("/blobs/"), fetched);
 }
 
-/// Many images cost as much memory and as many open files as few, and their time grows with their number.
+/// Many images cost as much memory and as many open files as few, and their CPU time grows with their number.
 #[test]
 fn memory_and_open_files_do_not_grow_with_the_number_of_images() {
     let images = count("BATCH_IMAGES", 200);
     let fake = registry(tags(images, 10_000));
-    let measure = |number: usize| -> (Duration, usize, u64, Place) {
+    let measure = |number: usize| -> (u64, usize, u64, Place) {
         let place = Place::new();
         place.write("list", list_of(&fake, number));
-        let began = Instant::now();
         let mut command = place.command(&["list", "--to", "sif", "--out", "out", "--jobs", "2", "-q"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let (files, memory) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (files, memory, cpu) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
         let process = PathBuf::from(format!("/proc/{}", child.id()));
         while child.try_wait().unwrap().is_none() {
             let open = fs::read_dir(process.join("fd")).map_or(0, Iterator::count);
             files.fetch_max(open, Ordering::Relaxed);
             memory.fetch_max(peak_kib(&process).unwrap_or(0), Ordering::Relaxed);
+            cpu.fetch_max(cpu_ticks(&process).unwrap_or(0), Ordering::Relaxed);
             sleep(Duration::from_millis(20));
         }
         assert!(child.wait().unwrap().success());
         assert_eq!(place.outputs().len(), number);
-        (began.elapsed(), files.into_inner(), memory.into_inner(), place)
+        (cpu.into_inner(), files.into_inner(), memory.into_inner(), place)
     };
     let few = measure(images / 4);
     let many = measure(images);
     println!(
-        "{} images: {:?} {} files {} KiB; {images}: {:?} {} files {} KiB",
+        "{} images: {} ticks {} files {} KiB; {images}: {} ticks {} files {} KiB",
         images / 4,
         few.0,
         few.1,
@@ -450,8 +448,8 @@ fn memory_and_open_files_do_not_grow_with_the_number_of_images() {
     );
     assert!(many.1 <= few.1.max(64) + 32, "{} open files, then {}", few.1, many.1);
     assert!(many.2 <= few.2 + few.2 / 4 + 8192, "{} KiB, then {}", few.2, many.2);
-    // On a machine that does other things too.
-    assert!(many.0 < few.0 * 4 * 3 + Duration::from_secs(5), "{:?}, then {:?}", few.0, many.0);
+    // A machine that does other things too spends more on each.
+    assert!(many.0 < few.0 * 4 * 2 + 100, "{} ticks, then {}", few.0, many.0);
     let before = fake.log().len();
     assert_eq!(many.3.counts(&["list"]), (0, images, 0));
     let requests = fake.log().split_off(before);
@@ -462,6 +460,14 @@ fn memory_and_open_files_do_not_grow_with_the_number_of_images() {
 fn peak_kib(process: &Path) -> Option<u64> {
     let status = fs::read_to_string(process.join("status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The CPU time of a process, in hundredths of a second.
+fn cpu_ticks(process: &Path) -> Option<u64> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    // The name of the program may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 #[test]
