@@ -216,3 +216,29 @@ fn invalid(message: String) -> Error {
 fn spool_error(error: io::Error) -> Error {
     Error::io(ErrorKind::Output, error).doing("keeping decoded contents")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Metadata, Timestamp};
+    use crate::tar::{end_of_archive, member_header};
+
+    #[test]
+    fn entries_cost_what_a_budget_must_have() {
+        let metadata = Metadata::root_owned(0o755, Timestamp::default());
+        let mut tar = Vec::new();
+        let file = || MemberKind::File { size: 0 };
+        for (path, kind) in [("a", MemberKind::Directory), ("a/file", file()), ("a/.wh.gone", file())] {
+            member_header(&mut tar, &Member { path: path.as_bytes(), kind, metadata: &metadata });
+        }
+        tar.extend(end_of_archive());
+        let scan = |budget: &Budget| {
+            let keep = Keep::Nothing { file: FileId(0), sums: None };
+            read(&mut tar.as_slice(), keep, budget, &Monitor::default())
+        };
+        let found = scan(&Budget::new(u64::MAX)).unwrap();
+        assert_eq!((found.entries, found.changes.len()), (3, 3));
+        assert!(scan(&Budget::new(found.memory_bytes)).is_ok());
+        assert_eq!(scan(&Budget::new(found.memory_bytes - 1)).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}
