@@ -11,18 +11,19 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 #[cfg(not(target_os = "linux"))]
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::path::Arg;
 
 pub(crate) use platform::{
-    begin_writing_out, copy_inside_kernel, file_system_kind, give_back, link, open_beneath, sync_file_system, unnamed,
+    begin_writing_out, copy_inside_kernel, device_numbers, file_system_kind, give_back, link, make_special,
+    open_beneath, sync_file_system, unnamed,
 };
 
 #[cfg(target_os = "linux")]
 mod platform {
     use std::os::fd::AsRawFd;
 
-    use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, openat};
+    use rustix::fs::{AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, openat};
 
     use super::{Arg, AsFd, File, NonZeroU64, OwnedFd, Path, io};
 
@@ -89,6 +90,25 @@ mod platform {
         Ok(rustix::fs::copy_file_range(from.0, Some(from.1), to.0, Some(to.1), len)?)
     }
 
+    /// Makes a named pipe or a device in a directory, with the major and minor number that a device has. Only its owner may use it.
+    ///
+    /// # Errors
+    /// Those of mknodat(2).
+    pub(crate) fn make_special(
+        parent: impl AsFd,
+        name: &[u8],
+        kind: FileType,
+        (major, minor): (u32, u32),
+    ) -> rustix::io::Result<()> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(parent, name, kind, mode, rustix::fs::makedev(major, minor))
+    }
+
+    /// The major and minor number of a device, from what its metadata say.
+    pub(crate) fn device_numbers(device: u64) -> (u32, u32) {
+        (rustix::fs::major(device), rustix::fs::minor(device))
+    }
+
     /// Makes all durable that the file system of `file` holds.
     pub(crate) fn sync_file_system(file: impl AsFd) {
         // What cannot be synced is as good as it gets.
@@ -104,7 +124,7 @@ mod platform {
 
 #[cfg(not(target_os = "linux"))]
 mod platform {
-    use super::{Arg, AsFd, File, Mode, NonZeroU64, OFlags, OwnedFd, Path, io};
+    use super::{Arg, AsFd, File, FileType, Mode, NonZeroU64, OFlags, OwnedFd, Path, io};
 
     /// `None`: every file has a name here.
     pub(crate) fn unnamed(_base: impl AsFd, _directory: &Path, _mode: u32) -> Option<File> {
@@ -150,6 +170,25 @@ mod platform {
         _len: usize,
     ) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// It is not permitted, as to those who are not root elsewhere.
+    ///
+    /// # Errors
+    /// Always.
+    pub(crate) fn make_special(
+        _parent: impl AsFd,
+        _name: &[u8],
+        _kind: FileType,
+        _device: (u32, u32),
+    ) -> rustix::io::Result<()> {
+        Err(rustix::io::Errno::PERM)
+    }
+
+    /// Device numbers have 32 bits here.
+    pub(crate) fn device_numbers(device: u64) -> (u32, u32) {
+        let device = device as rustix::fs::Dev;
+        (rustix::fs::major(device), rustix::fs::minor(device))
     }
 
     /// All file systems are synced, for there is no way to say which.

@@ -223,7 +223,7 @@ impl<'a> Scan<'a> {
 
     /// What a name is; `None` for what is left out.
     fn kind(&mut self, path: &[u8], place: &Path, data: &FileMetadata) -> Result<Option<Kind>> {
-        let device = || (rustix::fs::major(data.rdev()), rustix::fs::minor(data.rdev()));
+        let device = || system::device_numbers(data.rdev());
         Ok(Some(match data.file_type() {
             kind if kind.is_dir() => Kind::Directory(Directory::new()),
             kind if kind.is_file() => self.file(path, data),

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, linkat, makedev, mkdirat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mkdirat, symlinkat};
 use rustix::io::Errno;
 
 use self::meta::{Metas, Target};
@@ -117,9 +117,13 @@ impl Writer<'_> {
                 return Ok(true);
             }
             Kind::Symlink(target) => symlinkat(&**target, parent, name),
-            Kind::Fifo => mknodat(parent, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0),
-            Kind::CharDevice { major, minor } => self.device(name, FileType::CharacterDevice, makedev(*major, *minor)),
-            Kind::BlockDevice { major, minor } => self.device(name, FileType::BlockDevice, makedev(*major, *minor)),
+            Kind::Fifo => system::make_special(parent, name, FileType::Fifo, (0, 0)),
+            Kind::CharDevice { major, minor } => {
+                system::make_special(parent, name, FileType::CharacterDevice, (*major, *minor))
+            }
+            Kind::BlockDevice { major, minor } => {
+                system::make_special(parent, name, FileType::BlockDevice, (*major, *minor))
+            }
         };
         match made {
             Err(Errno::PERM) if matches!(inode.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) => {
@@ -132,10 +136,6 @@ impl Writer<'_> {
         let is_symlink = matches!(inode.kind, Kind::Symlink(_));
         self.metas.apply(Target::Named { parent: self.parent.1.as_fd(), name, is_symlink }, &inode.metadata, path)?;
         Ok(true)
-    }
-
-    fn device(&self, name: &[u8], kind: FileType, device: Dev) -> rustix::io::Result<()> {
-        mknodat(self.parent.1.as_fd(), name, kind, Mode::RUSR | Mode::WUSR, device)
     }
 
     fn link(&self, first: &[u8], name: &[u8]) -> Result<()> {
