@@ -6,8 +6,8 @@
 //!
 //! An *index* (`layers/DIFF_ID.PARAMETERS`) tells the entries of one layer, and where its files are. A *pack* (`packs/NAME`) has
 //! the blocks that one conversion compressed, in the order in which they stand in its output. Both appear by rename, packs
-//! first, and are never changed. No lock is needed, and a file that is replaced by its equal does no harm. A turn (`turn.rs`) only spares
-//! others the same work.
+//! first, and are never changed. No lock is needed, and a file that is replaced by its equal does no harm. A turn (`turn.rs`)
+//! only spares others the same work.
 //!
 //! This room must not know what a tree, an image or a squashfs is.
 
