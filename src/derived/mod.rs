@@ -157,8 +157,8 @@ impl Store {
         })
     }
 
-    /// Waits until nobody else is at work on a layer that is not known; `None` where that cannot be told, or nothing can be kept
-    /// of it. Whoever has the turn looks once more whether the layer is [known](Store::has).
+    /// Waits until no other process of this user works on the layer, and keeps others from it as long as the turn is held. `None`
+    /// where there are no locks, or nothing can be kept. The layer may be [known](Store::has) by then.
     ///
     /// # Errors
     /// When the conversion is asked to stop.

@@ -20,8 +20,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// may be a minute old.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The turn to work on something that others would work on as well: as long as it is held, they wait. A process that is killed
-/// holds it no longer. Nothing depends on it but time: where there are no locks, several do the same.
+/// The turn to work on something: as long as one process holds it, others that want to work on the same wait. It is a lock on a
+/// file, so it ends with the process. It only saves time: where there are no locks, several processes do the same work.
 #[derive(Debug)]
 pub(crate) struct Turn {
     name: String,
@@ -32,7 +32,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Waits for the turn called `name`; `None` where there can be none, or whoever has it seems to be at work no longer.
+    /// Waits for the turn called `name`; `None` where there are no locks, or its holder shows no sign of life.
     ///
     /// # Errors
     /// When the conversion is asked to stop.
@@ -47,7 +47,7 @@ impl Turn {
             monitor.check()?;
             let Ok(file) = folder.file(name, OFlags::CREATE | OFlags::WRONLY) else { return Ok(None) };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Whoever had it may have removed its name: then others have another file.
+                // The holder before may have removed the name meanwhile: then the lock of another file counts.
                 Ok(()) if has_name(&file, folder, name) => return Ok(Turn::begin(folder, name, file)),
                 Ok(()) => continue,
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {}

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use super::system::begin_writing_out;
 
-/// How much the system is told of at once, in bytes. Small enough that hardly any of it is on the disk, and could be dropped from
-/// memory, by the time it has been told: whoever reads the output next finds it there.
+/// The length of one stretch that the system is told of, in bytes. What is on the disk already is dropped from memory by this call: in
+/// so short a stretch that is next to nothing, and the next reader of the output finds it in memory.
 const STEP_BYTES: u64 = 4 << 20;
 
 /// Lets the disk work while an output is still being written, so that little is left to wait for when it is made durable. It
@@ -19,7 +19,7 @@ pub(crate) struct Writeback {
     file: Arc<File>,
     /// Up to where the system was told.
     told: u64,
-    /// Whoever tells it: a disk that cannot keep up makes it wait.
+    /// The thread that tells the system, begun with the first stretch. A slow disk makes it wait, and not the writer.
     teller: Option<Teller>,
     no_teller: bool,
 }
@@ -73,7 +73,7 @@ impl Teller {
 }
 
 impl Drop for Teller {
-    /// What was not told yet is left to whoever syncs the file.
+    /// The system is not told of the rest: the sync that follows writes it.
     fn drop(&mut self) {
         self.given_up.store(true, Ordering::Relaxed);
         self.steps = None;
