@@ -11,12 +11,13 @@ use super::place::{Finished, Place};
 use super::prepared::Task;
 use super::reuse::Reuse;
 use super::root::Root;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::image::Image;
 use crate::io::Monitor;
 use crate::layers::{self, Flattened, KnownContents, KnownLayers, Summary, flatten};
 use crate::model::Note;
 use crate::squashfs;
+use crate::volume::Volume;
 
 /// What was written.
 pub(super) struct Written {
@@ -56,9 +57,9 @@ pub(super) fn write(
     emit: impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
 ) -> Result<Outcome> {
     if let Foresight::Blocks(choice) = foresight
-        && let Some(passage) = Passage::of(image, choice, monitor)?
+        && let Some(volume) = image.blobs.volume()
+        && let Some((written, summary)) = pass(image, volume, &place, choice, task, monitor, &emit)?
     {
-        let (written, summary) = pass(image, &place, &passage, task, monitor, &emit)?;
         return finish(written, summary, image, place, task, monitor);
     }
     // What is kept lies in the clear.
@@ -87,30 +88,37 @@ pub(super) fn write(
     Ok(Outcome { notes: finished.notes.into_iter().chain(kept).collect(), ..finished })
 }
 
-/// The output of a file system that is there already: no layer is read.
+/// The output of a file system of blocks that is there already: no layer is read. `None` of any other.
 fn pass(
     image: &Image,
+    volume: &Arc<Volume>,
     place: &Place,
-    passage: &Arc<Passage>,
+    choice: BlockChoice<'_>,
     task: &Task,
     monitor: &Monitor,
     emit: &impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
-) -> Result<(Written, Summary)> {
-    let contents = Arc::clone(passage) as Arc<dyn KnownContents>;
-    let (flattened, entries) = layers::flattened(image, passage.tree(), contents, task.options.memory_bytes_max)?;
+) -> Result<Option<(Written, Summary)>> {
+    let emit = || {
+        let Some(passage) = Passage::of(image, volume, choice, monitor)? else { return Ok(None) };
+        let contents = Arc::clone(&passage) as Arc<dyn KnownContents>;
+        let (flattened, entries) = layers::flattened(image, passage.tree(), contents, task.options.memory_bytes_max)?;
+        let written = emit(flattened, place, Some(&Shortcut::Source(passage)))?;
+        Ok(Some((written, Summary { diff_ids: Vec::new(), entries, layer_bytes: vec![volume.tar_bytes()] })))
+    };
     // Reading all of the source takes about as long as writing what it has: the two go side by side.
     let part = monitor.part();
     let (written, checked) = thread::scope(|scope| {
-        let checking = scope.spawn(|| passage.check(image, &part));
-        let written = emit(flattened, place, Some(&Shortcut::Source(Arc::clone(passage))));
-        if written.is_err() {
+        let checking = scope.spawn(|| volume.check.as_ref().map_or(Ok(()), |check| check(&part)));
+        let written = emit();
+        if !matches!(written, Ok(Some(_))) {
             part.stop(ErrorKind::Interrupted);
         }
         (written, checking.join())
     });
-    let written = written?;
-    checked.map_err(|_| Error::new(ErrorKind::Bug, "the thread that checks the source panicked"))??;
-    Ok((written, Summary { diff_ids: Vec::new(), entries, layer_bytes: vec![passage.tar_bytes()] }))
+    let Some(written) = written? else { return Ok(None) };
+    let checked = checked.map_err(|_| Error::new(ErrorKind::Bug, "the thread that checks the source panicked"))?;
+    checked.doing(|| format!("reading {}", image.blobs.name()))?;
+    Ok(Some(written))
 }
 
 /// Gives the output its name.

@@ -16,7 +16,7 @@ use crate::io::Monitor;
 use crate::layers::KnownContents;
 use crate::squashfs::{BlockName, ContentName, Memo, MemoBlock};
 use crate::tree::{Content, FileData, FileId, Kind, Location, Origin, Tree};
-use crate::volume::Blocks;
+use crate::volume::{Blocks, Volume};
 
 /// The number of the one layer.
 const LAYER: u32 = 0;
@@ -28,9 +28,13 @@ pub(super) struct Passage {
 }
 
 impl Passage {
-    /// Of an image that is a file system of blocks; `None` for all others.
-    pub(super) fn of(image: &Image, choice: BlockChoice<'_>, monitor: &Monitor) -> Result<Option<Arc<Passage>>> {
-        let Some(volume) = image.blobs.volume() else { return Ok(None) };
+    /// Of an image whose file system `volume` is; `None` where that is not one of blocks.
+    pub(super) fn of(
+        image: &Image,
+        volume: &Arc<Volume>,
+        choice: BlockChoice<'_>,
+        monitor: &Monitor,
+    ) -> Result<Option<Arc<Passage>>> {
         let options = choice.options;
         let wanted = (options.compression, options.block_size, choice.any_level);
         let blocks = Blocks::of(volume, wanted, monitor).doing(|| format!("reading {}", image.blobs.name()))?;
@@ -58,11 +62,6 @@ impl Passage {
         }
     }
 
-    /// How many bytes the file system has as a tar.
-    pub(super) fn tar_bytes(&self) -> u64 {
-        self.blocks.volume().tar_bytes()
-    }
-
     /// Whether files of other names have other bytes.
     pub(super) fn are_distinct(&self) -> bool {
         self.blocks.are_distinct()
@@ -71,12 +70,6 @@ impl Passage {
     /// The first place from `offset` on that is not in a hole.
     pub(super) fn next_data(&self, name: ContentName, offset: u64) -> Option<u64> {
         self.blocks.next_data(file(name.at), offset)
-    }
-
-    /// Finds damage in what passes without being decoded.
-    pub(super) fn check(&self, image: &Image, monitor: &Monitor) -> Result<()> {
-        let check = self.blocks.volume().check.as_ref();
-        check.map_or(Ok(()), |check| check(monitor)).doing(|| format!("reading {}", image.blobs.name()))
     }
 }
 

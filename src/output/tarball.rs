@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::{CHUNK_BYTES, Codec, Compression, Monitor, Phase, Reclaimer, Region, read_error};
 use crate::layers::{Contents, Flattened, Piece};
 use crate::model::Quoted;
-use crate::tar::{Member, MemberKind, Segment, SparseMap, end_of_archive, member_header, padding};
+use crate::tar::{Member, MemberKind, Segment, SparseMap, end_of_archive, member_bytes, member_header, padding};
 use crate::tree::{Content, FileData, Inode, Kind, Tree, Visit};
 
 /// What becomes of the holes of sparse files. Only what a layer has as a hole is one, never zeros that are written out there.
@@ -59,24 +59,13 @@ pub(super) fn write_output(
 
 /// How many bytes and names the tar of `tree` has. Known before the first is written, so that free space can be looked at.
 pub(super) fn measure(tree: &Tree, holes: Holes) -> (u64, u64) {
-    let mut counted = Counted { bytes: 0, names: 0, header: Vec::new() };
-    for_each_member(tree, holes, |_, member, _| {
-        counted.header.clear();
-        member_header(&mut counted.header, member);
-        counted.bytes += counted.header.len() as u64;
-        counted.names += 1;
-        let data_bytes = member.kind.data_bytes();
-        counted.bytes += data_bytes + padding(data_bytes);
+    let (mut bytes, mut names) = (end_of_archive().len() as u64, 0);
+    let counted = for_each_member(tree, holes, |_, member, _| {
+        bytes += member_bytes(member);
+        names += 1;
         Ok(())
-    })
-    .map(|()| (counted.bytes + end_of_archive().len() as u64, counted.names))
-    .unwrap_or_default()
-}
-
-struct Counted {
-    bytes: u64,
-    names: u64,
-    header: Vec<u8>,
+    });
+    counted.map_or_else(|_| Default::default(), |()| (bytes, names))
 }
 
 /// Writes the tar. What has been written is given back by the spool: nobody can read `contents` again.

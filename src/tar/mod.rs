@@ -18,7 +18,7 @@ pub use header::is_header;
 pub use holes::SparseMap;
 pub use read::{Entries, Entry, EntryKind, Input, Sequential};
 pub use sparse::Segment;
-pub use write::{BLOCK_BYTES, Member, MemberKind, end_of_archive, member_header, padding};
+pub use write::{BLOCK_BYTES, Member, MemberKind, end_of_archive, member_bytes, member_header, padding};
 
 #[cfg(test)]
 mod tests;

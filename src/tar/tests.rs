@@ -22,10 +22,12 @@ fn read_all(bytes: &[u8]) -> crate::Result<Vec<Entry>> {
 fn written(members: &[Member<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for member in members {
+        let start = out.len() as u64;
         member_header(&mut out, member);
         if let MemberKind::File { size } = member.kind {
             out.resize(out.len() + (size + padding(size)) as usize, b'x');
         }
+        assert_eq!(out.len() as u64 - start, member_bytes(member), "{member:?}");
     }
     out.extend_from_slice(&end_of_archive());
     out

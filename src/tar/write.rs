@@ -1,6 +1,8 @@
 //! The canonical dialect: ustar where it can say everything, one PAX header before it where it cannot. Numeric owners
 //! only, no user or group names, nothing that depends on the machine or the day.
 
+use std::borrow::Cow;
+
 use super::holes::SparseMap;
 use crate::model::Metadata;
 
@@ -78,49 +80,68 @@ pub fn end_of_archive() -> [u8; 2 * BLOCK_BYTES as usize] {
     [0; 2 * BLOCK_BYTES as usize]
 }
 
+/// How many bytes a member takes: its header, its contents and what pads them.
+pub fn member_bytes(member: &Member<'_>) -> u64 {
+    let records = pax_records(member, &written_name(member)).len() as u64;
+    let pax = if records > 0 { BLOCK_BYTES + records + padding(records) } else { 0 };
+    let (map, data) = (map_text(member.kind).len() as u64, member.kind.data_bytes());
+    (pax + BLOCK_BYTES + map).saturating_add(data).saturating_add(padding(data))
+}
+
 /// Appends the header of `member` to `out`: one block, or three and more where PAX records are needed; of a sparse file its
 /// map too.
 pub fn member_header(out: &mut Vec<u8>, member: &Member<'_>) {
-    let real_name = written_name(member);
-    let name = match member.kind {
-        MemberKind::Sparse { .. } => stand_in(&real_name),
-        _ => real_name.clone(),
-    };
-    let link = match member.kind {
-        MemberKind::HardLink(target) | MemberKind::Symlink(target) => target,
-        _ => b"",
-    };
-    let mut records = Vec::new();
-    let split = split_name(&name);
-    if split.is_none() {
-        record(&mut records, b"path", &name);
-    }
-    if link.len() > 100 {
-        record(&mut records, b"linkpath", link);
-    }
-    number_records(&mut records, member);
-    if let MemberKind::Sparse { size, .. } = member.kind {
-        sparse_records(&mut records, &real_name, size);
-    }
-    for (name, value) in member.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
-        record(&mut records, &[b"SCHILY.xattr.", encode_xattr_name(name).as_slice()].concat(), value);
-    }
+    let name = written_name(member);
+    let records = pax_records(member, &name);
     if !records.is_empty() {
         push_pax(out, &records);
     }
-    let (prefix, name) = split.unwrap_or((b"", cut(&name)));
+    let (prefix, name) = split_name(&name).unwrap_or((b"", cut(&name)));
     let mut header = tar::Header::new_ustar();
     if let Some(ustar) = header.as_ustar_mut() {
         ustar.name[..name.len()].copy_from_slice(name);
         ustar.prefix[..prefix.len()].copy_from_slice(prefix);
-        let link = cut(link);
+        let link = cut(link(member.kind));
         ustar.linkname[..link.len()].copy_from_slice(link);
     }
     fill_numbers(&mut header, member);
     header.set_cksum();
     out.extend_from_slice(header.as_bytes());
-    if let MemberKind::Sparse { map, .. } = member.kind {
-        out.extend_from_slice(map.text());
+    out.extend_from_slice(map_text(member.kind));
+}
+
+/// All that the block of `member`, which is written as `name`, cannot say.
+fn pax_records(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
+    let mut records = Vec::new();
+    if split_name(name).is_none() {
+        record(&mut records, b"path", name);
+    }
+    let link = link(member.kind);
+    if link.len() > 100 {
+        record(&mut records, b"linkpath", link);
+    }
+    number_records(&mut records, member);
+    if let MemberKind::Sparse { size, .. } = member.kind {
+        sparse_records(&mut records, member.path, size);
+    }
+    for (name, value) in member.metadata.xattrs.iter().flat_map(|xattrs| xattrs.iter()) {
+        record(&mut records, &[b"SCHILY.xattr.", encode_xattr_name(name).as_slice()].concat(), value);
+    }
+    records
+}
+
+fn link<'a>(kind: MemberKind<'a>) -> &'a [u8] {
+    match kind {
+        MemberKind::HardLink(target) | MemberKind::Symlink(target) => target,
+        _ => b"",
+    }
+}
+
+/// What stands between the header of a sparse file and its data.
+fn map_text<'a>(kind: MemberKind<'a>) -> &'a [u8] {
+    match kind {
+        MemberKind::Sparse { map, .. } => map.text(),
+        _ => b"",
     }
 }
 
@@ -140,18 +161,16 @@ fn sparse_records(records: &mut Vec<u8>, name: &[u8], size: u64) {
 
 /// Bytes between the header and the padding: of a sparse file, its map and its data.
 fn size_field(kind: MemberKind<'_>) -> u64 {
-    match kind {
-        MemberKind::Sparse { map, .. } => map.text().len() as u64 + map.data_bytes(),
-        _ => kind.data_bytes(),
-    }
+    map_text(kind).len() as u64 + kind.data_bytes()
 }
 
-fn written_name(member: &Member<'_>) -> Vec<u8> {
-    let mut name = if member.path.is_empty() { b".".to_vec() } else { member.path.to_vec() };
-    if matches!(member.kind, MemberKind::Directory) {
-        name.push(b'/');
+fn written_name<'a>(member: &Member<'a>) -> Cow<'a, [u8]> {
+    let name = if member.path.is_empty() { b"." } else { member.path };
+    match member.kind {
+        MemberKind::Directory => [name, b"/"].concat().into(),
+        MemberKind::Sparse { .. } => stand_in(name).into(),
+        _ => name.into(),
     }
-    name
 }
 
 /// Prefix and name as ustar holds them, where they fit. The slash between them is not stored.

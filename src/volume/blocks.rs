@@ -207,9 +207,21 @@ impl Blocks {
 
     /// The nearest place before a block that is remembered, or the first.
     fn resume(&self, inode: &FileInode, file: FileId, number: u64) -> Resume {
+        if number == 0 {
+            return Resume::first(inode);
+        }
         let places = lock(&self.places);
-        let before = places.iter().filter(|(of, resume)| *of == file && resume.block <= number);
-        before.map(|(_, resume)| *resume).max_by_key(|resume| resume.block).unwrap_or(Resume::first(inode))
+        let mut nearest = Resume::first(inode);
+        // Blocks are asked for in order, or nearly so: what is looked for is among the newest.
+        for (_, resume) in places.iter().rev().filter(|(of, resume)| *of == file && resume.block <= number) {
+            if resume.block > nearest.block {
+                nearest = *resume;
+            }
+            if nearest.block == number {
+                break;
+            }
+        }
+        nearest
     }
 
     fn remember(&self, file: FileId, resume: Resume) {

@@ -307,7 +307,7 @@ impl<'a> Scan<'a> {
         }
         let files = Files { root: self.root.into(), root_fd: self.root_fd, files: self.files, others: self.others };
         let notes = [self.sockets, self.mounts].into_iter().filter(|note| note.count > 0).collect();
-        Ok(Volume { tree: self.tree, notes, check: None, backing: Backing::Directory(Box::new(files)) })
+        Ok(Volume::new(self.tree, notes, Backing::Directory(Box::new(files))))
     }
 }
 

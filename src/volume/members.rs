@@ -1,7 +1,7 @@
 //! A tree as the members of one canonical tar.
 
 use crate::error::Result;
-use crate::tar::{Member, MemberKind, end_of_archive, member_header, padding};
+use crate::tar::{Member, MemberKind, end_of_archive, member_bytes};
 use crate::tree::{FileData, Inode, Kind, Tree};
 
 /// Gives every name of the tree in canonical order: the first name of an inode as what it is, later ones as hard links to
@@ -33,13 +33,9 @@ pub(super) fn for_each_member<'a>(
 
 /// Length of the tar of `tree` in bytes.
 pub(super) fn tar_bytes(tree: &Tree) -> u64 {
-    let mut header = Vec::new();
     let mut bytes = end_of_archive().len() as u64;
-    let counted = for_each_member(tree, |member, data| {
-        header.clear();
-        member_header(&mut header, member);
-        let size = data.map_or(0, |data| data.size);
-        bytes = bytes.saturating_add(header.len() as u64).saturating_add(size).saturating_add(padding(size));
+    let counted = for_each_member(tree, |member, _| {
+        bytes = bytes.saturating_add(member_bytes(member));
         Ok(())
     });
     counted.map_or(0, |()| bytes)

@@ -24,6 +24,7 @@ mod stream;
 mod tests;
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) use blocks::Blocks;
 pub use directory::DirectoryOptions;
@@ -49,6 +50,7 @@ pub struct Volume {
     /// are does that, too; else each block must be decoded.
     pub check: Option<Box<Check>>,
     backing: Backing,
+    tar_bytes: OnceLock<u64>,
 }
 
 /// See [`Volume::check`].
@@ -81,6 +83,10 @@ enum Reader {
 }
 
 impl Volume {
+    fn new(tree: Tree, notes: Vec<Note>, backing: Backing) -> Volume {
+        Volume { tree, notes, check: None, backing, tar_bytes: OnceLock::new() }
+    }
+
     /// Looks at the squashfs in `input`: a [`Region`](crate::io::Region), or an encrypted one that was
     /// unlocked.
     ///
@@ -172,13 +178,14 @@ impl Volume {
     }
 
     /// The bytes of one canonical tar of the whole tree, read ahead and decoded by `threads` threads.
-    pub fn tar(self: &std::sync::Arc<Self>, threads: std::num::NonZeroUsize) -> TarStream {
-        TarStream::new(std::sync::Arc::clone(self), threads)
+    pub fn tar(self: &Arc<Self>, threads: std::num::NonZeroUsize) -> TarStream {
+        TarStream::new(Arc::clone(self), threads)
     }
 
     /// How many bytes [`Volume::tar`] has.
-    pub fn tar_bytes(&self) -> u64 {
-        members::tar_bytes(&self.tree)
+    pub fn tar_bytes(self: &Arc<Self>) -> u64 {
+        // Whoever shares a volume has changed its tree before.
+        *self.tar_bytes.get_or_init(|| members::tar_bytes(&self.tree))
     }
 
     /// Takes names that mean a removal in a layer (`.wh.NAME`) out of the tree: no layer can hold them.

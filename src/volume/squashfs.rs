@@ -43,7 +43,7 @@ pub(super) fn open(input: AnyInput, monitor: &Monitor) -> Result<Volume> {
     }
     let Build { tree, files, sockets, .. } = build;
     let notes = Some(sockets).filter(|note| note.count > 0).into_iter().collect();
-    Ok(Volume { tree, notes, check: None, backing: Backing::Squashfs(Box::new(Files { image, files })) })
+    Ok(Volume::new(tree, notes, Backing::Squashfs(Box::new(Files { image, files }))))
 }
 
 struct Build {

@@ -9,7 +9,7 @@ use crate::output::place::SPOOL_OFFSET;
 use crate::output::policy;
 use crate::output::root::Root;
 use crate::output::tarball::{Holes, for_each_member};
-use crate::tar::{Member, MemberKind, member_header, padding};
+use crate::tar::{Member, MemberKind, member_bytes, padding};
 use crate::tree::{Content, Location};
 
 /// Smaller contents go through the spool: gathered there and gathered again, they cost less than a write of their own.
@@ -227,14 +227,6 @@ fn bytes_as_asked(member: &Member<'_>, root: Option<&Root>) -> Option<u64> {
     let mut metadata = member.metadata.clone();
     policy::foresee(&mut metadata, root);
     (!is_device || root.keep_devices).then(|| member_bytes(&Member { metadata: &metadata, ..*member }))
-}
-
-/// What a member takes, header, contents and padding.
-pub(super) fn member_bytes(member: &Member<'_>) -> u64 {
-    let mut header = Vec::new();
-    member_header(&mut header, member);
-    let data_bytes = member.kind.data_bytes();
-    (header.len() as u64).saturating_add(data_bytes).saturating_add(padding(data_bytes))
 }
 
 #[cfg(test)]

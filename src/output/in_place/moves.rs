@@ -7,14 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use super::forecast::member_bytes;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::{Monitor, Reclaimer};
 use crate::layers::{Contents, Flattened};
 use crate::output::policy;
 use crate::output::sink::{FileSink, Sink as _};
 use crate::output::tarball::{Holes, for_each_member};
-use crate::tar::padding;
+use crate::tar::{member_bytes, padding};
 use crate::tree::{Content, FileData, InodeId, Kind, Location, Tree};
 
 /// How much is moved before someone looks whether to stop, in bytes.

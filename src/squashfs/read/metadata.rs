@@ -39,7 +39,7 @@ impl Table {
 
     /// Reads from `address` on.
     pub(super) fn cursor(&self, address: u64) -> Cursor<'_> {
-        Cursor { table: self, address }
+        Cursor { table: self, address, at_hand: None }
     }
 }
 
@@ -117,10 +117,12 @@ impl<I: Input> Image<I> {
 }
 
 /// A place in a table that moves as it is read.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Cursor<'a> {
     pub(super) table: &'a Table,
     pub(super) address: u64,
+    /// The block that was read last, by its index: fields are small, and the cache is everybody's.
+    at_hand: Option<(usize, Arc<Vec<u8>>)>,
 }
 
 impl Cursor<'_> {
@@ -128,7 +130,10 @@ impl Cursor<'_> {
         while !buffer.is_empty() {
             let index = (self.address / METADATA_BYTES as u64) as usize;
             let offset = (self.address % METADATA_BYTES as u64) as usize;
-            let payload = image.payload(self.table, index)?;
+            let payload = match &mut self.at_hand {
+                Some((at_hand, payload)) if *at_hand == index => payload,
+                other => &other.insert((index, image.payload(self.table, index)?)).1,
+            };
             let rest = payload.get(offset..).unwrap_or_default();
             if rest.is_empty() {
                 return Err(damaged(self.table.end, format!("the {} ends too early", self.table.name)));
