@@ -10,7 +10,7 @@ use super::system::begin_writing_out;
 
 /// The length of one stretch that the system is told of, in bytes. What is on the disk already is dropped from memory by this call: in
 /// so short a stretch that is next to nothing, and the next reader of the output finds it in memory.
-const STEP_BYTES: u64 = 4 << 20;
+const STEP_BYTES: NonZeroU64 = NonZeroU64::new(4 << 20).unwrap();
 
 /// Lets the disk work while an output is still being written, so that little is left to wait for when it is made durable. It
 /// tells the system only: a file system that does not listen loses nothing, and an error shows when the file is synced.
@@ -37,19 +37,22 @@ impl Writeback {
         Writeback { file: Arc::clone(file), told: start, teller: None, no_teller: false }
     }
 
-    /// All before `position` has been written.
+    /// All before `position` has been written. What is less than a step is left for the next time: a small request to the disk
+    /// takes as long as a large one.
     pub(crate) fn reached(&mut self, position: u64) {
-        if position.saturating_sub(self.told) < STEP_BYTES {
+        let steps = position.saturating_sub(self.told) / STEP_BYTES;
+        if steps == 0 {
             return;
         }
         if self.teller.is_none() && !self.no_teller {
             self.teller = Teller::begin(&self.file);
             self.no_teller = self.teller.is_none();
         }
+        let end = self.told + steps * STEP_BYTES.get();
         if let Some(steps) = self.teller.as_ref().and_then(|teller| teller.steps.as_ref()) {
-            let _ = steps.send(self.told..position);
+            let _ = steps.send(self.told..end);
         }
-        self.told = position;
+        self.told = end;
     }
 }
 
@@ -60,11 +63,10 @@ impl Teller {
         let given_up = Arc::new(AtomicBool::new(false));
         let (file, over) = (Arc::clone(file), Arc::clone(&given_up));
         let tell = move || {
-            let steps = received.into_iter().flat_map(|Range { start, end }| {
-                (start..end).step_by(STEP_BYTES as usize).map(move |at| (at, STEP_BYTES.min(end - at)))
-            });
-            for (at, length) in steps.take_while(|_| !over.load(Ordering::Relaxed)) {
-                NonZeroU64::new(length).into_iter().for_each(|length| begin_writing_out(&file, at, length));
+            let steps =
+                received.into_iter().flat_map(|Range { start, end }| (start..end).step_by(STEP_BYTES.get() as usize));
+            for at in steps.take_while(|_| !over.load(Ordering::Relaxed)) {
+                begin_writing_out(&file, at, STEP_BYTES);
             }
         };
         let thread = thread::Builder::new().name("writeback".to_string()).spawn(tell).ok()?;
@@ -91,18 +93,18 @@ mod tests {
     #[test]
     fn the_system_is_told_in_steps_and_the_bytes_stay() {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        let bytes: Vec<u8> = (0..STEP_BYTES as u32 + 7).map(|at| (at % 253) as u8).collect();
+        let bytes: Vec<u8> = (0..STEP_BYTES.get() as u32 + 7).map(|at| (at % 253) as u8).collect();
         let mut writeback = Writeback::new(&file, 0);
         for turn in 0..3 {
             file.write_all_at(&bytes, turn * bytes.len() as u64).unwrap();
             writeback.reached((turn + 1) * bytes.len() as u64 - 3);
             writeback.reached((turn + 1) * bytes.len() as u64);
-            assert_eq!(writeback.told, (turn + 1) * bytes.len() as u64 - 3);
+            assert_eq!(writeback.told, (turn + 1) * STEP_BYTES.get());
         }
         drop(writeback);
         let mut found = vec![0; bytes.len()];
         file.read_exact_at(&mut found, 2 * bytes.len() as u64).unwrap();
         assert!(found == bytes);
-        Writeback::new(&file, 0).reached(STEP_BYTES - 1);
+        Writeback::new(&file, 0).reached(STEP_BYTES.get() - 1);
     }
 }
