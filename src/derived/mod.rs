@@ -158,7 +158,8 @@ impl Store {
     }
 
     /// Waits until no other process of this user works on the layer, and keeps others from it as long as the turn is held. `None`
-    /// where there are no locks, or nothing can be kept. The layer may be [known](Store::has) by then.
+    /// on a file system without locks, and where nothing can be kept. Look again then whether the layer is [known](Store::has): the
+    /// other process may have finished it.
     ///
     /// # Errors
     /// When the conversion is asked to stop.

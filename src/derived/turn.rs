@@ -21,7 +21,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The turn to work on something: as long as one process holds it, others that want to work on the same wait. It is a lock on a
-/// file, so it ends with the process. It only saves time: where there are no locks, several processes do the same work.
+/// file, so it ends with the process. It only saves time: on a file system without locks several processes do the same work.
 #[derive(Debug)]
 pub(crate) struct Turn {
     name: String,
@@ -32,7 +32,8 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Waits for the turn called `name`; `None` where there are no locks, or its holder shows no sign of life.
+    /// Waits for the turn called `name`; `None` on a file system without locks, and where the holder shows no
+    /// sign of life.
     ///
     /// # Errors
     /// When the conversion is asked to stop.

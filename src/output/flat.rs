@@ -98,7 +98,7 @@ fn pass(
     monitor: &Monitor,
     emit: &impl Fn(Flattened, &Place, Option<&Shortcut>) -> Result<Written>,
 ) -> Result<Option<(Written, Summary)>> {
-    let emit = || {
+    let make = || {
         let Some(passage) = Passage::of(image, volume, choice, monitor)? else { return Ok(None) };
         let contents = Arc::clone(&passage) as Arc<dyn KnownContents>;
         let (flattened, entries) = layers::flattened(image, passage.tree(), contents, task.options.memory_bytes_max)?;
@@ -109,7 +109,7 @@ fn pass(
     let part = monitor.part();
     let (written, checked) = thread::scope(|scope| {
         let checking = scope.spawn(|| volume.check.as_ref().map_or(Ok(()), |check| check(&part)));
-        let written = emit();
+        let written = make();
         if !matches!(written, Ok(Some(_))) {
             part.stop(ErrorKind::Interrupted);
         }

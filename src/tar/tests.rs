@@ -33,6 +33,21 @@ fn written(members: &[Member<'_>]) -> Vec<u8> {
     out
 }
 
+/// The names of sparse files stand in records, and their maps before their data.
+#[test]
+fn a_sparse_member_takes_what_is_counted() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let segments = [Segment { at: 512, len: 700 }, Segment { at: 1 << 30, len: 1 }];
+    let map = SparseMap::new(1 << 40, segments.into_iter()).unwrap();
+    for path in [&b"d/f"[..], &[b'x'; 200]] {
+        let member = Member { path, kind: MemberKind::of_file(1 << 40, Some(&map)), metadata: &metadata };
+        let mut header = Vec::new();
+        member_header(&mut header, &member);
+        let data = map.data_bytes();
+        assert_eq!(header.len() as u64 + data + padding(data), member_bytes(&member));
+    }
+}
+
 /// As many extended headers before one member, and as large ones, as are taken, and not one more.
 #[test]
 fn extended_headers_are_bounded() {

@@ -84,7 +84,7 @@ pub fn end_of_archive() -> [u8; 2 * BLOCK_BYTES as usize] {
 pub fn member_bytes(member: &Member<'_>) -> u64 {
     let records = pax_records(member, &written_name(member)).len() as u64;
     let pax = if records > 0 { BLOCK_BYTES + records + padding(records) } else { 0 };
-    let (map, data) = (map_text(member.kind).len() as u64, member.kind.data_bytes());
+    let (map, data) = (sparse_map(member.kind).len() as u64, member.kind.data_bytes());
     (pax + BLOCK_BYTES + map).saturating_add(data).saturating_add(padding(data))
 }
 
@@ -101,13 +101,13 @@ pub fn member_header(out: &mut Vec<u8>, member: &Member<'_>) {
     if let Some(ustar) = header.as_ustar_mut() {
         ustar.name[..name.len()].copy_from_slice(name);
         ustar.prefix[..prefix.len()].copy_from_slice(prefix);
-        let link = cut(link(member.kind));
+        let link = cut(link_target(member.kind));
         ustar.linkname[..link.len()].copy_from_slice(link);
     }
     fill_numbers(&mut header, member);
     header.set_cksum();
     out.extend_from_slice(header.as_bytes());
-    out.extend_from_slice(map_text(member.kind));
+    out.extend_from_slice(sparse_map(member.kind));
 }
 
 /// All that the block of `member`, which is written as `name`, cannot say.
@@ -116,7 +116,7 @@ fn pax_records(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
     if split_name(name).is_none() {
         record(&mut records, b"path", name);
     }
-    let link = link(member.kind);
+    let link = link_target(member.kind);
     if link.len() > 100 {
         record(&mut records, b"linkpath", link);
     }
@@ -130,7 +130,7 @@ fn pax_records(member: &Member<'_>, name: &[u8]) -> Vec<u8> {
     records
 }
 
-fn link<'a>(kind: MemberKind<'a>) -> &'a [u8] {
+fn link_target<'a>(kind: MemberKind<'a>) -> &'a [u8] {
     match kind {
         MemberKind::HardLink(target) | MemberKind::Symlink(target) => target,
         _ => b"",
@@ -138,7 +138,7 @@ fn link<'a>(kind: MemberKind<'a>) -> &'a [u8] {
 }
 
 /// What stands between the header of a sparse file and its data.
-fn map_text<'a>(kind: MemberKind<'a>) -> &'a [u8] {
+fn sparse_map<'a>(kind: MemberKind<'a>) -> &'a [u8] {
     match kind {
         MemberKind::Sparse { map, .. } => map.text(),
         _ => b"",
@@ -161,7 +161,7 @@ fn sparse_records(records: &mut Vec<u8>, name: &[u8], size: u64) {
 
 /// Bytes between the header and the padding: of a sparse file, its map and its data.
 fn size_field(kind: MemberKind<'_>) -> u64 {
-    map_text(kind).len() as u64 + kind.data_bytes()
+    sparse_map(kind).len() as u64 + kind.data_bytes()
 }
 
 fn written_name<'a>(member: &Member<'a>) -> Cow<'a, [u8]> {

@@ -184,7 +184,7 @@ impl Volume {
 
     /// How many bytes [`Volume::tar`] has.
     pub fn tar_bytes(self: &Arc<Self>) -> u64 {
-        // Whoever shares a volume has changed its tree before.
+        // A tree is changed only before its volume is shared, so one count holds.
         *self.tar_bytes.get_or_init(|| members::tar_bytes(&self.tree))
     }
 
