@@ -40,6 +40,15 @@ pub trait Blobs: Send + Sync {
     /// When it is not there or cannot be read.
     fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>>;
 
+    /// Opens a blob to be read to its end, and says what its bytes must then turn out to be: [`BlobRef::expected`], but for
+    /// what the source compares itself before it lets the stream end.
+    ///
+    /// # Errors
+    /// As [`Blobs::open`].
+    fn open_expecting(&self, blob: &BlobRef) -> Result<(Box<dyn Read + Send + '_>, Expected)> {
+        Ok((self.open(blob)?, blob.expected()))
+    }
+
     /// What people call this source: `docker-archive "x.tar"`.
     fn name(&self) -> String;
 

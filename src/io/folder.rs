@@ -224,6 +224,12 @@ impl Folder {
     }
 }
 
+/// Whether a file belongs to this user, and nobody else may write to it.
+#[cfg(feature = "network")]
+pub(crate) fn is_ours_alone(file: &File) -> bool {
+    fstat(file).is_ok_and(|data| expect_private(&data, rustix::process::geteuid().as_raw(), "").is_ok())
+}
+
 fn expect_private(data: &Stat, owner: u32, name: &str) -> io::Result<()> {
     let message = if data.st_uid != owner {
         format!("{name:?} belongs to user {}, not to user {owner}", data.st_uid)

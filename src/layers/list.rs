@@ -103,12 +103,12 @@ pub(crate) fn list(image: &Image, options: &ListOptions<'_>) -> Result<Listed> {
         }
         let mut sums = (options.wants_sums)(index).then(Sums::default);
         let source = &image.layers[index];
-        let bytes = image.blobs.open(&source.blob).doing(doing)?;
+        let (bytes, expected) = image.blobs.open_expecting(&source.blob).doing(doing)?;
         let consume = |stream: &mut dyn BufRead| {
             layer::read(stream, Keep::Nothing { file, sums: sums.as_mut() }, &budget, options.monitor)
         };
         let staged = options.jobs.get() > 1;
-        let decoded = decode(bytes, source.blob.expected(), source.algorithm(), options.monitor, staged, consume);
+        let decoded = decode(bytes, expected, source.algorithm(), options.monitor, staged, consume);
         let (read, found) = decoded.doing(doing)?;
         let expected = Expected { digest: source.diff_id, size: None };
         expected

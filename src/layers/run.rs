@@ -327,15 +327,14 @@ impl Run<'_, '_> {
         let blob = &self.image.layers[index].blob;
         let doing = || format!("reading {}", self.image.layer_name(index));
         let spool = self.spool()?;
-        let stored = self.image.blobs.open(blob).doing(doing)?;
+        let (stored, expected) = match self.plans[index] {
+            Plan::DecodeStream { .. } => self.image.blobs.open_expecting(blob).doing(doing)?,
+            _ => (self.image.blobs.open(blob).doing(doing)?, Expected::default()),
+        };
         let staged = self.options.jobs.get() > 1;
         let file = FileId(self.plans.len() as u32);
         let keep = Keep::Spool { layer: index as u32, file, writer: spool.writer(), forecast };
         let read = |stream: &mut dyn io::BufRead| layer::read(stream, keep, &self.budget, self.options.monitor);
-        let expected = match self.plans[index] {
-            Plan::DecodeStream { .. } => blob.expected(),
-            _ => Expected::default(),
-        };
         let algorithm = self.image.layers[index].algorithm();
         let (changes, found) = decode(stored, expected, algorithm, self.options.monitor, staged, read).doing(doing)?;
         let hashed = Hashed { diff_id: found.digest, bytes: found.bytes };

@@ -202,9 +202,9 @@ fn sort_out(findings: Vec<Finding>, notes: &mut Vec<Note>) -> Result<()> {
 pub fn verify_layers(image: &Image, threads: NonZeroUsize, monitor: &Monitor) -> Result<Vec<Digest>> {
     let verify = |index: usize| -> Result<Digest> {
         let layer = &image.layers[index];
-        let stored = image.blobs.open(&layer.blob)?;
+        let (stored, expected) = image.blobs.open_expecting(&layer.blob)?;
         let staged = threads.get() > 1;
-        let ((), found) = decode(stored, layer.blob.expected(), layer.algorithm(), monitor, staged, |_| Ok(()))?;
+        let ((), found) = decode(stored, expected, layer.algorithm(), monitor, staged, |_| Ok(()))?;
         crate::io::Expected { digest: layer.diff_id, size: None }.check(found.digest, found.bytes)?;
         Ok(found.digest)
     };

@@ -12,6 +12,7 @@ use super::client::Client;
 use super::stream::{Blob, BlobStream};
 use super::transfer::{Follower, Transfer};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
+use crate::io::folder::is_ours_alone;
 use crate::io::{CHUNK_BYTES, free_bytes};
 use crate::model::Digest;
 
@@ -97,13 +98,29 @@ impl Fetcher {
 
     /// Opens a blob. Its bytes are not verified.
     pub(super) fn open(&self, blob: &Blob) -> Result<Box<dyn Read + Send>> {
+        Ok(self.begin(blob)?.stream)
+    }
+
+    /// Opens a blob, and says whether its bytes are verified where the stream ends without an error.
+    pub(super) fn open_verifying(&self, blob: &Blob) -> Result<(Box<dyn Read + Send>, bool)> {
+        let Opened { stream, transfer } = self.begin(blob)?;
+        let is_verified = transfer.map(|it| it.is_verified(&self.shared.client.monitor)).transpose()?;
+        Ok((stream, is_verified.unwrap_or(false)))
+    }
+
+    fn begin(&self, blob: &Blob) -> Result<Opened> {
         let shared = &self.shared;
         let monitor = || shared.client.monitor.clone();
-        let opened: Box<dyn Read + Send> = match shared.way_to(blob) {
-            Way::Fetched(transfer) if shared.cache.is_some() => Box::new(Follower::new(transfer, monitor())),
+        let behind = |transfer: Arc<Transfer>| {
+            let stream = Box::new(Follower::new(Arc::clone(&transfer), monitor()));
+            Opened { stream, transfer: Some(transfer) }
+        };
+        let opened = match shared.way_to(blob) {
+            Way::Fetched(transfer) if shared.cache.is_some() => behind(transfer),
             Way::Fetched(transfer) => {
                 let follower = Follower::new(transfer, monitor());
-                Box::new(Waited { follower, room_bytes: blob.size.unwrap_or(0), shared: Arc::clone(shared) })
+                let room_bytes = blob.size.unwrap_or(0);
+                Opened::directly(Waited { follower, room_bytes, shared: Arc::clone(shared) })
             }
             Way::Cached(transfer, connection) => {
                 let (shared, blob, cached) = (Arc::clone(shared), blob.clone(), Arc::clone(&transfer));
@@ -112,7 +129,7 @@ impl Fetcher {
                     drop(connection);
                     shared.fetch_ahead();
                 })?;
-                Box::new(Follower::new(transfer, monitor()))
+                behind(transfer)
             }
             Way::Direct(connection) => {
                 if let Some(file) = shared.shelved(blob)? {
@@ -122,14 +139,27 @@ impl Fetcher {
                     transfer.end(Ok(()));
                     drop(connection);
                     shared.fetch_ahead();
-                    return Ok(Box::new(Follower::new(Arc::new(transfer), monitor())));
+                    return Ok(behind(Arc::new(transfer)));
                 }
                 let stream = BlobStream::open(&shared.client, blob)?;
-                Box::new(Direct { stream, connection: Some(connection), shared: Arc::clone(shared) })
+                Opened::directly(Direct { stream, connection: Some(connection), shared: Arc::clone(shared) })
             }
         };
         shared.fetch_ahead();
         Ok(opened)
+    }
+}
+
+/// A blob that is open.
+struct Opened {
+    stream: Box<dyn Read + Send>,
+    /// What the stream is behind of, where that is what may verify it.
+    transfer: Option<Arc<Transfer>>,
+}
+
+impl Opened {
+    fn directly(stream: impl Read + Send + 'static) -> Self {
+        Opened { stream: Box::new(stream), transfer: None }
     }
 }
 
@@ -281,7 +311,12 @@ impl Shared {
             }
             Claim::Mine(mut writer) => {
                 self.client.monitor.expect_downloads(blob.size.unwrap_or(0));
-                transfer.begin(Arc::clone(writer.file()), 0);
+                let file = Arc::clone(writer.file());
+                if is_ours_alone(&file) {
+                    transfer.begin_verified(file);
+                } else {
+                    transfer.begin(file, 0);
+                }
                 self.copy(blob, |bytes| {
                     writer.write(bytes)?;
                     transfer.advance(bytes.len() as u64);

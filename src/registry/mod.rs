@@ -217,10 +217,14 @@ impl Registry {
 
 impl Blobs for Registry {
     fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
-        let digest: Digest = blob.key.parse()?;
-        let blob = self.blob(&digest).unwrap_or(Blob { digest, size: blob.size, urls: Vec::new() });
-        let opened = self.fetcher.open(&blob)?;
-        Ok(opened)
+        Ok(self.fetcher.open(&self.wanted(blob)?)?)
+    }
+
+    fn open_expecting(&self, blob: &BlobRef) -> Result<(Box<dyn Read + Send + '_>, Expected)> {
+        let wanted = self.wanted(blob)?;
+        let (stream, is_verified) = self.fetcher.open_verifying(&wanted)?;
+        let digest = blob.digest.filter(|&digest| !is_verified || digest != wanted.digest);
+        Ok((stream, Expected { digest, size: blob.size }))
     }
 
     fn forget(&self, blob: &BlobRef) {
@@ -256,6 +260,12 @@ impl Registry {
             None => {}
         }
         Ok(self.manifest(digest)?.map(|bytes| bytes.len() as u64))
+    }
+
+    /// What is to be fetched for a blob.
+    fn wanted(&self, blob: &BlobRef) -> Result<Blob> {
+        let digest: Digest = blob.key.parse()?;
+        Ok(self.blob(&digest).unwrap_or(Blob { digest, size: blob.size, urls: Vec::new() }))
     }
 
     /// The bytes stored under `key`, a digest.

@@ -21,6 +21,8 @@ pub(super) struct Transfer {
 struct State {
     file: Option<Arc<File>>,
     written_bytes: u64,
+    /// Whether it ends well only if what was read of it is the blob.
+    is_verified: bool,
     /// How it ended; several readers are told.
     end: Option<Result<()>>,
 }
@@ -30,6 +32,13 @@ impl Transfer {
     pub(super) fn begin(&self, file: Arc<File>, written_bytes: u64) {
         let mut state = self.lock();
         (state.file, state.written_bytes) = (Some(file), written_bytes);
+        self.changed.notify_all();
+    }
+
+    /// It is coming into this file, to which nobody else can write, and is compared with its digest before it ends.
+    pub(super) fn begin_verified(&self, file: Arc<File>) {
+        let mut state = self.lock();
+        (state.file, state.is_verified) = (Some(file), true);
         self.changed.notify_all();
     }
 
@@ -47,6 +56,16 @@ impl Transfer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it has begun, and says whether what is read of it is verified where it ends without an error.
+    pub(super) fn is_verified(&self, monitor: &Monitor) -> Result<bool> {
+        let mut state = self.lock();
+        while state.file.is_none() && state.end.is_none() {
+            monitor.check()?;
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(state.is_verified)
     }
 
     /// Waits until there is something after `position`, and says in which file up to where; `None` at the end.

@@ -833,3 +833,38 @@ fn wrong_bytes_never_stay_in_the_cache() {
     place.fails(&source(&fake), &["--cache", cache.to_str().unwrap()], 5, &["digest mismatch"]);
     assert_eq!(cached(&cache), Vec::<String>::new());
 }
+
+/// What comes into the cache is hashed on its way, and once more as it is read where others might have written to it since.
+/// Whatever is read, the uncompressed layer is compared with its diff_id: damage is told in other words, and told.
+#[test]
+fn a_blob_that_changes_in_the_cache_is_noticed_by_whichever_hash_is_left() {
+    for (mask, hashed_again) in [("000", true), ("002", true), ("022", false), ("077", false)] {
+        let place = Place::new();
+        let mut blobs: Vec<(usize, String)> =
+            Repository::of(&layers()).blobs.into_iter().map(|(digest, bytes)| (bytes.len(), digest)).collect();
+        blobs.sort();
+        let small = blobs[blobs.len() - 2].1.clone();
+        let kept = place.path("cache/blobs/sha256").join(small.strip_prefix("sha256:").unwrap());
+        // The large layer is read first; until it comes, the others are fetched ahead.
+        let (fake, _) = faulty(move |request, answer| {
+            if matches!(&answer.body, Body::Whole(bytes) if bytes.len() > 100_000) && request.is_for("/blobs/") {
+                while !kept.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                let mut bytes = fs::read(&kept).unwrap();
+                bytes[600] ^= 1;
+                fs::write(&kept, bytes).unwrap();
+            }
+            answer
+        });
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")]).arg(env!("CARGO_BIN_EXE_convert"));
+        command.current_dir(place.path("")).env("HOME", place.path("")).env("TMPDIR", place.path("tmp"));
+        command.arg(source(&fake)).args(["--to", "rootfs", "-o", "out/x.tar", "--jobs", "1", "--cache", "cache"]);
+        let done = run(&mut command);
+        assert!(matches!(done.code, 4 | 5), "umask {mask}: {} {}", done.code, done.stderr);
+        let said = format!("digest mismatch: expected {small}");
+        assert_eq!(done.stderr.contains(&said), hashed_again, "umask {mask}: {}", done.stderr);
+        place.is_clean();
+    }
+}

@@ -1,8 +1,9 @@
 //! Blobs under their digests, in a directory that many processes, users and machines may use at once.
 //!
 //! The idea to hold: a blob appears whole, by link or rename, and is hashed before it is used; what is read from it is
-//! verified once more as it is used. That is all that must hold, and no lock is needed for it. Locks only keep two processes
-//! from fetching the same blob at the same time. [`folder`] is the only way to the directory: others may write there, too.
+//! verified once more as it is used, but where it has just come into a file that nobody else may write to. That is all that
+//! must hold, and no lock is needed for it. Locks only keep two processes from fetching the same blob at the same time.
+//! [`folder`] is the only way to the directory: others may write there, too.
 
 mod prune;
 mod trim;
