@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest as _, Sha256, Sha512};
+use ring::digest::{Context, SHA256, SHA512, digest};
 
 use crate::error::{Error, ErrorKind};
 
@@ -54,7 +54,7 @@ impl Digest {
 
     /// The SHA-256 of a document held in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Digest::from_bytes(Sha256::digest(bytes).into())
+        Digest::new(Algorithm::Sha256, digest(&SHA256, bytes).as_ref())
     }
 
     /// Parses 64 hex digits without the `sha256:` prefix, as archives use them for file names.
@@ -101,24 +101,22 @@ impl Digest {
     }
 }
 
-/// Computes a digest of bytes as they come.
+/// Computes a digest of bytes as they come. Of ring, whose speed no option of the compiler halves: that of the crate sha2
+/// depends on link-time optimisation, which is not ours to choose where this crate is a library.
 #[derive(Clone)]
-pub struct Hasher(State);
-
-/// A SHA-512 has more state than a SHA-256, and is rare.
-#[derive(Clone)]
-enum State {
-    Sha256(Sha256),
-    Sha512(Box<Sha512>),
+pub struct Hasher {
+    algorithm: Algorithm,
+    context: Context,
 }
 
 impl Hasher {
     /// Starts with no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
-        Hasher(match algorithm {
-            Algorithm::Sha256 => State::Sha256(Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Box::default()),
-        })
+        let context = Context::new(match algorithm {
+            Algorithm::Sha256 => &SHA256,
+            Algorithm::Sha512 => &SHA512,
+        });
+        Hasher { algorithm, context }
     }
 
     /// Starts with no bytes what is to be compared with `expected`; SHA-256 where that is unknown.
@@ -128,18 +126,12 @@ impl Hasher {
 
     /// Takes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            State::Sha256(hasher) => hasher.update(bytes),
-            State::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.context.update(bytes);
     }
 
     /// The digest of all bytes.
     pub fn finish(self) -> Digest {
-        match self.0 {
-            State::Sha256(hasher) => Digest::new(Algorithm::Sha256, &hasher.finalize()),
-            State::Sha512(hasher) => Digest::new(Algorithm::Sha512, &hasher.finalize()),
-        }
+        Digest::new(self.algorithm, self.context.finish().as_ref())
     }
 }
 
