@@ -7,8 +7,11 @@ use super::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, VerifiedReader
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Algorithm, Digest, Hasher};
 
-/// How many chunks may wait between two stages: enough that neither starves the other, 2 MiB a stream.
-const CHUNKS_AHEAD: usize = 8;
+/// What one stage hands to the next at once, in bytes. Every piece may have to wake a core that has gone idle: in pieces of 256 KiB
+/// the conversion of a gzip layout takes 5 to 8 % longer.
+const PIECE_BYTES: usize = 1 << 20;
+/// How many of them may wait between two stages: enough that neither starves the other, 3 MiB a stream.
+const PIECES_AHEAD: usize = 3;
 
 /// What a decoded stream turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,9 +144,9 @@ fn decode_staged<'a, T: Send>(
     monitor: &Monitor,
     consume: impl FnOnce(&mut dyn BufRead) -> Result<T> + Send,
 ) -> Result<(T, Decoded)> {
-    let (to_hash, hash_from) = sync_channel::<Chunk>(CHUNKS_AHEAD);
-    let (to_consumer, consume_from) = sync_channel::<io::Result<Chunk>>(CHUNKS_AHEAD);
-    let (spare, spares) = sync_channel::<Chunk>(2 * CHUNKS_AHEAD + 2);
+    let (to_hash, hash_from) = sync_channel::<Chunk>(PIECES_AHEAD);
+    let (to_consumer, consume_from) = sync_channel::<io::Result<Chunk>>(PIECES_AHEAD);
+    let (spare, spares) = sync_channel::<Chunk>(2 * PIECES_AHEAD + 2);
     let spare_of_consumer = spare.clone();
     thread::scope(|scope| {
         let hasher = scope.spawn(move || hash_chunks(&hash_from, &spare, algorithm));
@@ -199,14 +202,14 @@ fn pump(
 
 fn reclaim(spares: &Receiver<Chunk>) -> Vec<u8> {
     let spare = spares.try_iter().find_map(Arc::into_inner);
-    spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+    spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
 }
 
 /// Fills `buffer`, whatever it holds: bytes that are overwritten anyway are not zeroed before.
 fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.resize(CHUNK_BYTES, 0);
+    buffer.resize(PIECE_BYTES, 0);
     let mut filled = 0;
-    while filled < CHUNK_BYTES {
+    while filled < PIECE_BYTES {
         match reader.read(&mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
