@@ -2,12 +2,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::index::{BlockPlace, Name};
-use crate::io::Scratch;
 use crate::io::folder::Folder;
+use crate::io::{Gather, Scratch};
 
 /// What every pack begins with.
 const MAGIC: &[u8] = b"sif-convert pack 1\n";
@@ -53,6 +54,7 @@ impl Pack {
 #[derive(Debug)]
 pub(crate) struct PackWriter {
     scratch: Scratch,
+    pieces: Gather,
     bytes: u64,
     content: Xxh3Debug,
 }
@@ -69,7 +71,8 @@ impl std::fmt::Debug for Xxh3Debug {
 impl PackWriter {
     pub(super) fn create(packs: &Folder) -> io::Result<PackWriter> {
         let scratch = packs.scratch("pack", 0o644)?;
-        let mut writer = PackWriter { scratch, bytes: 0, content: Xxh3Debug(Xxh3::new()) };
+        let pieces = Gather::new(Arc::clone(scratch.file()));
+        let mut writer = PackWriter { scratch, pieces, bytes: 0, content: Xxh3Debug(Xxh3::new()) };
         writer.write(MAGIC)?;
         Ok(writer)
     }
@@ -87,7 +90,7 @@ impl PackWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.scratch.file().write_all_at(bytes, self.bytes)?;
+        self.pieces.write_at(bytes, self.bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
@@ -103,6 +106,7 @@ impl PackWriter {
     /// As the file system says.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         let name = self.name().to_string();
+        self.pieces.release()?;
         self.scratch.replace(Path::new(&name))?;
         self.scratch.keep();
         Ok(())

@@ -11,6 +11,7 @@ mod decompress;
 mod deflate;
 pub(crate) mod folder;
 mod foreign;
+mod gather;
 mod leftover;
 mod monitor;
 mod noise;
@@ -36,6 +37,7 @@ pub(crate) use copy::copy_between;
 pub use decompress::Codec;
 pub(crate) use decompress::decoder;
 pub(crate) use foreign::{FOREIGN_LOOK_BYTES, foreign_format};
+pub(crate) use gather::Gather;
 pub(crate) use leftover::UNFINISHED_SUFFIX;
 #[cfg(feature = "network")]
 pub(crate) use leftover::sweep_directory;

@@ -13,7 +13,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gocryptfs::{BLOCK_BYTES, CONFIG_NAME, Encryptor, Keys, Passphrase, PublicKey};
 use crate::model::Digest;
 use crate::sif::{ENCRYPTED_START_BYTES, HiddenObjects};
@@ -148,9 +148,7 @@ impl<S: Store> EncryptedPartition<S> {
         encrypted.clear();
         encryptor.encrypt(0, objects, encrypted)?;
         outer.append(encrypted)?;
-        let (held, bytes) = outer.finish()?;
-        held.release().or_kind(ErrorKind::Output)?;
-        Ok(bytes)
+        Ok(outer.finish()?.1)
     }
 }
 
@@ -162,6 +160,11 @@ impl<S: Store> Store for EncryptedPartition<S> {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.write_at(bytes, position).map_err(Error::into_io)
+    }
+
+    /// What is around this image ends with [`EncryptedPartition::finish`].
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -208,12 +211,6 @@ struct HeldStart<S> {
     start: Vec<u8>,
 }
 
-impl<S: Store> HeldStart<S> {
-    fn release(mut self) -> io::Result<()> {
-        self.inner.write_at(&self.start, 0)
-    }
-}
-
 impl<S: Store> Store for HeldStart<S> {
     fn write_at(&mut self, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
         if let Some(place) = self.start.get_mut(usize::try_from(position).unwrap_or(usize::MAX)..) {
@@ -223,6 +220,11 @@ impl<S: Store> Store for HeldStart<S> {
             bytes = later;
         }
         if bytes.is_empty() { Ok(()) } else { self.inner.write_at(bytes, position) }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.inner.write_at(&self.start, 0)?;
+        self.inner.finish()
     }
 }
 
@@ -241,6 +243,10 @@ mod tests {
     impl Store for Shared {
         fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
             self.0.lock().unwrap().write_at(bytes, position)
+        }
+
+        fn finish(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 

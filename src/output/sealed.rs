@@ -56,4 +56,8 @@ impl Store for PartitionStore {
         let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
         sum.add(bytes, position).map_err(Error::into_io)
     }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.inner.finish()
+    }
 }

@@ -21,6 +21,10 @@ impl Store for Shared {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.0.lock().unwrap().write_at(bytes, position)
     }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 type Builder<'m> = Writer<'m, Shared>;

@@ -62,6 +62,7 @@ impl<S: Store + 'static> Writer<'_, S> {
         let padded_bytes = bytes_used.next_multiple_of(PADDING_BYTES);
         output.append(&vec![0; (padded_bytes - bytes_used) as usize])?;
         output.overwrite(&superblock.encode(), 0)?;
+        output.finish()?;
         Ok(Summary { bytes_used, padded_bytes, inodes: superblock.inode_count, ..self.summary })
     }
 

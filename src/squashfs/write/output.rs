@@ -88,9 +88,10 @@ impl<S: Store> Output<S> {
         Output { store, position: SUPERBLOCK_BYTES, layouts: Vec::new(), fragments: Vec::new() }
     }
 
-    /// Gives the store back.
-    pub(super) fn into_store(self) -> S {
-        self.store
+    /// Ends the image, and gives the store back.
+    pub(super) fn finish(mut self) -> Result<S> {
+        self.store.finish().or_kind(ErrorKind::Output)?;
+        Ok(self.store)
     }
 
     /// Where the next byte goes.

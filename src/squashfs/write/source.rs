@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use super::{ContentName, Hashes};
 use crate::error::Result;
-use crate::io::Writeback;
+use crate::io::{Gather, Writeback};
 
 /// The bytes of one regular file. Workers read from it in any order, more than once, several at a time.
 pub trait FileSource: Send + Sync {
@@ -61,12 +60,18 @@ pub trait Store: Send {
     /// # Errors
     /// As the file system says.
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// All has been written: what was held back goes out.
+    ///
+    /// # Errors
+    /// As [`Store::write_at`].
+    fn finish(&mut self) -> io::Result<()>;
 }
 
 /// An image inside a larger file.
 #[derive(Debug)]
 pub struct FileStore {
-    file: Arc<File>,
+    pieces: Gather,
     offset: u64,
     writeback: Writeback,
 }
@@ -75,15 +80,19 @@ impl FileStore {
     /// From `offset` of a file on, which is open for writing.
     pub fn new(file: Arc<File>, offset: u64) -> Self {
         let writeback = Writeback::new(&file, offset);
-        FileStore { file, offset, writeback }
+        FileStore { pieces: Gather::new(file), offset, writeback }
     }
 }
 
 impl Store for FileStore {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.offset + position)?;
-        self.writeback.reached(self.offset + position);
+        let written = self.pieces.write_at(bytes, self.offset + position)?;
+        self.writeback.reached(written);
         Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.pieces.release()
     }
 }
 
@@ -96,11 +105,19 @@ impl Store for Vec<u8> {
         self[start..start + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl<S: Store + ?Sized> Store for &mut S {
     fn write_at(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
         (**self).write_at(bytes, position)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
     }
 }
 
@@ -112,6 +129,8 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use super::*;
 
     #[test]
@@ -120,6 +139,7 @@ mod tests {
         let mut store = FileStore::new(Arc::clone(&file), 3);
         store.write_at(b"second", 5).unwrap();
         store.write_at(b"first", 0).unwrap();
+        store.finish().unwrap();
         let mut found = [0; 14];
         file.read_exact_at(&mut found, 0).unwrap();
         assert_eq!(&found, b"\0\0\0firstsecond");

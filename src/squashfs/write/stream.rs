@@ -146,6 +146,6 @@ impl<S: Store> StreamWriter<S> {
             export_table,
         };
         output.overwrite(&superblock.encode(), 0)?;
-        Ok((self.output.into_store(), padded_bytes))
+        Ok((self.output.finish()?, padded_bytes))
     }
 }
