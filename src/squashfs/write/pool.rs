@@ -1,6 +1,7 @@
 //! Threads that read, compress and write blocks. Jobs get their sequence number when they are submitted; a finished
 //! block waits until all before it are written. Whichever worker finds the next block ready writes it and what follows,
-//! so no thread exists only to wait, and no two write at once.
+//! so no thread exists only to wait, and no two write at once. What a memo is told of written blocks, in their order, is told
+//! by another worker meanwhile: to a memo that keeps them that is as much work as writing them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,19 @@ struct Packed {
     remark: Option<Remark>,
 }
 
+impl Packed {
+    /// The bytes of the block.
+    fn stored(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn tell(&self, memo: &dyn Memo) {
+        let Some(Remark { name, sum }) = &self.remark else { return };
+        let (bytes, word, raw_bytes, times) = (self.stored(), self.word, self.raw_bytes, self.blocks);
+        memo.wrote(name, &MemoBlock { bytes, word, raw_bytes, times, sum: *sum });
+    }
+}
+
 /// What a block is called, and the checksum of one that the memo did not have.
 struct Remark {
     name: BlockName,
@@ -53,10 +67,15 @@ struct Remark {
 struct State {
     queue: VecDeque<(u64, Job)>,
     submitted: u64,
-    written: u64,
     ready: BTreeMap<u64, Packed>,
-    spare: Vec<Vec<u8>>,
+    written: u64,
     writing: bool,
+    /// Written, and the memo does not know yet.
+    untold: Vec<Packed>,
+    telling: bool,
+    /// How many are done with.
+    done: u64,
+    spare: Vec<Vec<u8>>,
     closed: bool,
     failed: bool,
     failure: Option<Error>,
@@ -72,7 +91,7 @@ struct Shared<S> {
     output: Mutex<Output<S>>,
     memo: Option<Arc<dyn Memo>>,
     block_size: usize,
-    /// How far compression may be ahead of writing, in blocks: it bounds the memory.
+    /// How many blocks may be under way: it bounds the memory.
     window: u64,
 }
 
@@ -128,7 +147,7 @@ impl<S: Store + 'static> Pool<S> {
 
     /// Waits until all is written, ends the threads and returns the image.
     pub(super) fn finish(&mut self, monitor: &Monitor) -> Result<Output<S>> {
-        drop(self.shared()?.wait(monitor, |state| state.written == state.submitted)?);
+        drop(self.shared()?.wait(monitor, |state| state.done == state.submitted)?);
         self.end_threads();
         let shared = self.shared.take().and_then(Arc::into_inner).ok_or_else(finished)?;
         Ok(shared.output.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -186,80 +205,110 @@ impl<S: Store> Shared<S> {
 
     fn work(&self, mut worker: Worker) {
         let _guard = PanicGuard(self);
-        while let Some((sequence, job, spare)) = self.take() {
-            let outcome = worker.pack(job, spare, self.block_size, self.memo.as_deref());
-            if let Err(error) = outcome.and_then(|packed| self.deliver(sequence, packed)) {
-                self.fail(error);
+        let mut next = || {
+            let Some((sequence, job, spare)) = self.take()? else { return Ok(false) };
+            let packed = worker.pack(job, spare, self.block_size, self.memo.as_deref())?;
+            self.deliver(sequence, packed).map(|()| true)
+        };
+        loop {
+            match next() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => self.fail(error),
             }
         }
     }
 
-    /// The next job that is not too far ahead, with a buffer; nothing when there will be none.
-    fn take(&self) -> Option<(u64, Job, Vec<u8>)> {
+    /// The next job that is not too far ahead, with a buffer; nothing when there will be none. Whoever would wait for one helps
+    /// with what is finished.
+    fn take(&self) -> Result<Option<(u64, Job, Vec<u8>)>> {
         let mut state = self.lock();
         loop {
             if state.closed || state.failed {
-                return None;
+                return Ok(None);
             }
-            let end = state.written + self.window;
+            let end = state.done + self.window;
             if state.queue.front().is_some_and(|&(sequence, _)| sequence < end) {
-                let (sequence, job) = state.queue.pop_front()?;
+                let Some((sequence, job)) = state.queue.pop_front() else { continue };
                 let spare = state.spare.pop().unwrap_or_default();
                 if state.queue.len() == QUEUE_JOBS_MAX / 2 {
                     self.room.notify_one();
                 }
-                return Some((sequence, job, spare));
+                return Ok(Some((sequence, job, spare)));
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match self.step(state)? {
+                (state, true) => state,
+                (state, false) => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
-    /// Hands in a finished block, and writes all that can be written unless another worker is at it.
+    /// Hands in a finished block, and does what can be done with finished ones unless another worker is at it.
     fn deliver(&self, sequence: u64, packed: Packed) -> Result<()> {
         let mut state = self.lock();
         state.ready.insert(sequence, packed);
-        if state.writing {
-            return Ok(());
-        }
-        state.writing = true;
-        loop {
-            let mut batch = Vec::new();
-            let mut next = state.written;
-            while let Some(packed) = state.ready.remove(&next) {
-                batch.push(packed);
-                next += 1;
-            }
-            if batch.is_empty() || state.failed {
-                state.writing = false;
+        while !state.failed {
+            let (now, did_something) = self.step(state)?;
+            if !did_something {
                 return Ok(());
             }
+            state = now;
+        }
+        Ok(())
+    }
+
+    /// Writes all that can be written, or tells the memo of all that has been, where no other worker does; whether there was
+    /// something to do.
+    fn step<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(MutexGuard<'s, State>, bool)> {
+        let next = state.written;
+        if !state.writing && state.ready.contains_key(&next) {
+            let batch: Vec<Packed> = (next..).map_while(|sequence| state.ready.remove(&sequence)).collect();
+            state.writing = true;
             drop(state);
             self.write(&batch)?;
             state = self.lock();
-            state.written = next;
+            state.writing = false;
+            state.written += batch.len() as u64;
             state.progress_bytes += batch.iter().map(|packed| packed.raw_bytes).sum::<u64>();
-            state.spare.extend(batch.into_iter().map(|packed| packed.bytes).filter(|bytes| !bytes.is_empty()));
-            self.work.notify_all();
-            if state.queue.is_empty() {
-                self.room.notify_one();
+            match self.memo {
+                Some(_) => state.untold.extend(batch),
+                None => self.let_go(&mut state, batch),
             }
+            self.work.notify_all();
+            return Ok((state, true));
+        }
+        let (Some(memo), false) = (&self.memo, state.telling || state.untold.is_empty()) else {
+            return Ok((state, false));
+        };
+        let batch = std::mem::take(&mut state.untold);
+        state.telling = true;
+        drop(state);
+        batch.iter().for_each(|packed| packed.tell(&**memo));
+        state = self.lock();
+        state.telling = false;
+        self.let_go(&mut state, batch);
+        self.work.notify_all();
+        Ok((state, true))
+    }
+
+    /// Nothing more is to be done with these.
+    fn let_go(&self, state: &mut State, batch: Vec<Packed>) {
+        state.done += batch.len() as u64;
+        state.spare.extend(batch.into_iter().map(|packed| packed.bytes).filter(|bytes| !bytes.is_empty()));
+        if state.queue.is_empty() {
+            self.room.notify_one();
         }
     }
 
     fn write(&self, batch: &[Packed]) -> Result<()> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        for packed in batch {
-            match packed.owner {
-                Owner::File(file) if packed.word == 0 => output.append_holes(file, packed.blocks),
-                owner => output.append_block(owner, &packed.bytes[..packed.length], packed.word)?,
+        batch.iter().try_for_each(|packed| match packed.owner {
+            Owner::File(file) if packed.word == 0 => {
+                output.append_holes(file, packed.blocks);
+                Ok(())
             }
-            if let (Some(memo), Some(Remark { name, sum })) = (&self.memo, &packed.remark) {
-                let (bytes, raw) = (&packed.bytes[..packed.length], packed.raw_bytes);
-                let block = MemoBlock { bytes, word: packed.word, raw_bytes: raw, times: packed.blocks, sum: *sum };
-                memo.wrote(name, &block);
-            }
-        }
-        Ok(())
+            owner => output.append_block(owner, packed.stored(), packed.word),
+        })
     }
 
     fn fail(&self, error: Error) {
