@@ -217,7 +217,7 @@ impl Registry {
 
 impl Blobs for Registry {
     fn open(&self, blob: &BlobRef) -> Result<Box<dyn Read + Send + '_>> {
-        Ok(self.fetcher.open(&self.wanted(blob)?)?)
+        self.fetcher.open(&self.wanted(blob)?)
     }
 
     fn open_expecting(&self, blob: &BlobRef) -> Result<(Box<dyn Read + Send + '_>, Expected)> {
