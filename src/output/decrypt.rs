@@ -137,6 +137,7 @@ fn copy(root: &UnlockedRoot, store: &mut super::sealed::PartitionStore, monitor:
         write(&vec![0; (padded - length) as usize], length)?;
     }
     write(&start, 0)?;
+    store.finish().or_kind(ErrorKind::Output)?;
     Ok(padded)
 }
 
