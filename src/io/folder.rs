@@ -224,7 +224,7 @@ impl Folder {
     }
 }
 
-/// Whether a file belongs to this user, and nobody else may write to it.
+/// Whether a file belongs to this user, and its mode lets no other user write to it.
 #[cfg(feature = "network")]
 pub(crate) fn is_ours_alone(file: &File) -> bool {
     fstat(file).is_ok_and(|data| expect_private(&data, rustix::process::geteuid().as_raw(), "").is_ok())

@@ -153,7 +153,7 @@ impl Fetcher {
 /// A blob that is open.
 struct Opened {
     stream: Box<dyn Read + Send>,
-    /// What the stream is behind of, where that is what may verify it.
+    /// The download that the stream follows, where that may verify the blob.
     transfer: Option<Arc<Transfer>>,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Transfer {
 struct State {
     file: Option<Arc<File>>,
     written_bytes: u64,
-    /// Whether it ends well only if what was read of it is the blob.
+    /// Whether a good end proves that what was read is the blob.
     is_verified: bool,
     /// How it ended; several readers are told.
     end: Option<Result<()>>,
@@ -35,7 +35,7 @@ impl Transfer {
         self.changed.notify_all();
     }
 
-    /// It is coming into this file, to which nobody else can write, and is compared with its digest before it ends.
+    /// The blob comes into this file, to which no other user can write. Whoever writes it compares the digest before the end.
     pub(super) fn begin_verified(&self, file: Arc<File>) {
         let mut state = self.lock();
         (state.file, state.is_verified) = (Some(file), true);

@@ -1,8 +1,8 @@
 //! Blobs under their digests, in a directory that many processes, users and machines may use at once.
 //!
-//! The idea to hold: a blob appears whole, by link or rename, and is hashed before it is used; what is read from it is
-//! verified once more as it is used, but where it has just come into a file that nobody else may write to. That is all that
-//! must hold, and no lock is needed for it. Locks only keep two processes from fetching the same blob at the same time.
+//! The idea to hold: a blob appears whole, by link or rename, and is hashed before it is used. What is read from it is verified
+//! once more, unless this process has just downloaded it and no other user may write to the file. That is all that must hold,
+//! and no lock is needed for it. Locks only keep two processes from fetching the same blob at the same time.
 //! [`folder`] is the only way to the directory: others may write there, too.
 
 mod prune;

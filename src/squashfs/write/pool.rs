@@ -210,17 +210,14 @@ impl<S: Store> Shared<S> {
             let packed = worker.pack(job, spare, self.block_size, self.memo.as_deref())?;
             self.deliver(sequence, packed).map(|()| true)
         };
-        loop {
-            match next() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => self.fail(error),
-            }
-        }
+        while next().unwrap_or_else(|error| {
+            self.fail(error);
+            false
+        }) {}
     }
 
-    /// The next job that is not too far ahead, with a buffer; nothing when there will be none. Whoever would wait for one helps
-    /// with what is finished.
+    /// The next job that is not too far ahead, with a buffer; nothing when there will be none. A worker that would have to wait
+    /// writes finished blocks meanwhile, or tells the memo of written ones.
     fn take(&self) -> Result<Option<(u64, Job, Vec<u8>)>> {
         let mut state = self.lock();
         loop {
