@@ -14,7 +14,7 @@ use crate::conversion::Conversion;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::io::Monitor;
 use crate::model::{Digest, OUTPUT_FORMAT};
-use crate::output::{IfExists, added_objects, hash_file};
+use crate::output::{IfExists, Signing, added_objects, hash_file};
 use crate::report::{ImageRecord, Report};
 use crate::source::Spec;
 
@@ -297,7 +297,8 @@ impl Run<'_> {
                 return Ok(Settled::Kept(row));
             }
         }
-        conversion.options.if_exists = Some(self.if_exists(same.is_some(), &path)?);
+        let signing = conversion.target.signing_mut();
+        conversion.options.if_exists = Some(self.if_exists(same.is_some(), signing.as_deref(), &path)?);
         conversion.options.sha256 = !self.is_sif();
         if let Some(store) = self.store.as_ref().filter(|_| matches!(entry.spec, Spec::Registry(_))) {
             conversion.open.registry.cache = Some(store.path());
@@ -341,12 +342,12 @@ impl Run<'_> {
 
     /// What becomes of an output that is there. One that was made of the same image with the same options is looked at; any
     /// other is replaced, unless somebody has put something of their own into it.
-    fn if_exists(&self, is_same: bool, path: &Path) -> Result<IfExists> {
+    fn if_exists(&self, is_same: bool, signing: Option<&Signing>, path: &Path) -> Result<IfExists> {
         if is_same && self.is_sif() {
             return Ok(IfExists::Update);
         }
         if self.is_sif() && !self.batch.force && path.is_file() {
-            let added = added_objects(path)?;
+            let added = added_objects(path, signing)?;
             if !added.is_empty() {
                 let added = added.join(", ");
                 let message =
@@ -390,17 +391,19 @@ fn is_of_image(now: &str, image: Option<&ImageRecord>) -> bool {
     })
 }
 
-/// A digest of all that decides about the bytes of an output, besides the image.
+/// A digest of all that decides, besides the image, about the bytes of an output and whether there is to be one.
 fn fingerprint(conversion: &Conversion) -> String {
     let Conversion { target, selection, changes, options, open, .. } = conversion;
     let text = format!(
-        "{} {OUTPUT_FORMAT} {target:?} {selection:?} {changes:?} {:?} {:?} {:?} {:?} {:?}",
+        "{} {OUTPUT_FORMAT} {target:?} {selection:?} {changes:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         env!("CARGO_PKG_VERSION"),
         options.mode,
         options.source_date_epoch,
         open.platform,
         open.all_root,
-        open.keep_singularity
+        open.keep_singularity,
+        open.trust,
+        open.policy
     );
     Digest::of(text.as_bytes()).to_string()
 }

@@ -140,6 +140,20 @@ pub(super) struct Checks {
     /// Fail unless the input file or stream has this SHA-256
     #[arg(long, value_name = "HEX")]
     pub(super) expect_sha256: Option<String>,
+    #[command(flatten)]
+    pub(super) trust: TrustOptions,
+    /// Write a JSON report, on success and on failure; "-" is standard output
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) report: Option<OsString>,
+    /// Write what the output was made from as an in-toto statement (SLSA provenance), on success; "-" is standard output
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(super) provenance: Option<OsString>,
+}
+
+/// Whose images are converted.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Checks and records")]
+pub(super) struct TrustOptions {
     /// Refuse an image without a signature by this public key, in PEM; may be repeated: by any of them
     ///
     /// Signatures of cosign in either form, on the registry or in the OCI layout or archive
@@ -165,12 +179,6 @@ pub(super) struct Checks {
     /// Obey a policy.json of containers/image, for example /etc/containers/policy.json
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(super) policy: Option<PathBuf>,
-    /// Write a JSON report, on success and on failure; "-" is standard output
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(super) report: Option<OsString>,
-    /// Write what the output was made from as an in-toto statement (SLSA provenance), on success; "-" is standard output
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(super) provenance: Option<OsString>,
 }
 
 /// What goes into a root for Singularity.
@@ -246,7 +254,7 @@ pub(super) struct ConfigOptions {
 }
 
 /// Who signs the SIF.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Signatures (sif)")]
 pub(super) struct SignKeyOptions {
     /// Sign with this private key: PEM of Ed25519, ECDSA (P-256, P-384) or RSA, encrypted or not; cosign's too
@@ -258,7 +266,7 @@ pub(super) struct SignKeyOptions {
 }
 
 /// Who vouches for the output.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Signatures (sif)")]
 pub(super) struct SignatureOptions {
     #[command(flatten)]

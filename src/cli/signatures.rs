@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::keys;
-use super::options::{Checks, SignatureOptions};
+use super::options::{SignatureOptions, TrustOptions};
 use super::values::usage;
 use crate::error::{Error, Result, ResultExt as _};
 use crate::model::Quoted;
@@ -53,11 +53,11 @@ fn is_referrer(path: &Path) -> bool {
 }
 
 /// Whose images are converted, where not everybody's.
-pub(super) fn trust(checks: &Checks) -> Result<Option<ImagePolicy>> {
-    let keys = Some(keys::public_keys(&checks.verify_key)?).filter(|keys| !keys.is_empty()).map(ImagePolicy::keys);
-    let rekor = keys::public_keys(&checks.rekor_key)?;
-    let certified = certified(checks)?.map(|signers| ImagePolicy::certified(signers, rekor));
-    if certified.is_none() && !checks.rekor_key.is_empty() {
+pub(super) fn trust(options: &TrustOptions) -> Result<Option<ImagePolicy>> {
+    let keys = Some(keys::public_keys(&options.verify_key)?).filter(|keys| !keys.is_empty()).map(ImagePolicy::keys);
+    let rekor = keys::public_keys(&options.rekor_key)?;
+    let certified = certified(options)?.map(|signers| ImagePolicy::certified(signers, rekor));
+    if certified.is_none() && !options.rekor_key.is_empty() {
         let message = "option --rekor-key has no effect without --verify-root";
         return Err(usage(message, "leave it out, or name the roots of certificates with --verify-root"));
     }
@@ -65,8 +65,8 @@ pub(super) fn trust(checks: &Checks) -> Result<Option<ImagePolicy>> {
 }
 
 /// Whose certificates count. Nobody is believed for having one alone.
-fn certified(checks: &Checks) -> Result<Option<CertifiedSigners>> {
-    let Checks { verify_root, certificate_identity, certificate_oidc_issuer, .. } = checks;
+fn certified(options: &TrustOptions) -> Result<Option<CertifiedSigners>> {
+    let TrustOptions { verify_root, certificate_identity, certificate_oidc_issuer, .. } = options;
     let whose = [
         ("--verify-root", verify_root.is_some()),
         ("--certificate-identity", certificate_identity.is_some()),
@@ -90,12 +90,13 @@ fn certified(checks: &Checks) -> Result<Option<CertifiedSigners>> {
     }
 }
 
-/// Reads a policy.json and the keys that it names.
-pub(super) fn policy(path: &Path) -> Result<PolicyFile> {
+/// Reads the policy.json, if one is named, and the keys that it names.
+pub(super) fn policy(options: &TrustOptions) -> Result<Option<PolicyFile>> {
+    let Some(path) = &options.policy else { return Ok(None) };
     let doing = || format!("policy {}", Quoted(path.as_os_str().as_bytes()));
     let text = keys::small_file(path, SIGNATURE_BYTES_MAX as usize).doing(doing)?;
     let read = |name: &str| keys::small_file(Path::new(name), keys::KEY_BYTES_MAX).map(|text| text.to_vec());
-    PolicyFile::parse(&text, &read, keys::now()).doing(doing)
+    PolicyFile::parse(&text, &read, keys::now()).doing(doing).map(Some)
 }
 
 /// Reads a detached signature.

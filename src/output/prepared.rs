@@ -4,7 +4,7 @@ use std::path::Path;
 use super::hosting::Hosting;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
-use super::{Format, Target, added_objects, name};
+use super::{Format, Signing, Target, added_objects, name};
 #[cfg(feature = "network")]
 use crate::error::ResultExt as _;
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -210,7 +210,7 @@ impl Prepared {
             match format.reuse(existing, image, &task, monitor) {
                 Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),
                 Err(error) if task.options.if_exists == Some(IfExists::Update) && is_about_the_file(&error) => {
-                    refuse_to_drop(existing, &error)?;
+                    refuse_to_drop(existing, target.clone().signing_mut(), &error)?;
                     let message = format!("the output that existed is replaced: {error}");
                     notes.push(Note::new("output-replaced", message, 1));
                 }
@@ -278,8 +278,8 @@ fn is_the_same(error: &Error, inner: &Error) -> bool {
 }
 
 /// What others added to an output that exists is not thrown away unasked, whatever is wrong with the rest.
-fn refuse_to_drop(path: &Path, reason: &Error) -> Result<()> {
-    let added = added_objects(path)?;
+fn refuse_to_drop(path: &Path, signing: Option<&mut Signing>, reason: &Error) -> Result<()> {
+    let added = added_objects(path, signing.as_deref())?;
     if added.is_empty() {
         return Ok(());
     }

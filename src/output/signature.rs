@@ -74,6 +74,11 @@ fn signer(container: &Container, descriptor: &Descriptor) -> Result<Signer> {
     Ok(Signer { object: descriptor.id, link: descriptor.link(), form, key_ids })
 }
 
+/// Whether an object is a signature that names `key`, and no other, as the one that made it. It is not verified.
+pub(super) fn says_it_is_by(container: &Container, descriptor: &Descriptor, key: &PublicKey) -> Result<bool> {
+    Ok(is_signature(descriptor) && signer(container, descriptor)?.key_ids == [key.id()])
+}
+
 fn fingerprint(descriptor: &Descriptor) -> Option<String> {
     match descriptor.extra() {
         Extra::Signature { entity, .. } if !entity.is_empty() => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::decrypt::unlock;
+use super::signature::{Signing, says_it_is_by};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
 use crate::gocryptfs::Secret;
 use crate::image::Image;
@@ -170,16 +171,25 @@ fn added(container: &Container) -> Option<Note> {
 }
 
 /// What others added to a SIF after it was written (overlays, signatures, and the like): what replacing it would destroy.
-/// Each is shown with its number. Empty for a file that is not a SIF, or none that can be read.
+/// Each is shown with its number. A signature by the key that signs what takes the file's place is none. Empty for
+/// a file that is not a SIF, or none that can be read.
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when the file cannot be read.
-pub(crate) fn added_objects(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn added_objects(path: &Path, signing: Option<&Signing>) -> Result<Vec<String>> {
     let doing = || format!("looking into {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let Ok(container) = Container::open(region) else { return Ok(Vec::new()) };
-    Ok(additions(&container).into_iter().map(|it| format!("{} {it}", it.id)).collect())
+    let key = signing.and_then(|signing| signing.key.as_ref());
+    let mut added = Vec::new();
+    for it in additions(&container) {
+        let is_ours = key.map(|key| says_it_is_by(&container, it, key.public())).transpose()?;
+        if is_ours != Some(true) {
+            added.push(format!("{} {it}", it.id));
+        }
+    }
+    Ok(added)
 }
 
 /// The first error ends it; the rest is worth a word.

@@ -13,7 +13,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, Subject
 
 use super::{PublicKey, pem};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Quoted, Timestamp};
+use crate::model::{Digest, Quoted, Timestamp};
 
 /// Most certificates that are looked at beside a signature. Fulcio sends three.
 const CHAIN_MAX: usize = 16;
@@ -175,7 +175,7 @@ impl fmt::Display for Certificate {
 
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Certificate({self})")
+        write!(f, "Certificate({self}, {})", Digest::of(&self.der))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Signatures of images: what cosign signed is converted, and nothing else is even looked into.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -158,6 +159,48 @@ fn signatures_of_other_images_and_for_other_repositories_do_not_count() {
     place.refused(&place.pull("app:2", &["cosign.pub"]), "it has none");
     copy(&format!("{host}/app:sha256-{hex}.sig"), &format!("{host}/app:sha256-{other}.sig"));
     place.refused(&place.pull("app:2", &["cosign.pub"]), "of another image");
+}
+
+#[test]
+fn a_batch_converts_what_is_signed_and_signs_what_it_makes() {
+    let Some(place) = Place::new() else { return };
+    place.push("hello.tar", "good:1");
+    place.sign("good", "tag");
+    let host = place.host();
+    let batch = |words: &[&str]| {
+        let sources = ["good:1", "app:1"].map(|name| format!("docker://{host}/{name}"));
+        let mut command = program();
+        command.current_dir(place.directory.path()).arg("batch").args(sources);
+        run::run(command.args(["--to", "sif", "--out", "out", "--insecure", host]).args(words))
+    };
+    let path = |name: &str| place.directory.path().join("out").join(name);
+    let file = || fs::metadata(path("good_1.sif")).unwrap().ino();
+    let key = place.directory.path().join("p256.pub");
+    let verify = || run::run(program().arg("verify").arg(path("good_1.sif")).arg("--key").arg(&key));
+    let signed = ["--verify-key", "cosign.pub", "--sign-key", "p256.pem"];
+    let done = batch(&signed);
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    assert!(done.stderr.contains("no valid signature") && done.stderr.contains("it has none"), "{}", done.stderr);
+    assert!(!path("app_1.sif").exists());
+    assert_eq!(verify().code, 0, "{}", verify().stderr);
+    // What was made under the same keys is kept; what others vouched for is asked for anew.
+    let first = file();
+    assert_eq!(batch(&signed).code, 1);
+    assert_eq!(file(), first);
+    let done = batch(&["--verify-key", "p256.pub", "--sign-key", "p256.pem", "--only", "1"]);
+    assert!(done.code == 1 && done.stderr.contains("not by any of the keys"), "{}", done.stderr);
+    // Another image under the same name: the signature goes with the file if it is ours.
+    let words = ["hello.tar", "--to", "docker-archive", "-q", "-o", "other.tar", "--env", "OTHER=1"];
+    assert_eq!(run::run(program().current_dir(place.directory.path()).args(words)).code, 0);
+    place.push("other.tar", "good:1");
+    fs::write(place.directory.path().join("passphrase"), "hunter2\n").unwrap();
+    let done = batch(&["--sign-key", "cosign.key", "--sign-passphrase-file", "passphrase", "--only", "1"]);
+    assert!(done.code == 1 && done.stderr.contains("added to it later"), "{}", done.stderr);
+    assert_eq!(file(), first);
+    let done = batch(&["--sign-key", "p256.pem"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_ne!(file(), first);
+    assert_eq!(verify().code, 0, "{}", verify().stderr);
 }
 
 /// A key of the fixtures, or of a file.

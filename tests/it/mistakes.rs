@@ -60,8 +60,8 @@ const MISTAKES: &[(&str, Try)] = &[
     ("x.tar --to rootfs --bad", As("--help")),
     ("inspect x.tar --bad", As("inspect --help")),
     // Never another option than the one that was meant: it may check nothing.
-    ("batch list.txt --to sif --verify-key key.pub", Not),
-    ("batch list.txt --to sif --verify-root roots.pem", Not),
+    ("batch list.txt --to sif --out out --encrypt-pem key.pem", Not),
+    ("batch list.txt --to sif --out out --sign-passphrase-file pass", Not),
     ("sign x.sif --sign-key key.pem", Not),
     ("verify x.sif --verify-key key.pub", Not),
     ("verify x.sif --certificate-identity me", Not),

@@ -18,18 +18,23 @@ use crate::cli::board::{Board, Ended};
 use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::exit::Failure;
-use crate::cli::options::{Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions};
+use crate::cli::options::{
+    Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignKeyOptions,
+    SignatureOptions, TrustOptions,
+};
 use crate::cli::printer;
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::session::Session;
 use crate::cli::signals::Quit;
+use crate::cli::signatures;
 use crate::cli::values::usage;
 use crate::conversion::Conversion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Monitor;
 use crate::model::{Note, Quoted};
-use crate::output::Target;
+use crate::output::{Signing, Target};
 use crate::source::Spec;
+use crate::trust::{ImagePolicy, PolicyFile};
 
 /// How many images are converted at once where nobody says: while one waits for its registry or its disk, others work.
 const PARALLEL: usize = 4;
@@ -100,11 +105,15 @@ pub(in crate::cli) struct Batch {
     #[command(flatten)]
     output_options: OutputOptions,
     #[command(flatten)]
+    trust: TrustOptions,
+    #[command(flatten)]
     root: RootOptions,
     #[command(flatten)]
     image: ImageOptions,
     #[command(flatten)]
     config: ConfigOptions,
+    #[command(flatten)]
+    signing: SignKeyOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -145,6 +154,10 @@ pub(in crate::cli) struct Plan<'a> {
     parallel: NonZeroUsize,
     only: Option<RangeInclusive<usize>>,
     tags: Option<Regex>,
+    /// Whose images are converted, and who signs: read once, for what is named may be a pipe.
+    trust: Option<ImagePolicy>,
+    policy: Option<PolicyFile>,
+    signing: Signing,
     /// What settings decide about the bytes of all outputs.
     note: Option<Note>,
 }
@@ -192,6 +205,8 @@ impl Batch {
             let message = format!("option --names has no effect on {}: workflows look for SIF files", self.to);
             return Err(usage(message, "leave --names out, or write --to sif"));
         }
+        let signing = SignatureOptions { key: self.signing.clone(), ..SignatureOptions::default() };
+        signatures::refuse_idle(&signing)?;
         let mut plan = Plan {
             arguments: self,
             given,
@@ -201,6 +216,9 @@ impl Batch {
             parallel: self.parallel()?,
             only: self.only()?,
             tags: self.tags.as_deref().map(expression).transpose()?,
+            trust: signatures::trust(&self.trust)?,
+            policy: signatures::policy(&self.trust)?,
+            signing: signatures::signing(&signing)?,
             note: None,
         };
         // Options that no image can have are told before anything is looked at.
@@ -353,7 +371,13 @@ impl Plan<'_> {
     }
 
     fn resolve(&self, convert: &Convert) -> Result<Conversion> {
-        convert.resolve(&self.given.clone().without(&OF_BATCH), self.environment)
+        let mut conversion = convert.resolve(&self.given.clone().without(&OF_BATCH), self.environment)?;
+        conversion.open.trust.clone_from(&self.trust);
+        conversion.open.policy.clone_from(&self.policy);
+        if let Some(signing) = conversion.target.signing_mut() {
+            signing.clone_from(&self.signing);
+        }
+        Ok(conversion)
     }
 
     fn convert(&self, source: &OsStr, output: &Path) -> Convert {
@@ -369,7 +393,7 @@ impl Plan<'_> {
             checks: Checks::default(),
             root: root.clone(),
             encryption: EncryptionOptions::default(),
-            signatures: Default::default(),
+            signatures: SignatureOptions::default(),
             image: image.clone(),
             config: config.clone(),
             feedback: Feedback::default(),

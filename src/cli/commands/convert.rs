@@ -178,8 +178,8 @@ impl Convert {
             jobs: Some(jobs(&arguments.output_options, environment)?),
             all_root: arguments.root.all_root,
             keep_singularity: arguments.config.keep_singularity,
-            trust: signatures::trust(&arguments.checks)?,
-            policy: arguments.checks.policy.as_deref().map(signatures::policy).transpose()?,
+            trust: signatures::trust(&arguments.checks.trust)?,
+            policy: signatures::policy(&arguments.checks.trust)?,
             ..open_options(&arguments.choice, true, environment)?
         };
         conversion.selection = selection(&arguments.choice)?;
