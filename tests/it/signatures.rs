@@ -88,6 +88,15 @@ fn an_existing_output_is_used_again_only_if_the_key_signed_it() {
     let other = again("rsa.pem", "reuse");
     assert_eq!(other.code, exit_code("Output"), "{}", other.stderr);
     assert!(other.stderr.contains("is not signed as it would be"), "{}", other.stderr);
+    // What another key signed is not thrown away unasked; what this one signed is signed anew.
+    let update = |secret: &str| {
+        let words = ["--env", "OTHER=1", "--if-exists", "update", "--sign-key", secret];
+        convert(directory.path(), &[&[archive().as_str(), "--to", "sif", "-o", "x.sif"], &words[..]].concat())
+    };
+    let kept = update("rsa.pem");
+    assert!(kept.code == exit_code("Output") && kept.stderr.contains("added to it later"), "{}", kept.stderr);
+    assert_eq!(update("p256.pem").code, 0);
+    expect(directory.path(), &["verify", "x.sif", "--key", "p256.pub"]);
     let replaced = again("rsa.pem", "replace");
     assert_eq!(replaced.code, 0, "{}", replaced.stderr);
     expect(directory.path(), &["verify", "x.sif", "--key", "rsa.pub"]);
