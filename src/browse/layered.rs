@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use super::view::ViewOptions;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::Image;
-use crate::io::{CHUNK_BYTES, Codec, ContentSum, Monitor, Region, decoder, read_error};
+use crate::io::{CHUNK_BYTES, Codec, ContentSum, Monitor, Region, decoder, read_error, zeros};
 use crate::layers::{ListOptions, Listed, Sums, list, plain_region, verify_plain};
 use crate::model::Digest;
 use crate::tree::{Content, Extent, FileData, FileId, InodeId, Kind, Tree};
@@ -124,17 +124,6 @@ fn pieces(data: &FileData) -> Pieces<'_> {
             Pieces::InLayer(extents.to_vec(), extents.first().map(|extent| extent.location.file))
         }
     }
-}
-
-fn zeros(count: u64, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    let zeros = [0; 64 << 10];
-    let mut left = count;
-    while left > 0 {
-        let now = left.min(zeros.len() as u64);
-        each(&zeros[..now as usize])?;
-        left -= now;
-    }
-    Ok(())
 }
 
 /// Reads stretches of the plain tar of one layer, front to back.

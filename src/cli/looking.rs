@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::Args;
 
+use super::encryption::DecryptionOptions;
 use super::environment::Environment;
 use super::options::{Choice, Given, open_options, selection, source};
 use super::registry::{self, RegistryOptions};
@@ -22,14 +23,24 @@ use crate::source::{self as sources, OpenOptions, Selection, Source, Spec, is_en
 pub(super) struct Limits {
     /// How many threads may work at once [default: as many as this machine runs]
     #[arg(long, short, value_name = "N")]
-    pub(super) jobs: Option<String>,
+    jobs: Option<String>,
     /// Refuse an image whose list of files takes more memory than this [default: 2G]
     #[arg(long, value_name = "SIZE")]
-    pub(super) max_memory: Option<String>,
+    max_memory: Option<String>,
 }
 
 /// What the commands take beside sources.
-type LookOptions<'a> = (&'a Choice, &'a RegistryOptions, &'a Limits);
+#[derive(Debug, Default, Args)]
+pub(super) struct LookOptions {
+    #[command(flatten)]
+    pub(super) choice: Choice,
+    #[command(flatten)]
+    pub(super) registry: RegistryOptions,
+    #[command(flatten)]
+    pub(super) decryption: DecryptionOptions,
+    #[command(flatten)]
+    pub(super) limits: Limits,
+}
 
 /// One source to look into, with every choice made.
 #[derive(Debug)]
@@ -45,22 +56,20 @@ impl Look {
     /// What `word` and the options mean. What Singularity added to a root stays in sight where it is `raw`.
     pub(super) fn resolve(
         word: &OsStr,
-        (choice, registry, limits): LookOptions<'_>,
-        secret: Option<Secret>,
+        options: &LookOptions,
         raw: bool,
         given: &Given,
         environment: &Environment,
     ) -> Result<Self> {
         let spec = source(word, environment)?;
         registry::expect_registry(given, &spec, false)?;
-        Look::of(spec, (choice, registry, limits), secret, raw, environment)
+        Look::of(spec, options, options.decryption.secret()?, raw, environment)
     }
 
     /// Two sources. Options about registries are for whichever of them is on one.
     pub(super) fn pair(
         (left, right): (&OsStr, &OsStr),
-        options: LookOptions<'_>,
-        secret: Option<Secret>,
+        options: &LookOptions,
         raw: bool,
         given: &Given,
         environment: &Environment,
@@ -73,6 +82,7 @@ impl Look {
             .or_else(|_| registry::expect_registry(given, &specs.1, false))?;
         // Where one alone is encrypted, the key is for that one; where none is, opening the first says so.
         let (left, right) = (is_encrypted(&specs.0), is_encrypted(&specs.1));
+        let secret = options.decryption.secret()?;
         let for_left = secret.clone().filter(|_| left || !right);
         let for_right = secret.filter(|_| right);
         Ok((
@@ -83,11 +93,12 @@ impl Look {
 
     fn of(
         spec: Spec,
-        (choice, registry, limits): LookOptions<'_>,
+        options: &LookOptions,
         secret: Option<Secret>,
         raw: bool,
         environment: &Environment,
     ) -> Result<Self> {
+        let LookOptions { choice, registry, limits, .. } = options;
         let jobs = jobs_of(limits.jobs.as_deref(), environment)?;
         let open = OpenOptions {
             registry: registry::settings(registry, &spec, environment)?,

@@ -46,7 +46,7 @@ pub(crate) use noise::deflate_is_futile;
 #[cfg(feature = "program")]
 pub(crate) use output::open_now;
 pub(crate) use output::{Output, directory_of, free_bytes, is_stream, open_stream, umask, unnamed_file, writable};
-pub(crate) use pipeline::{Decoded, decode};
+pub(crate) use pipeline::{Decoded, Watched, decode};
 pub use region::{Region, RegionReader};
 #[cfg(feature = "network")]
 pub(crate) use save::save;
@@ -61,7 +61,22 @@ pub use verify::Expected;
 pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};
 pub(crate) use writeback::Writeback;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Gives out `count` zeros, in pieces.
+///
+/// # Errors
+/// Those of `each`.
+pub(crate) fn zeros(count: u64, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let zeros = [0; 64 << 10];
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(zeros.len() as u64);
+        each(&zeros[..now as usize])?;
+        left -= now;
+    }
+    Ok(())
+}
 
 /// How much is moved at once, in bytes: large enough that system calls do not count, small enough to stay in the cache.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;

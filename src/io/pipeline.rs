@@ -99,9 +99,9 @@ fn decode_inline<'a, T>(
 }
 
 /// Looks for a stop once per read, and counts stored bytes: their total is known beforehand.
-struct Watched<'a, R> {
-    inner: R,
-    monitor: &'a Monitor,
+pub(crate) struct Watched<'a, R> {
+    pub(crate) inner: R,
+    pub(crate) monitor: &'a Monitor,
 }
 
 impl<R: Read> Read for Watched<'_, R> {

@@ -10,7 +10,7 @@ use super::members::{Contents, Members};
 use super::{InputHash, OpenOptions, keep, recognise, spec};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{BlobRef, Blobs};
-use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, decoder};
+use crate::io::{CHUNK_BYTES, Codec, HashingReader, Monitor, Phase, Region, Watched, decoder};
 use crate::model::Digest;
 
 /// An archive, from a file or from a stream: blobs are its members.
@@ -219,21 +219,6 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// Counts stored bytes as they are read, and stops when the conversion is to stop.
-struct Watched<'a, R> {
-    inner: R,
-    monitor: &'a Monitor,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.monitor.check().map_err(Error::into_io)?;
-        let count = self.inner.read(buffer)?;
-        self.monitor.advance(count as u64);
-        Ok(count)
-    }
 }
 
 /// Says in our words what is wrong with a compressed stream: each decoder has its own.

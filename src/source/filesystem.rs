@@ -146,17 +146,7 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
     let input = about.input;
     let volume = Arc::new(volume);
     let store = FileSystem { name, volume: Arc::clone(&volume), threads, notes, input: input.clone() };
-    Ok(Source {
-        store: Arc::new(store),
-        kind,
-        found: catalogue.found,
-        artifacts: catalogue.artifacts,
-        warnings: Vec::new(),
-        wanted: None,
-        input,
-        volume: Some(volume),
-        left_out: about.left_out,
-    })
+    Ok(Source { input, volume: Some(volume), left_out: about.left_out, ..Source::of(store, kind, catalogue) })
 }
 
 fn leave_singularity(volume: &mut Volume) -> Result<Vec<Note>> {

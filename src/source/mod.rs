@@ -203,6 +203,22 @@ fn quoted(path: &Path) -> String {
 }
 
 impl Source {
+    /// What `store` holds, as `catalogue` lists it.
+    fn of(store: impl Store + 'static, kind: Kind, catalogue: Catalogue) -> Self {
+        let Catalogue { found, artifacts } = catalogue;
+        Source {
+            store: Arc::new(store),
+            kind,
+            found,
+            artifacts,
+            warnings: Vec::new(),
+            wanted: None,
+            input: None,
+            volume: None,
+            left_out: None,
+        }
+    }
+
     /// What the source holds beside its image and no conversion takes over: signatures of a SIF, its SBOM.
     pub fn left_out(&self) -> Option<&Note> {
         self.left_out.as_ref()
@@ -421,17 +437,8 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions
         (_, _, asked) => return Err(other_kind(asked.unwrap_or(Kind::DockerArchive))),
     };
     archive.rename(kind.name(place));
-    Ok(Source {
-        input: Some(Arc::clone(archive.input())),
-        store: Arc::new(archive),
-        kind,
-        found: catalogue.found,
-        artifacts: catalogue.artifacts,
-        warnings,
-        wanted: None,
-        volume: None,
-        left_out: None,
-    })
+    let input = Some(Arc::clone(archive.input()));
+    Ok(Source { input, warnings, ..Source::of(archive, kind, catalogue) })
 }
 
 /// Whether each of the two lists of an archive is there. One that cannot be read is not an obstacle where the other lists images,
@@ -486,15 +493,5 @@ fn open_layout(path: &Path, options: &OpenOptions) -> Result<Source> {
     if !oci::read(&Documents::new(&layout), &mut catalogue, options.trust.as_ref())? {
         return Err(recognise::directory_without_layout(path));
     }
-    Ok(Source {
-        store: Arc::new(layout),
-        kind: Kind::OciLayout,
-        found: catalogue.found,
-        artifacts: catalogue.artifacts,
-        warnings: Vec::new(),
-        wanted: None,
-        volume: None,
-        left_out: None,
-        input: None,
-    })
+    Ok(Source::of(layout, Kind::OciLayout, catalogue))
 }

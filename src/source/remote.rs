@@ -77,17 +77,7 @@ pub(super) fn open_registry(name: &str, options: &OpenOptions, monitor: &Monitor
     }
     let mut catalogue = Catalogue::default();
     oci::read_from(&Documents::new(&registry), &mut catalogue, digest, reference.to_string())?;
-    Ok(Source {
-        store: Arc::new(registry),
-        kind: Kind::Registry,
-        found: catalogue.found,
-        artifacts: catalogue.artifacts,
-        warnings: Vec::new(),
-        wanted: None,
-        volume: None,
-        left_out: None,
-        input: None,
-    })
+    Ok(Source::of(registry, Kind::Registry, catalogue))
 }
 
 /// Reads an archive from a web server as it comes.

@@ -59,17 +59,8 @@ pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
         warnings,
         input: Arc::clone(archive.input()),
     };
-    Ok(Source {
-        store: Arc::new(store),
-        kind: Kind::RootfsTar,
-        found: catalogue.found,
-        artifacts: catalogue.artifacts,
-        warnings: Vec::new(),
-        wanted: None,
-        volume: None,
-        left_out: None,
-        input: Some(Arc::clone(archive.input())),
-    })
+    let input = Some(Arc::clone(archive.input()));
+    Ok(Source { input, ..Source::of(store, Kind::RootfsTar, catalogue) })
 }
 
 /// Singularity's own files, where the tar has them. `None` too where its contents were passed over.

@@ -32,7 +32,7 @@ pub(crate) use encrypted::{EncryptedRoot, UnlockedRoot};
 pub use stream::TarStream;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::{ContentSum, Monitor};
+use crate::io::{ContentSum, Monitor, zeros};
 use crate::model::{Digest, Note, Quoted};
 use crate::squashfs::{BlockReader, Input};
 use crate::tree::{Content, FileId, InodeId, Kind, Tree};
@@ -131,16 +131,7 @@ impl Volume {
     pub fn for_each_chunk(&self, inode: InodeId, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.for_each_span(inode, |span| match span {
             Span::Bytes(bytes) => each(bytes),
-            Span::Zeros(count) => {
-                let zeros = [0; 64 << 10];
-                let mut left = count;
-                while left > 0 {
-                    let now = left.min(zeros.len() as u64);
-                    each(&zeros[..now as usize])?;
-                    left -= now;
-                }
-                Ok(())
-            }
+            Span::Zeros(count) => zeros(count, &mut each),
         })
     }
 

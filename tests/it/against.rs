@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::support::archives::{Described, buildx};
+use crate::support::fake::{Fake, Repository};
 use crate::support::pack::{self, Squeeze};
 use crate::support::place::Place;
 use crate::support::run::{self, Run, oracles, program, scratch};
@@ -217,4 +218,27 @@ fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
         let line = text(&done).lines().find(|line| line.contains(named) && !line.contains('(')).map(str::to_string);
         assert!(line.is_some(), "{change}: {}", text(&done));
     }
+}
+
+#[test]
+fn the_image_may_be_where_options_for_registries_lead() {
+    let directory = scratch();
+    let layers = [Tar::new().file("f", "x").finish()];
+    let mut repository = Repository::default();
+    let image = repository.add_image(&pack::config(&layers), &layers);
+    repository.tag("1", &image);
+    let fake = Fake::start(move |request| repository.answer(request));
+    let sif = directory.path().join("x.sif");
+    let (source, mirror) = ("docker://h.test/x:1", format!("h.test={}", fake.host()));
+    let mirrored = ["--mirror", mirror.as_str(), "--retries", "0"];
+    convert(Path::new(source), &sif, &mirrored);
+    let against =
+        |options: &[&str]| run::run(program().arg("verify").arg(&sif).args(["--against", source]).args(options));
+    let done = against(&mirrored);
+    assert!(done.code == 0 && text(&done).contains("byte for byte"), "{}", done.stderr);
+    // An image by itself is verified where it is, too; and of a file alone they would say nothing.
+    let done = run::run(program().args(["verify", source]).args(mirrored));
+    assert!(done.code == 0 && text(&done).contains("is whole"), "{}", done.stderr);
+    let done = run::run(program().arg("verify").arg(&sif).args(mirrored));
+    assert!(done.code == run::exit_code("Usage") && done.stderr.contains("has no effect"), "{}", done.stderr);
 }

@@ -5,12 +5,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use clap::Args;
 
-use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
-use crate::cli::looking::{Limits, Look};
-use crate::cli::options::{Choice, Feedback, Given};
+use crate::cli::looking::{Look, LookOptions};
+use crate::cli::options::{Feedback, Given};
 use crate::cli::printer;
-use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::error::Result;
@@ -25,13 +23,7 @@ pub(in crate::cli) struct Cat {
     #[arg(value_name = "PATH", required = true)]
     pub(in crate::cli) paths: Vec<OsString>,
     #[command(flatten)]
-    pub(in crate::cli) choice: Choice,
-    #[command(flatten)]
-    pub(in crate::cli) registry: RegistryOptions,
-    #[command(flatten)]
-    pub(in crate::cli) decryption: DecryptionOptions,
-    #[command(flatten)]
-    pub(in crate::cli) limits: Limits,
+    look: LookOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -39,8 +31,7 @@ pub(in crate::cli) struct Cat {
 impl Cat {
     /// What is read from.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Look> {
-        let options = (&self.choice, &self.registry, &self.limits);
-        Look::resolve(&self.source, options, self.decryption.secret()?, true, given, environment)
+        Look::resolve(&self.source, &self.look, true, given, environment)
     }
 }
 

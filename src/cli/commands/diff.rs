@@ -8,12 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::browse::{Aspect, DiffOptions, Difference, Place, Side, diff};
-use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
-use crate::cli::looking::{Limits, Look};
-use crate::cli::options::{Choice, Feedback, Given};
+use crate::cli::looking::{Look, LookOptions};
+use crate::cli::options::{Feedback, Given};
 use crate::cli::printer::{self, Voice};
-use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,13 +43,7 @@ pub(in crate::cli) struct Diff {
     #[arg(long)]
     pub(in crate::cli) keep_singularity: bool,
     #[command(flatten)]
-    pub(in crate::cli) choice: Choice,
-    #[command(flatten)]
-    pub(in crate::cli) registry: RegistryOptions,
-    #[command(flatten)]
-    pub(in crate::cli) decryption: DecryptionOptions,
-    #[command(flatten)]
-    pub(in crate::cli) limits: Limits,
+    look: LookOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -59,9 +51,7 @@ pub(in crate::cli) struct Diff {
 impl Diff {
     /// What is compared.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<(Look, Look)> {
-        let options = (&self.choice, &self.registry, &self.limits);
-        let secret = self.decryption.secret()?;
-        Look::pair((&self.left, &self.right), options, secret, self.keep_singularity, given, environment)
+        Look::pair((&self.left, &self.right), &self.look, self.keep_singularity, given, environment)
     }
 }
 

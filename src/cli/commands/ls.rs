@@ -8,12 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::browse::{DirectoryUsage, Entry, EntryKind, LayerInfo, Usage, View};
-use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
-use crate::cli::looking::{Limits, Look};
-use crate::cli::options::{Choice, Feedback, Given};
+use crate::cli::looking::{Look, LookOptions};
+use crate::cli::options::{Feedback, Given};
 use crate::cli::printer::{self, Voice};
-use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
 use crate::cli::signals::Quit;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,13 +41,7 @@ pub(in crate::cli) struct Ls {
     #[arg(long, value_name = "N")]
     pub(in crate::cli) depth: Option<usize>,
     #[command(flatten)]
-    pub(in crate::cli) choice: Choice,
-    #[command(flatten)]
-    pub(in crate::cli) registry: RegistryOptions,
-    #[command(flatten)]
-    pub(in crate::cli) decryption: DecryptionOptions,
-    #[command(flatten)]
-    pub(in crate::cli) limits: Limits,
+    look: LookOptions,
     #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
@@ -57,8 +49,7 @@ pub(in crate::cli) struct Ls {
 impl Ls {
     /// What is listed.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Look> {
-        let options = (&self.choice, &self.registry, &self.limits);
-        Look::resolve(&self.source, options, self.decryption.secret()?, true, given, environment)
+        Look::resolve(&self.source, &self.look, true, given, environment)
     }
 }
 

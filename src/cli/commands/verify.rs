@@ -11,7 +11,7 @@ use crate::against::{self, AgainstOptions};
 use crate::cli::encryption::DecryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::keys;
-use crate::cli::looking::{Limits, Look};
+use crate::cli::looking::{Look, LookOptions};
 use crate::cli::options::{Choice, Feedback, Given, source};
 use crate::cli::printer::{self, Voice, counted};
 use crate::cli::registry::RegistryOptions;
@@ -31,8 +31,8 @@ use crate::trust::{PublicKey, Roots};
 /// `convert verify FILE`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Verify {
-    /// A SIF of any maker, a docker-archive, an OCI archive or an OCI layout directory; "-" is an archive from
-    /// standard input
+    /// A SIF of any maker, or an image: a docker-archive, an OCI archive or layout, docker://HOST/NAME; "-" is an archive
+    /// from standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::AnyPath)]
     pub(in crate::cli) file: OsString,
     /// Check that the SIF is what this image gives: byte for byte, or with the differences listed
@@ -57,6 +57,8 @@ pub(in crate::cli) struct Verify {
     #[command(flatten)]
     pub(in crate::cli) choice: Choice,
     #[command(flatten)]
+    pub(in crate::cli) registry: RegistryOptions,
+    #[command(flatten)]
     pub(in crate::cli) feedback: Feedback,
 }
 
@@ -80,11 +82,12 @@ impl Verify {
             if !output::is_sif(&path) {
                 return Err(self.no_sif());
             }
-            let (registry, limits) = (RegistryOptions::default(), Limits::default());
-            let look = Look::resolve(against, (&self.choice, &registry, &limits), None, false, given, environment)?;
+            let (choice, registry) = (self.choice.clone(), self.registry.clone());
+            let options = LookOptions { choice, registry, ..LookOptions::default() };
+            let look = Look::resolve(against, &options, false, given, environment)?;
             return Ok(Verified::Against(path, Box::new(look)));
         }
-        let options = (&self.choice, &RegistryOptions::default());
+        let options = (&self.choice, &self.registry);
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
         if let Subject::Source(_) = subject {
