@@ -28,13 +28,6 @@ const IMAGES: usize = 30;
 const BAD: usize = 7;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn layer_of(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut tar = Vec::new();
-    layer::member(&mut tar, name, bytes);
-    tar.resize(tar.len() + 1024, 0);
-    tar
-}
-
 /// A directory to run in, with a place for temporaries that must be empty in the end.
 struct Place(tempfile::TempDir);
 
@@ -114,10 +107,10 @@ impl Place {
 
 /// Many tags on one base: the layers of each are the base's and one of its own.
 fn tags(count: usize, base_bytes: usize) -> Repository {
-    let base = layer_of("base", &noise(base_bytes, 1));
+    let base = layer::of_file("base", &noise(base_bytes, 1));
     let mut repository = Repository::default();
     for number in 1..=count {
-        let layers = [base.clone(), layer_of(&format!("own-{number}"), &noise(2_000, number as u64 + 2))];
+        let layers = [base.clone(), layer::of_file(&format!("own-{number}"), &noise(2_000, number as u64 + 2))];
         let image = repository.add_image(&pack::config(&layers), &layers);
         repository.tag(&format!("t{number}"), &image);
     }
@@ -288,7 +281,7 @@ fn two_batches_share_one_directory() {
 #[test]
 fn what_changed_is_made_again() {
     let place = Place::new();
-    let image = |name: &str| docker_archive(&[layer_of(name, b"content")], Squeeze::Not);
+    let image = |name: &str| docker_archive(&[layer::of_file(name, b"content")], Squeeze::Not);
     let app = "docker-archive:app.tar:example/case:latest";
     place.write("app.tar", image("a"));
     place.write("b.tar", image("b"));
@@ -321,7 +314,7 @@ fn what_changed_is_made_again() {
     for (name, done) in [("a", 1), ("a", 0), ("d", 1)] {
         if done == 1 {
             let _ = fs::remove_dir_all(place.path("layout"));
-            pack::oci_layout(&place.path("layout"), &[layer_of(name, b"x")]);
+            pack::oci_layout(&place.path("layout"), &[layer::of_file(name, b"x")]);
         }
         assert_eq!(place.counts(&["oci:layout"]), (done, 1 - done, 0), "{name}");
     }
@@ -361,7 +354,7 @@ fn a_tag_that_moved_and_a_retagged_engine_image_are_made_again() {
     };
     let source = format!("docker-daemon:{NAME}");
     for (name, made) in [("a", true), ("a", false), ("b", true)] {
-        let engine = engine(&docker_archive(&[layer_of(name, b"x")], Squeeze::Not));
+        let engine = engine(&docker_archive(&[layer::of_file(name, b"x")], Squeeze::Not));
         let run = run(place.command(&[&source, "--to", "sif", "--out", "out"]).env("DOCKER_HOST", engine.host()));
         assert_eq!(run.code, 0, "{}", run.stderr);
         let exported = engine.requests().iter().any(|request| request.starts_with("/images/get"));
@@ -545,7 +538,7 @@ fn tags_of_what_is_attached_are_skipped_and_counted() {
     let held = depot.clone();
     let fake = Fake::start(move |request| held.answer(request));
     let repository = format!("docker://{}/org/app", fake.host());
-    place.write("app.tar", docker_archive(&[layer_of("a", b"content")], Squeeze::Not));
+    place.write("app.tar", docker_archive(&[layer::of_file("a", b"content")], Squeeze::Not));
     let convert = |words: &[&str]| {
         let done = run(program().current_dir(place.path("")).env("HOME", place.path("")).args(words));
         assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
@@ -591,7 +584,7 @@ fn tags_of_what_is_attached_are_skipped_and_counted() {
 #[test]
 fn what_no_list_names_any_more_is_pruned_and_nothing_else() {
     let place = Place::new();
-    let image = |name: &str| docker_archive(&[layer_of(name, b"content")], Squeeze::Not);
+    let image = |name: &str| docker_archive(&[layer::of_file(name, b"content")], Squeeze::Not);
     for name in ["a", "b", "c"] {
         place.write(&format!("{name}.tar"), image(name));
     }
@@ -612,7 +605,7 @@ fn what_no_list_names_any_more_is_pruned_and_nothing_else() {
 #[test]
 fn wrong_use_is_said_and_nothing_is_done() {
     let place = Place::new();
-    let image = docker_archive(&[layer_of("a", b"content")], Squeeze::Not);
+    let image = docker_archive(&[layer::of_file("a", b"content")], Squeeze::Not);
     for name in ["a.tar", "x/a-3.tar", "d/a.tar", "out/b.sif"] {
         place.write(name, &image);
     }
@@ -668,7 +661,7 @@ fn wrong_use_is_said_and_nothing_is_done() {
 fn tasks_of_an_array_do_their_part() {
     let place = Place::new();
     for name in ["a", "b", "c"] {
-        place.write(&format!("{name}.tar"), docker_archive(&[layer_of(name, b"x")], Squeeze::Not));
+        place.write(&format!("{name}.tar"), docker_archive(&[layer::of_file(name, b"x")], Squeeze::Not));
     }
     let words = ["a.tar", "b.tar", "c.tar", "--to", "sif", "--out", "out"];
     let with = |more: &[&str]| place.batch(&[&words[..], more].concat());

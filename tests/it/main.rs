@@ -44,6 +44,7 @@ mod push;
 mod refusals;
 mod registries_conf;
 mod registry;
+mod registry_cache;
 mod registry_foreign;
 mod registry_logins;
 mod registry_oracles;

@@ -37,6 +37,14 @@ pub fn tar(layer: &Layer) -> Vec<u8> {
     out
 }
 
+/// The layer of one file.
+pub fn of_file(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    member(&mut tar, name, bytes);
+    tar.resize(tar.len() + 2 * BLOCK_BYTES, 0);
+    tar
+}
+
 /// The layer of these entries.
 pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
     tar(&Layer { items: entries.iter().cloned().map(Item::Entry).collect(), ..Layer::default() })
