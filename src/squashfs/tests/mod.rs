@@ -177,6 +177,21 @@ fn duplicates_share_their_data() {
 }
 
 #[test]
+fn fragments_are_filled_to_the_last_byte() {
+    let (bytes, _) = build(|writer| {
+        for (name, size) in [("a", 2048), ("b", 2048), ("c", 1), ("d", 4095), ("e", 1)] {
+            add(writer, ROOT, name, file(noise(size, size as u64 + u64::from(name.as_bytes()[0]))));
+        }
+    });
+    let all = listing(&bytes);
+    let places = ["a", "b", "c", "d", "e"].map(|name| match find(&all, name).0.kind {
+        InodeKind::File(file) => file.fragment.unwrap(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(places, [(0, 0), (0, 2048), (1, 0), (1, 1), (2, 0)]);
+}
+
+#[test]
 fn sizes_around_a_block() {
     for size in [0usize, 1, 4095, 4096, 4097, 8191, 8192, 8193] {
         for content in [noise(size, 5), vec![0; size], vec![b'x'; size]] {
@@ -289,6 +304,23 @@ fn a_directory_of_70000_names_has_an_index() {
     let InodeKind::Directory(root) = image.root().unwrap().kind else { panic!("no directory") };
     let blocks = root.listing_bytes.div_ceil(8192);
     assert!((blocks - 1..=blocks).contains(&root.index_entries.into()), "{root:?}");
+}
+
+/// Two headers and 408 names fill a metadata block to its last byte: what follows has a header and an index entry.
+#[test]
+fn a_listing_that_ends_with_its_block_goes_on_with_a_header() {
+    for (names, bytes_of_listing, index_entries) in [(408, 8192, 0), (409, 8192 + 12 + 8 + 12, 1)] {
+        let (bytes, _) = build(|writer| {
+            for number in 0..names {
+                let suffix = if number == 407 { "suffixed" } else { "" };
+                add(writer, ROOT, &format!("{number:012}{suffix}"), Node::Fifo);
+            }
+        });
+        assert_eq!(verify(&bytes).unwrap().names, names + 1);
+        let image = Image::open(bytes).unwrap();
+        let InodeKind::Directory(root) = image.root().unwrap().kind else { panic!("no directory") };
+        assert_eq!((root.listing_bytes, u64::from(root.index_entries)), (bytes_of_listing, index_entries), "{names}");
+    }
 }
 
 #[test]
