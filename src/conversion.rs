@@ -201,7 +201,15 @@ impl Conversion {
 
 pub(crate) fn check_digest(expected: Option<Digest>, image: &Image) -> Result<()> {
     let found = [image.index_digest, image.manifest_digest, Some(image.id())];
+    // A config that does not say what its layers are, of a file system or of an archive before Docker 1.10, binds no file.
+    let binds_files =
+        |digest: Digest| found[..2].contains(&Some(digest)) || image.layers.iter().all(|layer| layer.diff_id.is_some());
     match expected {
+        Some(expected) if found.contains(&Some(expected)) && !binds_files(expected) => {
+            let message = format!("the expected digest says nothing about the files of {}", image.blobs.name());
+            Err(Error::new(ErrorKind::Mismatch, message)
+                .hint("compare the SHA-256 of the file, or take the image from where its manifest is"))
+        }
         Some(expected) if !found.contains(&Some(expected)) => {
             let names = ["index", "manifest", "config"];
             let found: Vec<String> =

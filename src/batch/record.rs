@@ -4,10 +4,12 @@
 //! that is there, or on an empty one: it ends with the process, and a file system without locks costs work done twice, never a
 //! wrong output.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -137,7 +139,8 @@ pub(super) struct Book {
 /// A record that nobody else works on, as long as this is there.
 #[derive(Debug)]
 pub(super) struct Page {
-    _lock: File,
+    /// The file with the record, and what has taken its place.
+    locks: RefCell<Vec<Arc<File>>>,
     /// What it says.
     pub(super) record: Option<Record>,
 }
@@ -174,7 +177,7 @@ impl Book {
                 // Whoever had it may have replaced it.
                 if fs::metadata(&path).is_ok_and(|found| file.metadata().is_ok_and(|own| found.ino() == own.ino())) {
                     let record = read(&file);
-                    return Ok(Some(Page { _lock: file, record }));
+                    return Ok(Some(Page { locks: RefCell::new(vec![Arc::new(file)]), record }));
                 }
             }
             Err(io::Error::other("it is replaced all the time"))
@@ -182,8 +185,22 @@ impl Book {
         take().or_kind(ErrorKind::Output).doing(|| format!("opening {path:?}"))
     }
 
-    /// Writes a record.
+    /// Writes a record. Whoever looks for it may take it from now on.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
+        self.put(record, |_| ()).map(drop)
+    }
+
+    /// Writes a record of what is being worked on. It is as if it had been taken with `page`.
+    pub(super) fn claim(&self, page: &Page, record: &Record) -> Result<()> {
+        // Without locks, what is done twice is done right.
+        let file = self.put(record, |file| {
+            let _ = flock(file, FlockOperation::NonBlockingLockExclusive);
+        })?;
+        page.locks.borrow_mut().push(file);
+        Ok(())
+    }
+
+    fn put(&self, record: &Record, before: impl FnOnce(&File)) -> Result<Arc<File>> {
         let path = self.path(&record.row.output);
         let mut text = serde_json::to_vec_pretty(record)
             .map_err(|error| Error::new(ErrorKind::Bug, format!("a record is not JSON: {error}")))?;
@@ -192,9 +209,11 @@ impl Book {
         let mut scratch = Scratch::create(&self.directory, self.mode)?;
         (&**scratch.file()).write_all(&text).or_kind(ErrorKind::Output).doing(doing)?;
         scratch.set_mode().doing(doing)?;
+        before(scratch.file());
         scratch.move_to(&path)?;
+        let file = Arc::clone(scratch.file());
         scratch.keep();
-        Ok(())
+        Ok(file)
     }
 
     /// Removes the record of `output`.

@@ -233,9 +233,8 @@ impl Run<'_> {
                 return failed;
             }
             let failed = counted(failed, &report, began, monitor);
-            // An output of an earlier run is still what it is.
-            let state = origin::of_output(&self.path(entry));
-            let made = page.record.and_then(|record| record.made).filter(|made| Some(&made.file) == state.as_ref());
+            // An output of an earlier run is still what it is, and one that was touched is looked at.
+            let made = page.record.and_then(|record| record.made);
             // Where not even that can be written, the row says what went wrong first.
             let _ = self.record(failed.clone(), made, &report);
             failed
@@ -247,8 +246,12 @@ impl Run<'_> {
     }
 
     fn record(&self, row: Row, made: Option<Made>, report: &Report) -> Result<()> {
+        self.book.write(&self.record_of(row, made, report))
+    }
+
+    fn record_of(&self, row: Row, made: Option<Made>, report: &Report) -> Record {
         let report = serde_json::to_value(report).unwrap_or_default();
-        self.book.write(&Record { schema_version: 1, row, format: self.batch.format.to_string(), made, report })
+        Record { schema_version: 1, row, format: self.batch.format.to_string(), made, report }
     }
 
     /// A row for what failed; for what was stopped, one that says that it is still to be done.
@@ -269,15 +272,15 @@ impl Run<'_> {
         let earlier = page.record.as_ref().filter(of_source);
         let made = earlier.and_then(|record| record.made.clone()).filter(|_| state.is_some());
         let is_untouched = |made: &Made| Some(&made.file) == state.as_ref() && !batch.verify;
+        let mut conversion = batch.conversion(entry)?;
+        let options = fingerprint(&conversion);
+        let made = made.filter(|made| made.options == options);
         if let (true, Some(record), Some(made)) = (batch.retry_failed, earlier, &made)
             && record.row.status.is_good()
             && is_untouched(made)
         {
             return Ok(Settled::Kept(kept(entry, made)));
         }
-        let mut conversion = batch.conversion(entry)?;
-        let options = fingerprint(&conversion);
-        let made = made.filter(|made| made.options == options);
         let ask = || origin::now(&entry.spec, &entry.access, &conversion.open, monitor);
         let mut now = match (&entry.spec, &made) {
             // What a registry or an engine gives is told by the conversion itself.
@@ -297,16 +300,24 @@ impl Run<'_> {
                 return Ok(Settled::Kept(row));
             }
         }
-        let signing = conversion.target.signing_mut();
-        conversion.options.if_exists = Some(self.if_exists(same.is_some(), signing.as_deref(), &path)?);
+        let recorded = page.record.as_ref().and_then(|record| record.made.as_ref());
+        let if_exists = match recorded {
+            _ if batch.force || state.is_none() => IfExists::Replace,
+            _ if same.is_some() && self.is_sif() => IfExists::Update,
+            // Nobody has touched what a batch made.
+            Some(made) if Some(&made.file) == state.as_ref() => IfExists::Replace,
+            _ => self.if_touched(page, conversion.target.signing_mut().as_deref(), &path)?,
+        };
+        conversion.options.if_exists = Some(if_exists);
         conversion.options.sha256 = !self.is_sif();
         if let Some(store) = self.store.as_ref().filter(|_| matches!(entry.spec, Spec::Registry(_))) {
             conversion.open.registry.cache = Some(store.path());
             store.trim(monitor.received_by_all());
         }
-        // If this is killed after the output has its name, what the record says must not be about another one.
-        if same.is_none() && page.record.as_ref().is_some_and(|record| record.made.is_some()) {
-            self.record(row(entry, Status::Missing), None, &Report::default())?;
+        // If this is killed after the output has its name, that is a batch's, too, but not what the record says.
+        if same.is_none() && if_exists == IfExists::Replace {
+            self.book
+                .claim(page, &self.record_of(row(entry, Status::Missing), recorded.cloned(), &Report::default()))?;
         }
         let outcome = conversion.run(report, monitor)?;
         let image = report.lock().unwrap_or_else(PoisonError::into_inner).image.clone();
@@ -340,13 +351,14 @@ impl Run<'_> {
         }
     }
 
-    /// What becomes of an output that is there. One that was made of the same image with the same options is looked at; any
-    /// other is replaced, unless somebody has put something of their own into it.
-    fn if_exists(&self, is_same: bool, signing: Option<&Signing>, path: &Path) -> Result<IfExists> {
-        if is_same && self.is_sif() {
-            return Ok(IfExists::Update);
+    /// What becomes of an output that is there, and is not as a batch has left it. What nobody's batch wrote is not replaced unless
+    /// it is what would be; nor is one of a batch's into which somebody has put something of their own.
+    fn if_touched(&self, page: &Page, signing: Option<&Signing>, path: &Path) -> Result<IfExists> {
+        let is_foreign = |record: &Record| record.made.is_none() && record.row.status == Status::Failed;
+        if page.record.as_ref().is_none_or(is_foreign) {
+            return Ok(IfExists::Reuse);
         }
-        if self.is_sif() && !self.batch.force && path.is_file() {
+        if self.is_sif() && path.is_file() {
             let added = added_objects(path, signing)?;
             if !added.is_empty() {
                 let added = added.join(", ");

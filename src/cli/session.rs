@@ -17,7 +17,7 @@ use super::signals::{Listener, Quit};
 use crate::error::{Error, Result};
 use crate::io::Monitor;
 use crate::model::Note;
-use crate::output::REUSED;
+use crate::output::{CACHE_USED, REUSED};
 
 /// How long what only looks works in silence: it has its answer at once, unless it must unpack an archive to get at it.
 const LOOKING_GRACE: Duration = Duration::from_secs(2);
@@ -155,7 +155,7 @@ fn conclude(result: Result<()>, voice: Voice, recorder: &Recorder) -> u8 {
         Err(_) => Status::Error,
     };
     // That an output was reused is said by the line that ends a success.
-    let warned = |note: &&Note| voice.json || note.code != REUSED;
+    let warned = |note: &&Note| voice.json || ![REUSED, CACHE_USED].contains(&note.code);
     recorder.record(|report| report.notes.iter().filter(warned).for_each(|note| voice.warning(note)));
     let written = recorder.conclude(status, failure.as_ref());
     match (failure, written) {

@@ -49,12 +49,20 @@ pub(super) struct Settings {
     pub(super) files: Vec<(Arc<Path>, bool)>,
 }
 
+/// A user by name or number, or by a number in quotes.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected the name or the number of a user")]
+enum Account {
+    Number(u32),
+    Name(String),
+}
+
 /// A file as it is written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     cache: Option<PathBuf>,
-    cache_accounts: Option<Vec<String>>,
+    cache_accounts: Option<Vec<Account>>,
     cache_size: Option<String>,
     compression: Option<String>,
     insecure: Option<Vec<String>>,
@@ -139,19 +147,23 @@ fn absolute(key: &str, path: PathBuf) -> Result<PathBuf> {
 }
 
 /// Users by name or number.
-fn accounts(names: Vec<String>) -> Result<Vec<u32>> {
+fn accounts(accounts: Vec<Account>) -> Result<Vec<u32>> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let of_name = |name: &str| {
         let mut lines = users.lines().map(|line| line.split(':'));
         lines.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
     };
-    let number = |name: &String| {
+    let number = |account: &Account| {
+        let name = match account {
+            Account::Number(number) => return Ok(*number),
+            Account::Name(name) => name,
+        };
         name.parse().ok().or_else(|| of_name(name)).ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("cache_accounts: {name:?} is not a user in /etc/passwd"))
                 .hint("write the number of the user, as \"id -u NAME\" prints it")
         })
     };
-    names.iter().map(number).collect()
+    accounts.iter().map(number).collect()
 }
 
 /// A size with a unit of 1000 or 1024.

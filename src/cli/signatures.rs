@@ -9,7 +9,7 @@ use super::values::usage;
 use crate::error::{Error, Result, ResultExt as _};
 use crate::model::Quoted;
 use crate::output::{CarriedSignature, SIGNATURE_BYTES_MAX, Signing};
-use crate::trust::{CertifiedSigners, ImagePolicy, PolicyFile, Roots};
+use crate::trust::{CertifiedSigners, ImagePolicy, PolicyFile, PublicKey, Roots};
 
 /// Refuses options that mean nothing without another one.
 pub(super) fn refuse_idle(options: &SignatureOptions) -> Result<()> {
@@ -54,7 +54,11 @@ fn is_referrer(path: &Path) -> bool {
 
 /// Whose images are converted, where not everybody's.
 pub(super) fn trust(options: &TrustOptions) -> Result<Option<ImagePolicy>> {
-    let keys = Some(keys::public_keys(&options.verify_key)?).filter(|keys| !keys.is_empty()).map(ImagePolicy::keys);
+    let mut keys = keys::public_keys(&options.verify_key)?;
+    // Any of them will do: their order says nothing.
+    keys.sort_by_key(PublicKey::id);
+    keys.dedup();
+    let keys = Some(keys).filter(|keys| !keys.is_empty()).map(ImagePolicy::keys);
     let rekor = keys::public_keys(&options.rekor_key)?;
     let certified = certified(options)?.map(|signers| ImagePolicy::certified(signers, rekor));
     if certified.is_none() && !options.rekor_key.is_empty() {

@@ -202,6 +202,18 @@ impl Place {
         if !is_private(root, &derived, accounts) && !is_marked(&folder, owner) {
             return None;
         }
+        Place::of(&folder, owner)
+    }
+
+    /// What there is of the work of everybody, whether it counts or not: root clears up behind all.
+    fn all(root: &Folder) -> io::Result<Vec<Place>> {
+        let Some(derived) = derived(root)? else { return Ok(Vec::new()) };
+        let accounts = derived.folders()?.into_iter().filter_map(|name| name.parse::<u32>().ok());
+        let folder = |account: u32| Some((derived.private_folder(&account.to_string(), account).ok()?, account));
+        Ok(accounts.filter_map(folder).filter_map(|(folder, account)| Place::of(&folder, account)).collect())
+    }
+
+    fn of(folder: &Folder, owner: u32) -> Option<Place> {
         let is_own = owner == rustix::process::geteuid().as_raw();
         let layers = folder.private_folder(LAYERS, owner).ok()?;
         let packs = Arc::new(folder.private_folder(PACKS, owner).ok()?);

@@ -71,15 +71,26 @@ fn folders(place: &Folder, owner: u32) -> impl Iterator<Item = (&'static str, Fo
     [LAYERS, PACKS].into_iter().filter_map(open)
 }
 
-/// Reads all that counts below `directory`, and removes what is damaged and ours.
+/// What is ours to remove: everybody's, for root.
+fn removable(root: &Folder) -> io::Result<Vec<Place>> {
+    match rustix::process::geteuid().as_raw() {
+        0 => Place::all(root),
+        own => Ok(Place::open(root, own, &Accounts::default()).into_iter().collect()),
+    }
+}
+
+/// Reads all that counts below `directory`, for root all that is there, and removes what is damaged and ours.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn verify(directory: &Path, accounts: &Accounts) -> io::Result<Verified> {
     let root = Folder::open(directory)?;
     let mut verified = Verified::default();
-    let places: Vec<Place> =
-        accounts.all().into_iter().filter_map(|account| Place::open(&root, account, accounts)).collect();
+    let is_root = rustix::process::geteuid().is_root();
+    let places: Vec<Place> = match is_root {
+        true => Place::all(&root)?,
+        false => accounts.all().into_iter().filter_map(|account| Place::open(&root, account, accounts)).collect(),
+    };
     for place in &places {
         for (name, _) in place.layers.files()? {
             if name.ends_with(UNFINISHED_SUFFIX) {
@@ -89,7 +100,7 @@ pub fn verify(directory: &Path, accounts: &Accounts) -> io::Result<Verified> {
                 Ok(()) => verified.intact += 1,
                 Err(_) => {
                     verified.damaged += 1;
-                    verified.removed += u64::from(place.is_own && place.layers.remove(&name).is_ok());
+                    verified.removed += u64::from((place.is_own || is_root) && place.layers.remove(&name).is_ok());
                 }
             }
         }
@@ -110,66 +121,67 @@ fn verify_layer(place: &Place, name: &str, places: &[Place]) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes derived work that is ours: all, or what nobody has used for `older_than`, and packs that nothing points to. How
+/// Removes derived work that is ours, or everybody's for root: all, or what nobody has used for `older_than`, and packs that nothing points to. How
 /// many files went, their bytes, and how many stay.
 ///
 /// # Errors
 /// When something cannot be read or removed.
 pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64, u64, u64)> {
     let root = Folder::open(directory)?;
-    let accounts = Accounts::default();
     let (mut gone, mut bytes, mut kept) = (0, 0, 0);
-    let own = rustix::process::geteuid().as_raw();
-    let Some(place) = Place::open(&root, own, &accounts) else { return Ok((0, 0, 0)) };
+    let places = removable(&root)?;
     let mut wanted: Vec<Name> = Vec::new();
     let mut remove = |folder: &Folder, name: &str, size: i64| -> io::Result<()> {
         folder.remove(name)?;
         (gone, bytes) = (gone + 1, bytes + u64::try_from(size).unwrap_or(0));
         Ok(())
     };
-    for (name, data) in place.layers.files()? {
-        let is_old = |limit| age(&data).is_some_and(|age| age >= limit);
-        let index = place.layers.private_file(&name, own).and_then(|file| read_index(&file));
-        match (older_than, index) {
-            (Some(limit), Ok(index)) if !is_old(limit) => {
-                wanted.extend(index.packs);
-                kept += 1;
+    for place in &places {
+        for (name, data) in place.layers.files()? {
+            let is_old = |limit| age(&data).is_some_and(|age| age >= limit);
+            let index = place.layers.private_file(&name, place.owner).and_then(|file| read_index(&file));
+            match (older_than, index) {
+                (Some(limit), Ok(index)) if !is_old(limit) => {
+                    wanted.extend(index.packs);
+                    kept += 1;
+                }
+                _ if name.ends_with(UNFINISHED_SUFFIX) && !is_old(ABANDONED) => {}
+                _ => remove(&place.layers, &name, data.st_size)?,
             }
-            _ if name.ends_with(UNFINISHED_SUFFIX) && !is_old(ABANDONED) => {}
-            _ => remove(&place.layers, &name, data.st_size)?,
         }
     }
-    for (name, data) in place.packs.files()? {
-        let is_young = age(&data).is_none_or(|age| age < ABANDONED);
-        let is_wanted = name.parse().is_ok_and(|name| wanted.contains(&name));
-        // What was written lately may wait for its index.
-        if is_wanted {
-            kept += 1;
-        } else if !is_young || (older_than.is_none() && !name.ends_with(UNFINISHED_SUFFIX)) {
-            remove(&place.packs, &name, data.st_size)?;
+    for place in &places {
+        for (name, data) in place.packs.files()? {
+            let is_young = age(&data).is_none_or(|age| age < ABANDONED);
+            let is_wanted = name.parse().is_ok_and(|name| wanted.contains(&name));
+            // What was written lately may wait for its index.
+            if is_wanted {
+                kept += 1;
+            } else if !is_young || (older_than.is_none() && !name.ends_with(UNFINISHED_SUFFIX)) {
+                remove(&place.packs, &name, data.st_size)?;
+            }
         }
-    }
-    // Of processes that were killed. Without one that is held, others do the same work at most.
-    if let Some(turns) = place.turns {
-        for (name, data) in turns.files()? {
-            if older_than.is_none() || age(&data).is_some_and(|age| age >= ABANDONED) {
-                turns.remove(&name)?;
+        // Of processes that were killed. Without one that is held, others do the same work at most.
+        if let Some(turns) = &place.turns {
+            for (name, data) in turns.files()? {
+                if older_than.is_none() || age(&data).is_some_and(|age| age >= ABANDONED) {
+                    turns.remove(&name)?;
+                }
             }
         }
     }
     Ok((gone, bytes, kept))
 }
 
-/// Removes what was not used for longest, of our derived work and of all blobs, until the cache has at most `bytes_max` bytes.
+/// Removes what was not used for longest, of our derived work (for root, everybody's) and of all blobs, until the cache has at most `bytes_max` bytes.
 /// How many bytes went.
 ///
 /// # Errors
 /// When something cannot be read.
 pub fn limit(directory: &Path, bytes_max: u64) -> io::Result<u64> {
     let root = Folder::open(directory)?;
-    let own = rustix::process::geteuid().as_raw();
     let mut folders = Vec::new();
-    if let Some(Place { layers, packs, .. }) = Place::open(&root, own, &Accounts::default()) {
+    for Place { layers, packs, .. } in removable(&root)? {
         folders.push(layers);
         folders.extend(std::sync::Arc::into_inner(packs));
     }

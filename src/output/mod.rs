@@ -70,7 +70,7 @@ pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};
 use prepared::NOT_KEPT;
 pub use prepared::Prepared;
-pub(crate) use prepared::REUSED;
+pub(crate) use prepared::{CACHE_USED, REUSED};
 pub use reuse::WorkCache;
 pub use root::{Root, XattrPolicy};
 pub use rootfs::Rootfs;

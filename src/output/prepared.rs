@@ -256,6 +256,8 @@ fn place_of_failure(error: Error, image: &Image, destination: &Destination) -> E
 
 /// The code of the note that an output was there already, and was not written.
 pub(crate) const REUSED: &str = "output-reused";
+/// The code of the note that says what came from the cache.
+pub(crate) const CACHE_USED: &str = "cache-used";
 /// The code of the note that says that something was not kept in the cache.
 pub(super) const NOT_KEPT: &str = "cache-not-kept";
 

@@ -198,7 +198,7 @@ impl Reuse {
         if reused > 0 {
             let saved = self.saved_bytes.load(Relaxed);
             let text = format!("{reused} layers and {saved} compressed bytes came from the cache");
-            notes.push(Note::new("cache-used", text, reused));
+            notes.push(Note::new(super::CACHE_USED, text, 1));
         }
         let kept = lessons.learned(&self.parameters, layer_bytes).and_then(|learned| {
             let Some(Learned { pack, indexes }) = learned else { return Ok(()) };

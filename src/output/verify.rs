@@ -184,8 +184,12 @@ pub(crate) fn added_objects(path: &Path, signing: Option<&Signing>) -> Result<Ve
     let key = signing.and_then(|signing| signing.key.as_ref());
     let mut added = Vec::new();
     for it in additions(&container) {
-        let is_ours = key.map(|key| says_it_is_by(&container, it, key.public())).transpose()?;
-        if is_ours != Some(true) {
+        let is_ours = match key.map(|key| says_it_is_by(&container, it, key.public())) {
+            // What cannot be read is lost already.
+            Some(Err(error)) if error.kind() == ErrorKind::InvalidImage => true,
+            is_ours => is_ours.transpose()? == Some(true),
+        };
+        if !is_ours {
             added.push(format!("{} {it}", it.id));
         }
     }

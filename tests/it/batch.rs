@@ -277,6 +277,56 @@ fn two_batches_share_one_directory() {
     assert_eq!(place.hidden(), [""; 0]);
 }
 
+#[test]
+fn a_file_that_no_batch_wrote_is_not_replaced() {
+    let place = Place::new();
+    place.write("x.tar", docker_archive(&[layer::of_file("f", b"x")], Squeeze::Not));
+    place.write("out/x.sif", "precious");
+    for _ in 0..2 {
+        assert_eq!(place.counts(&["x.tar"]), (0, 0, 1));
+        assert_eq!(fs::read(place.path("out/x.sif")).unwrap(), b"precious");
+    }
+    assert_eq!(place.counts(&["x.tar", "--force"]), (1, 0, 0));
+    // What is there is used, whoever wrote it, if it is what would be written.
+    fs::remove_dir_all(place.path("out/reports")).unwrap();
+    assert_eq!(place.counts(&["x.tar"]), (0, 1, 0));
+}
+
+#[test]
+fn what_was_added_to_an_output_outlives_a_run_that_fails() {
+    let place = Place::new();
+    place.write("x.tar", docker_archive(&[layer::of_file("f", b"x")], Squeeze::Not));
+    assert_eq!(place.counts(&["x.tar"]), (1, 0, 0));
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/p256.pem");
+    assert_eq!(run(program().arg("sign").arg(place.path("out/x.sif")).args(["--key", key])).code, 0);
+    let signed = place.sums();
+    assert_eq!(place.counts(&["x.tar", "--label", "a=b"]), (0, 0, 1));
+    assert_eq!(place.counts(&["x.tar"]), (0, 1, 0));
+    assert_eq!(place.sums(), signed);
+}
+
+#[test]
+fn outputs_are_called_as_single_conversions_call_them() {
+    let place = Place::new();
+    place.write("x.tar", docker_archive(&[layer::of_file("f", b"x")], Squeeze::Not));
+    for options in [
+        &["--to", "squashfs", "--for", "enroot"][..],
+        &["--to", "squashfs", "--for", "charliecloud"],
+        &["--to", "squashfs"],
+        &["--to", "rootfs", "--compression", "zstd"],
+        &["--to", "docker-archive"],
+    ] {
+        fs::create_dir(place.path("single")).unwrap();
+        let single = run(program().current_dir(place.path("single")).arg("../x.tar").args(options));
+        assert_eq!(single.code, 0, "{}", single.stderr);
+        let entries = fs::read_dir(place.path("single")).unwrap();
+        let names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let listed = place.batch(&[&["x.tar", "--out", "out", "--dry-run"], options].concat());
+        assert_eq!(String::from_utf8(listed.stdout).unwrap(), format!("x.tar\t{}\n", names[0]), "{}", listed.stderr);
+        fs::remove_dir_all(place.path("single")).unwrap();
+    }
+}
+
 /// Names of one archive, a tag that moved, an engine's image with another tag: what the source names now decides.
 #[test]
 fn what_changed_is_made_again() {

@@ -189,17 +189,38 @@ fn a_batch_converts_what_is_signed_and_signs_what_it_makes() {
     assert_eq!(file(), first);
     let done = batch(&["--verify-key", "p256.pub", "--sign-key", "p256.pem", "--only", "1"]);
     assert!(done.code == 1 && done.stderr.contains("not by any of the keys"), "{}", done.stderr);
+    // Made without any keys, it is not what these vouch for.
+    let plain = |words: &[&str]| batch(&[&["--only", "2"], words].concat());
+    assert_eq!(plain(&[]).code, 0);
+    let done = plain(&["--verify-key", "cosign.pub", "--retry-failed"]);
+    assert!(done.code == 1 && done.stderr.contains("it has none"), "{}", done.stderr);
+    // Two names of one digest have one output, and each must be checked.
+    let done = batch(&["--names", "digest", "--verify-key", "cosign.pub"]);
+    assert!(done.code == 2 && done.stderr.contains("would both be written"), "{}", done.stderr);
     // Another image under the same name: the signature goes with the file if it is ours.
     let words = ["hello.tar", "--to", "docker-archive", "-q", "-o", "other.tar", "--env", "OTHER=1"];
     assert_eq!(run::run(program().current_dir(place.directory.path()).args(words)).code, 0);
     place.push("other.tar", "good:1");
     fs::write(place.directory.path().join("passphrase"), "hunter2\n").unwrap();
-    let done = batch(&["--sign-key", "cosign.key", "--sign-passphrase-file", "passphrase", "--only", "1"]);
+    let rotated = ["--sign-key", "cosign.key", "--sign-passphrase-file", "passphrase", "--only", "1"];
+    let done = batch(&rotated);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let second = file();
+    assert_ne!(second, first);
+    let words = ["sign", "out/good_1.sif", "--key", "p256.pem"];
+    assert_eq!(run::run(program().current_dir(place.directory.path()).args(words)).code, 0);
+    let second = file();
+    place.push("hello.tar", "good:1");
+    let done = batch(&rotated);
     assert!(done.code == 1 && done.stderr.contains("added to it later"), "{}", done.stderr);
-    assert_eq!(file(), first);
+    assert_eq!(file(), second);
+    let done = batch(&["--sign-key", "p256.pem", "--force"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    // A signature that cannot be read is nobody's any more.
+    let bytes = fs::read(path("good_1.sif")).unwrap();
+    fs::write(path("good_1.sif"), &bytes[..bytes.len() - 200]).unwrap();
     let done = batch(&["--sign-key", "p256.pem"]);
     assert_eq!(done.code, 0, "{}", done.stderr);
-    assert_ne!(file(), first);
     assert_eq!(verify().code, 0, "{}", verify().stderr);
 }
 

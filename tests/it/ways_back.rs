@@ -327,3 +327,25 @@ fn a_file_that_changes_while_it_is_read_is_found() {
         assert!(stderr.contains("changed while it was read"), "{stderr}");
     }
 }
+
+/// What is known of a file system is its config, and that is the same whatever its files are.
+#[test]
+fn a_digest_that_binds_no_file_is_not_taken_for_one_that_does() {
+    let directory = scratch();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir_all(path("root/bin")).unwrap();
+    fs::write(path("root/bin/f"), "x").unwrap();
+    fs::write(path("x.tar"), docker_archive(&[layer::of_file("bin/f", b"x")], Squeeze::Not)).unwrap();
+    convert(&path("x.tar"), "sif", &path("x.sif"), &[]);
+    convert(&path("x.tar"), "rootfs", &path("rootfs.tar"), &[]);
+    for name in ["root", "x.sif", "rootfs.tar"] {
+        let report = path("report.json");
+        let words = ["--to", "rootfs", "-f", "-q", "-o", "out.tar", "--report", "report.json"];
+        let done = |more: &[&str]| run::run(program().current_dir(directory.path()).arg(name).args(words).args(more));
+        assert_eq!(done(&[]).code, 0, "{}", done(&[]).stderr);
+        let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+        let refused = done(&["--expect-digest", report["image"]["id"].as_str().unwrap()]);
+        assert_eq!(refused.code, run::exit_code("Mismatch"), "{name}: {}", refused.stderr);
+        assert!(refused.stderr.contains("says nothing about the files"), "{name}: {}", refused.stderr);
+    }
+}

@@ -218,7 +218,11 @@ impl Batch {
             tags: self.tags.as_deref().map(expression).transpose()?,
             trust: signatures::trust(&self.trust)?,
             policy: signatures::policy(&self.trust)?,
-            signing: signatures::signing(&signing)?,
+            // Nobody is asked for a passphrase that is not needed.
+            signing: match self.dry_run || self.summary {
+                true => Signing::default(),
+                false => signatures::signing(&signing)?,
+            },
             note: None,
         };
         // Options that no image can have are told before anything is looked at.
@@ -226,6 +230,8 @@ impl Batch {
         let probe = plan.resolve(&convert)?;
         plan.note = settle_compression(&mut probe.target.clone(), &convert, environment);
         probe.target.check(&probe.destination, &probe.options)?;
+        // With all options: some decide about names.
+        plan.target = probe.target;
         Ok(plan)
     }
 
