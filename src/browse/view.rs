@@ -110,8 +110,11 @@ impl View {
     /// What the user should know about the source.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.image.warnings.clone();
-        warnings.extend(self.image.blobs.warnings());
-        warnings.dedup();
+        for text in self.image.blobs.warnings() {
+            if !warnings.contains(&text) {
+                warnings.push(text);
+            }
+        }
         warnings
     }
 

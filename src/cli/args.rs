@@ -8,7 +8,7 @@ use clap::error::ErrorKind as ClapKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::commands::attach::AttachSifs;
-use super::commands::batch::Batch;
+use super::commands::batch::{Batch, REFUSED};
 use super::commands::build::Build;
 use super::commands::cache::Cache;
 use super::commands::cat::Cat;
@@ -204,7 +204,16 @@ const IN_SHORT_HELP: [&str; 5] = ["to", "output", "force", "quiet", "verbose"];
 
 /// The whole command line, as clap has it.
 pub(super) fn command() -> clap::Command {
-    CommandLine::command()
+    let is_hidden = |argument: &clap::Arg| {
+        argument.is_hide_set() || REFUSED.iter().any(|(refused, _)| argument.get_id() == refused)
+    };
+    CommandLine::command().mut_subcommands(|command| match command.get_name() {
+        "batch" => command.mut_args(|argument| {
+            let is_hidden = is_hidden(&argument);
+            argument.hide(is_hidden)
+        }),
+        _ => command,
+    })
 }
 
 /// The same with what one screen has room for: `-h` is for a look, `--help` for reading.
@@ -260,19 +269,19 @@ pub(super) fn completion_script(shell: clap_complete::Shell) -> Vec<u8> {
         return script.as_bytes().to_vec();
     }
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut CommandLine::command(), "sif-convert", &mut script);
+    clap_complete::generate(shell, &mut command(), "sif-convert", &mut script);
     script
 }
 
 /// What the last of `words` may become.
 pub(super) fn completed(words: &[OsString]) -> String {
-    completions::page(&CommandLine::command(), words)
+    completions::page(&command(), words)
 }
 
 /// The manual page of `name`, or of the program, in roff; with a `directory`, which is made where it is not
 /// there, nothing, and the pages of all commands in it.
 pub(super) fn man(name: Option<&str>, directory: Option<&Path>) -> Result<Vec<u8>> {
-    let mut command = CommandLine::command();
+    let mut command = command();
     command.build();
     let pages = manual::pages(&command)?;
     if let Some(directory) = directory {
@@ -307,7 +316,7 @@ mod tests {
 
     #[test]
     fn definition_is_sound() {
-        CommandLine::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -133,7 +133,8 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
     }
     volume.drop_whiteout_names();
     notes.append(&mut volume.notes);
-    let architecture = about.architecture.or_else(|| architecture(&volume));
+    let asked = options.platform.as_ref().map(|platform| platform.architecture.as_str());
+    let architecture = about.architecture.or_else(|| architecture(&volume)).or(asked);
     let config = Config::of_execution(execution, architecture, about.created)?;
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;

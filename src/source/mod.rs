@@ -431,7 +431,7 @@ fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions
         (true, _, None | Some(Kind::DockerArchive)) => Kind::DockerArchive,
         (_, true, None | Some(Kind::OciArchive)) => Kind::OciArchive,
         (false, false, None) if recognise::is_root_file_system(archive.members().names()) => {
-            return rootfs_tar::source(&archive, place);
+            return rootfs_tar::source(&archive, place, options);
         }
         (false, false, _) => return Err(recognise::archive_without_image(archive.members())),
         (_, _, asked) => return Err(other_kind(asked.unwrap_or(Kind::DockerArchive))),

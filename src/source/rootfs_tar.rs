@@ -8,7 +8,7 @@ use super::catalogue::{Catalogue, MemberList};
 use super::document::Store;
 use super::input::Input;
 use super::members::Members;
-use super::{Kind, Source};
+use super::{Kind, OpenOptions, Source};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::{BlobRef, Blobs};
 use crate::io::Region;
@@ -32,7 +32,7 @@ struct RootfsTar {
 }
 
 /// The image of the tar that `archive` is.
-pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
+pub(super) fn source(archive: &Archive, place: &str, options: &OpenOptions) -> Result<Source> {
     let members = archive.members();
     let mut warnings = Vec::new();
     let mut execution = serde_json::Map::new();
@@ -46,7 +46,8 @@ pub(super) fn source(archive: &Archive, place: &str) -> Result<Source> {
             false => format!("{}: {}", note.message, note.examples.join(", ")),
         }));
     }
-    let config = Config::of_execution(execution, architecture(members), None)?;
+    let asked = options.platform.as_ref().map(|platform| platform.architecture.as_str());
+    let config = Config::of_execution(execution, architecture(members).or(asked), None)?;
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;
     found.set_config(config);

@@ -349,3 +349,19 @@ fn a_digest_that_binds_no_file_is_not_taken_for_one_that_does() {
         assert!(refused.stderr.contains("says nothing about the files"), "{name}: {}", refused.stderr);
     }
 }
+
+#[test]
+fn a_root_without_programs_is_for_the_platform_that_is_asked_for() {
+    let directory = scratch();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir_all(path("root/etc")).unwrap();
+    fs::write(path("root/etc/f"), "x").unwrap();
+    convert(&path("root"), "rootfs", &path("rootfs.tar"), &[]);
+    for source in ["root", "rootfs.tar"] {
+        let said = convert(&path(source), "docker-archive", &path("x.tar"), &["-f"]);
+        assert!(said.contains("tell the architecture"), "{said}");
+        let said = convert(&path(source), "docker-archive", &path("x.tar"), &["-f", "--platform", "linux/arm64"]);
+        assert!(!said.contains("architecture"), "{said}");
+        assert_eq!(config(&path("x.tar"))["architecture"], "arm64");
+    }
+}

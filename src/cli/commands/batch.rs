@@ -41,8 +41,8 @@ const PARALLEL: usize = 4;
 /// More than that at once is a mistake.
 const PARALLEL_MAX: usize = 256;
 
-/// What is not for one of many images.
-const REFUSED: [(&str, &str); 4] = [
+/// What is not for one of many images: not in the help, and refused.
+pub(in crate::cli) const REFUSED: [(&str, &str); 4] = [
     ("image", "write docker-archive:PATH:TAG in the list"),
     ("if_exists", "outputs that are up to date are kept, others are replaced; --force replaces all"),
     ("tag", "each image keeps its own name"),
@@ -432,7 +432,8 @@ impl Plan<'_> {
             voice.summary(&Ended::of(&summary, left_out, session.recorder.seconds()).line());
         }
         match summary.stopped {
-            Some(error) => Err(error),
+            Some(error) => Err(Error::new(error.kind(), error.to_string())
+                .hint("run the same command again: it goes on where it stopped")),
             None => self.judge(&summary),
         }
     }

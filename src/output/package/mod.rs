@@ -106,7 +106,12 @@ pub(super) fn pack(
     let config = config(image, packing, (&found.0, &found.1, layers.diff_ids.len()), task)?;
     let Layers { blobs, diff_ids, entries, tar_bytes } = layers;
     let package = Package::new(image, config, blobs, (packing.keeps_compressed, &packing.image.tags))?;
-    Ok(Packed { package, diff_ids, entries, tar_bytes, notes: Vec::new(), in_place: packing.in_place.clone() })
+    let mut notes = Vec::new();
+    if image.platform().architecture.is_empty() {
+        let message = "neither the config nor programs tell the architecture: the image names none";
+        notes.push(Note::new("no-architecture", message, 1));
+    }
+    Ok(Packed { package, diff_ids, entries, tar_bytes, notes, in_place: packing.in_place.clone() })
 }
 
 impl Packed {
