@@ -119,6 +119,9 @@ pub(super) fn open(root: &Path, options: &DirectoryOptions, monitor: &Monitor) -
     let root_fd = root_fd.or_kind(ErrorKind::SourceUnavailable)?;
     let mut scan = Scan::new(root, root_fd, *options, data.dev());
     let metadata = scan.metadata(b"", &data)?;
+    if (metadata.uid, metadata.gid) == (0, 0) && data.uid() != 0 {
+        scan.stands_for_root = Some((data.uid(), data.gid()));
+    }
     scan.tree.inode_mut(Tree::ROOT).metadata = metadata;
     scan.others.push((Box::default(), Stamp::of(&data)));
     scan.walk(monitor)?;
@@ -130,6 +133,8 @@ struct Scan<'a> {
     root_fd: OwnedFd,
     options: DirectoryOptions,
     device: u64,
+    /// Who owns here what root owned, where the directory was written without root: its own record says 0:0.
+    stands_for_root: Option<(u32, u32)>,
     tree: Tree,
     files: Vec<(Box<[u8]>, Stamp)>,
     others: Vec<(Box<[u8]>, Stamp)>,
@@ -156,6 +161,7 @@ impl<'a> Scan<'a> {
             root_fd,
             options,
             device,
+            stands_for_root: None,
             tree: Tree::default(),
             files: Vec::new(),
             others: Vec::new(),
@@ -290,7 +296,11 @@ impl<'a> Scan<'a> {
             mtime: Timestamp { seconds: data.mtime(), nanoseconds: data.mtime_nsec() as u32 },
             xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs)),
         };
-        owners::apply(&mut metadata);
+        let is_recorded = owners::apply(&mut metadata);
+        if let (false, Some((uid, gid))) = (is_recorded, self.stands_for_root) {
+            let shown = |number: u32, stands_for_root: u32| if number == stands_for_root { 0 } else { number };
+            (metadata.uid, metadata.gid) = (shown(metadata.uid, uid), shown(metadata.gid, gid));
+        }
         if self.options.all_root {
             (metadata.uid, metadata.gid) = (0, 0);
         }

@@ -9,10 +9,10 @@ const NAME: &[u8] = b"user.rootlesscontainers";
 /// "No owner recorded" in one of the numbers.
 const NOOP: u32 = u32::MAX;
 
-/// Gives a file the owner that is written down beside it, and takes the attribute away.
-pub(super) fn apply(metadata: &mut Metadata) {
-    let Some(xattrs) = metadata.xattrs.as_deref_mut() else { return };
-    let Some((uid, gid)) = xattrs.get(NAME).and_then(|value| decode(value)) else { return };
+/// Gives a file the owner that is written down beside it, and takes the attribute away; whether there was one.
+pub(super) fn apply(metadata: &mut Metadata) -> bool {
+    let Some(xattrs) = metadata.xattrs.as_deref_mut() else { return false };
+    let Some((uid, gid)) = xattrs.get(NAME).and_then(|value| decode(value)) else { return false };
     xattrs.remove(NAME);
     metadata.xattrs.take_if(|xattrs| Xattrs::is_empty(xattrs));
     if uid != NOOP {
@@ -21,6 +21,7 @@ pub(super) fn apply(metadata: &mut Metadata) {
     if gid != NOOP {
         metadata.gid = gid;
     }
+    true
 }
 
 /// Fields 1 and 2, both varints that are left out where they are 0. Anything else is not understood.
@@ -69,7 +70,8 @@ mod tests {
     fn a_recorded_owner_replaces_the_attribute() {
         let mut metadata = Metadata::root_owned(0o644, Timestamp::default());
         metadata.xattrs = Some(Box::new(Xattrs::from([(NAME.into(), [0x08, 7][..].into())])));
-        apply(&mut metadata);
+        assert!(apply(&mut metadata));
         assert_eq!((metadata.uid, metadata.gid, &metadata.xattrs), (7, 0, &None));
+        assert!(!apply(&mut metadata));
     }
 }

@@ -80,6 +80,8 @@ fn without_root_owners_are_recorded() {
         .raw(owned(b"d/f", b'0', 0o400), b"")
         .raw(owned(b"secret", b'0', 0o000), b"")
         .raw(owned(b"pipe", b'6', 0o644), b"")
+        .file("root-own", "x")
+        .symlink("link", "root-own")
         .finish();
     fs::write(at("x.tar"), docker_archive(&[tar], Squeeze::Not)).unwrap();
     let user = |words: &[&str]| {
@@ -105,6 +107,12 @@ fn without_root_owners_are_recorded() {
     for (path, mode) in [("d", 0o555), ("d/f", 0o400), ("secret", 0)] {
         let node = found.node(&parts(path.as_bytes())).unwrap();
         assert_eq!((node.mode, node.uid, node.gid), (mode, 1234, 56), "{path}");
+        assert_eq!(fs::symlink_metadata(at("d").join(path)).unwrap().uid(), 1000, "{path}");
+    }
+    // What was root's is root's again; whose the pipe was could not be recorded.
+    for (path, owner) in [("root-own", (0, 0)), ("link", (0, 0)), ("pipe", (0, 0))] {
+        let node = found.node(&parts(path.as_bytes())).unwrap();
+        assert_eq!((node.uid, node.gid), owner, "{path}");
         assert_eq!(fs::symlink_metadata(at("d").join(path)).unwrap().uid(), 1000, "{path}");
     }
     // What fails leaves nothing, even where directories may not be written to.

@@ -80,7 +80,10 @@ impl Metas {
 
     fn record_owner(&mut self, target: Target<'_>, metadata: &Metadata, path: &[u8]) {
         if (metadata.uid, metadata.gid) == (0, 0) {
-            // Whoever unpacks without root owns what root owned.
+            // Whoever unpacks without root owns what root owned. That this is so stands at the top, for who reads it again.
+            if let (Target::Open(file), b"") = (target, path) {
+                let _ = fsetxattr(file, OWNER_XATTR, &encoded(0, 0), XattrFlags::empty());
+            }
             return;
         }
         let is_recorded = match target {
