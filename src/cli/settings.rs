@@ -171,7 +171,7 @@ pub(super) fn bytes(text: &str) -> Result<u64> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "B" => Some(1),
-        "kB" | "K" => Some(1000),
+        "kB" | "KB" | "K" => Some(1000),
         "MB" | "M" => Some(1000 * 1000),
         "GB" | "G" => Some(1000 * 1000 * 1000),
         "TB" | "T" => Some(1000 * 1000 * 1000 * 1000),
