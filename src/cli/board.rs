@@ -209,6 +209,9 @@ fn tell(row: &Row, number: usize, total: usize, voice: Voice) {
         printer::event(&ImageEvent { event: "image", total, row });
     } else if row.status == Status::Failed || !voice.quiet {
         printer::line(&line(row, number, total));
+        if let (Status::Failed, Some(error)) = (row.status, &row.error) {
+            printer::line(&format!("hint: {}", error.hint));
+        }
     }
 }
 

@@ -286,6 +286,11 @@ fn a_file_that_no_batch_wrote_is_not_replaced() {
         assert_eq!(place.counts(&["x.tar"]), (0, 0, 1));
         assert_eq!(fs::read(place.path("out/x.sif")).unwrap(), b"precious");
     }
+    let said = place.batch(&["x.tar", "--to", "sif", "--out", "out"]).stderr;
+    assert!(
+        said.contains("failed") && said.contains("\nhint: the file is damaged: convert it again, with --force"),
+        "{said}"
+    );
     assert_eq!(place.counts(&["x.tar", "--force"]), (1, 0, 0));
     // What is there is used, whoever wrote it, if it is what would be written.
     fs::remove_dir_all(place.path("out/reports")).unwrap();

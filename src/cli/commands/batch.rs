@@ -29,7 +29,7 @@ use crate::cli::signals::Quit;
 use crate::cli::signatures;
 use crate::cli::values::usage;
 use crate::conversion::Conversion;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::io::Monitor;
 use crate::model::{Note, Quoted};
 use crate::output::{Signing, Target};
@@ -41,9 +41,12 @@ const PARALLEL: usize = 4;
 /// More than that at once is a mistake.
 const PARALLEL_MAX: usize = 256;
 
+/// How a list says which of several images is meant.
+const ONE_IMAGE: &str = "write docker-archive:PATH:TAG or oci:DIR:NAME in the list";
+
 /// What is not for one of many images: not in the help, and refused.
 pub(in crate::cli) const REFUSED: [(&str, &str); 4] = [
-    ("image", "write docker-archive:PATH:TAG in the list"),
+    ("image", ONE_IMAGE),
     ("if_exists", "outputs that are up to date are kept, others are replaced; --force replaces all"),
     ("tag", "each image keeps its own name"),
     ("reference", "each image keeps its own name"),
@@ -513,6 +516,9 @@ fn listing(entries: &[Entry], only: Option<&RangeInclusive<usize>>) -> Result<Ve
 }
 
 fn trouble(error: &Error) -> Trouble {
-    let Failure { kind, message, hint, exit_code, .. } = Failure::of(error);
+    let Failure { kind, message, mut hint, exit_code, .. } = Failure::of(error);
+    if let Some(Remedy::Image | Remedy::OneImage | Remedy::OtherImage) = error.remedy_kind() {
+        hint = ONE_IMAGE.to_string();
+    }
     Trouble { kind: kind.to_string(), message, hint, exit_code }
 }
