@@ -136,7 +136,9 @@ pub(super) fn standard_input() -> Error {
 fn split<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> (&'a [u8], Option<&'a [u8]>) {
     let is_there = |bytes: &[u8]| {
         let spec = Spec::parse(OsStr::from_bytes(bytes)).ok();
-        spec.is_some_and(|spec| spec.path().is_some_and(exists))
+        // No name of an image has a blank: what follows one is the output's.
+        let names_image = |spec: &Spec| spec.image().is_none_or(|image| !image.contains(' '));
+        spec.filter(names_image).is_some_and(|spec| spec.path().is_some_and(exists))
     };
     let cut = |at: usize| (line[..at].trim_ascii_end(), Some(line[at..].trim_ascii_start()));
     if let Some(at) = line.iter().position(|&byte| byte == b'\t') {
@@ -272,14 +274,18 @@ mod tests {
         let some = |source: &str, name: &str| (source.to_string(), Some(name.to_string()));
         let one = |source: &str| (source.to_string(), None);
         assert_eq!(
-            read("# x\n\n a.tar \r\ndocker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n"),
+            read(
+                "# x\n\n a.tar \r\ndocker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
+                 docker-archive:a b.tar:t:1 n\n"
+            ),
             [
                 one("a.tar"),
                 some("docker://h/x:1", "x1"),
                 one("a b.tar"),
                 some("a b.tar", "n"),
                 some("c d.tar", "e"),
-                one("docker-archive:a b.tar:t:1")
+                one("docker-archive:a b.tar:t:1"),
+                some("docker-archive:a b.tar:t:1", "n"),
             ]
         );
         for bad in ["-", "docker://", "x\t\u{0}\n-"] {

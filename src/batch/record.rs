@@ -102,6 +102,9 @@ pub struct Row {
 /// An output that is there, and what it was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Made {
+    /// The source, as it was named.
+    #[serde(default)]
+    pub(super) source: String,
     /// A digest of all options that decide about its bytes.
     pub(super) options: String,
     /// What the source named, where that can be told without reading it.

@@ -274,7 +274,7 @@ impl Run<'_> {
         let is_untouched = |made: &Made| Some(&made.file) == state.as_ref() && !batch.verify;
         let mut conversion = batch.conversion(entry)?;
         let options = fingerprint(&conversion);
-        let made = made.filter(|made| made.options == options);
+        let made = made.filter(|made| made.options == options && made.source == source_text(entry));
         if let (true, Some(record), Some(made)) = (batch.retry_failed, earlier, &made)
             && record.row.status.is_good()
             && is_untouched(made)
@@ -302,7 +302,7 @@ impl Run<'_> {
         }
         let recorded = page.record.as_ref().and_then(|record| record.made.as_ref());
         let if_exists = match recorded {
-            _ if batch.force || state.is_none() => IfExists::Replace,
+            _ if batch.force || path.symlink_metadata().is_err() => IfExists::Replace,
             _ if same.is_some() && self.is_sif() => IfExists::Update,
             // Nobody has touched what a batch made.
             Some(made) if Some(&made.file) == state.as_ref() => IfExists::Replace,
@@ -335,7 +335,8 @@ impl Run<'_> {
         let status = if was_there { Status::Kept } else { Status::Done };
         let row = Row { bytes: Some(outcome.size), sha256: sha256.clone(), ..row(entry, status) };
         let file = origin::of_output(&path).unwrap_or_default();
-        Ok(Settled::Made(row, Made { options, origin: now, file, sha256, digest: None, bytes: outcome.size }))
+        let (source, bytes) = (source_text(entry), outcome.size);
+        Ok(Settled::Made(row, Made { source, options, origin: now, file, sha256, digest: None, bytes }))
     }
 
     fn is_sif(&self) -> bool {
@@ -355,8 +356,12 @@ impl Run<'_> {
     /// it is what would be; nor is one of a batch's into which somebody has put something of their own.
     fn if_touched(&self, page: &Page, signing: Option<&Signing>, path: &Path) -> Result<IfExists> {
         let is_foreign = |record: &Record| record.made.is_none() && record.row.status == Status::Failed;
-        if page.record.as_ref().is_none_or(is_foreign) {
-            return Ok(IfExists::Reuse);
+        if page.record.as_ref().is_none_or(is_foreign) || !path.is_file() {
+            if self.is_sif() && path.is_file() {
+                return Ok(IfExists::Reuse);
+            }
+            let message = format!("output {path:?} exists, and no batch wrote it");
+            return Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::ReplaceAnyway));
         }
         if self.is_sif() && path.is_file() {
             let added = added_objects(path, signing)?;

@@ -254,8 +254,8 @@ fn write(folder: &Folder, name: &str, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// A pack, whichever of the accounts keeps it: what is known of one layer may need what another account had compressed.
-fn open_pack(places: &[Place], pack: Name) -> io::Result<Pack> {
-    let opened = places.iter().find_map(|place| Pack::open(&place.packs, place.owner, pack).ok());
+fn open_pack<'p>(places: impl IntoIterator<Item = &'p Place>, pack: Name) -> io::Result<Pack> {
+    let opened = places.into_iter().find_map(|place| Pack::open(&place.packs, place.owner, pack).ok());
     opened.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 

@@ -118,10 +118,8 @@ pub(super) fn open(root: &Path, options: &DirectoryOptions, monitor: &Monitor) -
     let root_fd = rustix::fs::open(root, flags, OpenMode::empty()).map_err(std::io::Error::from);
     let root_fd = root_fd.or_kind(ErrorKind::SourceUnavailable)?;
     let mut scan = Scan::new(root, root_fd, *options, data.dev());
-    let metadata = scan.metadata(b"", &data)?;
-    if (metadata.uid, metadata.gid) == (0, 0) && data.uid() != 0 {
-        scan.stands_for_root = Some((data.uid(), data.gid()));
-    }
+    let (metadata, is_recorded) = scan.recorded(b"", &data)?;
+    scan.stands_for_root = (is_recorded && data.uid() != 0).then_some((data.uid(), data.gid()));
     scan.tree.inode_mut(Tree::ROOT).metadata = metadata;
     scan.others.push((Box::default(), Stamp::of(&data)));
     scan.walk(monitor)?;
@@ -133,7 +131,7 @@ struct Scan<'a> {
     root_fd: OwnedFd,
     options: DirectoryOptions,
     device: u64,
-    /// Who owns here what root owned, where the directory was written without root: its own record says 0:0.
+    /// Who owns here what root owned, where the directory was written without root: then its own owner is recorded.
     stands_for_root: Option<(u32, u32)>,
     tree: Tree,
     files: Vec<(Box<[u8]>, Stamp)>,
@@ -287,6 +285,11 @@ impl<'a> Scan<'a> {
     }
 
     fn metadata(&self, path: &[u8], data: &FileMetadata) -> Result<Metadata> {
+        self.recorded(path, data).map(|(metadata, _)| metadata)
+    }
+
+    /// The same, and whether the owner is recorded beside the file.
+    fn recorded(&self, path: &[u8], data: &FileMetadata) -> Result<(Metadata, bool)> {
         let place = self.root.join(OsStr::from_bytes(path));
         let xattrs = xattrs(&place).doing(|| format!("reading extended attributes of {}", Quoted(path)))?;
         let mut metadata = Metadata {
@@ -304,7 +307,7 @@ impl<'a> Scan<'a> {
         if self.options.all_root {
             (metadata.uid, metadata.gid) = (0, 0);
         }
-        Ok(metadata)
+        Ok((metadata, is_recorded))
     }
 
     fn finish(self) -> Result<Volume> {

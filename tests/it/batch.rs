@@ -292,6 +292,10 @@ fn a_file_that_no_batch_wrote_is_not_replaced() {
         "{said}"
     );
     assert_eq!(place.counts(&["x.tar", "--force"]), (1, 0, 0));
+    // Neither is what is no file; it is not waited for.
+    assert!(run(Command::new("mkfifo").arg(place.path("out/y.sif"))).code == 0);
+    fs::copy(place.path("x.tar"), place.path("y.tar")).unwrap();
+    assert_eq!(place.counts(&["y.tar"]), (0, 0, 1));
     // What is there is used, whoever wrote it, if it is what would be written.
     fs::remove_dir_all(place.path("out/reports")).unwrap();
     assert_eq!(place.counts(&["x.tar"]), (0, 1, 0));
@@ -308,6 +312,24 @@ fn what_was_added_to_an_output_outlives_a_run_that_fails() {
     assert_eq!(place.counts(&["x.tar", "--label", "a=b"]), (0, 0, 1));
     assert_eq!(place.counts(&["x.tar"]), (0, 1, 0));
     assert_eq!(place.sums(), signed);
+}
+
+#[test]
+fn another_image_of_the_same_layout_is_another_image() {
+    let place = Place::new();
+    for (name, tag) in [("a", "one:1"), ("b", "two:1")] {
+        let archive = docker_archive(&[layer::of_file(name, name.as_bytes())], Squeeze::Not);
+        place.write(&format!("{name}.tar"), archive);
+        let words = [&format!("{name}.tar"), "--to", "oci", "-o", "layout", "--tag", tag];
+        assert_eq!(run(program().current_dir(place.path("")).args(words)).code, 0);
+        place.write(name, format!("oci:layout:{tag} x\n"));
+    }
+    assert_eq!(place.counts(&["--list", "a"]), (1, 0, 0));
+    let first = place.sums();
+    // What fails, or is killed, leaves what there was of the other image, and does not take it for its own.
+    assert_eq!(place.counts(&["--list", "b", "--max-memory", "1"]), (0, 0, 1));
+    assert_eq!(place.counts(&["--list", "b"]), (1, 0, 0));
+    assert_ne!(place.sums(), first);
 }
 
 #[test]

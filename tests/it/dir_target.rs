@@ -75,11 +75,16 @@ fn without_root_owners_are_recorded() {
         (header.mode, header.uid, header.gid) = (mode, 1234, 56);
         header.block()
     };
+    // Of the user who writes it.
+    let mut mine = Header::blank(b"mine", b'0', Magic::Ustar);
+    (mine.uid, mine.gid) = (1000, 1000);
     let tar = Tar::new()
+        .raw(owned(b"./", b'5', 0o755), b"")
         .raw(owned(b"d", b'5', 0o555), b"")
         .raw(owned(b"d/f", b'0', 0o400), b"")
         .raw(owned(b"secret", b'0', 0o000), b"")
         .raw(owned(b"pipe", b'6', 0o644), b"")
+        .raw(mine.block(), b"")
         .file("root-own", "x")
         .symlink("link", "root-own")
         .finish();
@@ -110,7 +115,7 @@ fn without_root_owners_are_recorded() {
         assert_eq!(fs::symlink_metadata(at("d").join(path)).unwrap().uid(), 1000, "{path}");
     }
     // What was root's is root's again; whose the pipe was could not be recorded.
-    for (path, owner) in [("root-own", (0, 0)), ("link", (0, 0)), ("pipe", (0, 0))] {
+    for (path, owner) in [("root-own", (0, 0)), ("mine", (1000, 1000)), ("link", (0, 0)), ("pipe", (0, 0))] {
         let node = found.node(&parts(path.as_bytes())).unwrap();
         assert_eq!((node.uid, node.gid), owner, "{path}");
         assert_eq!(fs::symlink_metadata(at("d").join(path)).unwrap().uid(), 1000, "{path}");

@@ -52,7 +52,13 @@ impl Metas {
         let output = |result: rustix::io::Result<()>| result.map_err(std::io::Error::from).or_kind(ErrorKind::Output);
         match own(target, metadata) {
             Err(Errno::PERM | Errno::INVAL) => self.record_owner(target, metadata, path),
-            owned => output(owned)?,
+            owned => {
+                output(owned)?;
+                if !rustix::process::geteuid().is_root() {
+                    // What belongs to whoever writes it is else taken for root's.
+                    record(target, metadata);
+                }
+            }
         }
         let mode = Mode::from_raw_mode(metadata.mode.bits().into());
         match target {
@@ -81,23 +87,27 @@ impl Metas {
     fn record_owner(&mut self, target: Target<'_>, metadata: &Metadata, path: &[u8]) {
         if (metadata.uid, metadata.gid) == (0, 0) {
             // Whoever unpacks without root owns what root owned. That this is so stands at the top, for who reads it again.
-            if let (Target::Open(file), b"") = (target, path) {
-                let _ = fsetxattr(file, OWNER_XATTR, &encoded(0, 0), XattrFlags::empty());
+            if path.is_empty() {
+                record(target, metadata);
             }
             return;
         }
-        let is_recorded = match target {
-            Target::Open(file) => {
-                let record = encoded(metadata.uid, metadata.gid);
-                // A file that its owner may not write to takes no attribute of this kind.
-                fchmod(file, Mode::RWXU).is_ok() && fsetxattr(file, OWNER_XATTR, &record, XattrFlags::empty()).is_ok()
-            }
-            // Linux keeps such attributes for files and directories only.
-            Target::Named { .. } => false,
-        };
-        let note = if is_recorded { &mut self.recorded } else { &mut self.lost };
+        let note = if record(target, metadata) { &mut self.recorded } else { &mut self.lost };
         note.count += 1;
         note.example(format!("{} ({}:{})", Quoted(path), metadata.uid, metadata.gid));
+    }
+}
+
+/// Writes the owner down beside a file; whether that was possible.
+fn record(target: Target<'_>, metadata: &Metadata) -> bool {
+    match target {
+        Target::Open(file) => {
+            let record = encoded(metadata.uid, metadata.gid);
+            // A file that its owner may not write to takes no attribute of this kind.
+            fchmod(file, Mode::RWXU).is_ok() && fsetxattr(file, OWNER_XATTR, &record, XattrFlags::empty()).is_ok()
+        }
+        // Linux keeps such attributes for files and directories only.
+        Target::Named { .. } => false,
     }
 }
 
