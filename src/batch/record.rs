@@ -203,6 +203,15 @@ impl Book {
         Ok(())
     }
 
+    /// Takes a claim back: nothing has come of it.
+    pub(super) fn give_back(&self, page: &Page, output: &str) -> Result<()> {
+        match &page.record {
+            _ if page.locks.borrow().len() == 1 => Ok(()),
+            Some(record) => self.write(record),
+            None => self.remove(output),
+        }
+    }
+
     fn put(&self, record: &Record, before: impl FnOnce(&File)) -> Result<Arc<File>> {
         let path = self.path(&record.row.output);
         let mut text = serde_json::to_vec_pretty(record)

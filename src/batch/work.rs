@@ -230,6 +230,8 @@ impl Run<'_> {
         Some(recorded.unwrap_or_else(|error| {
             let failed = self.failed(entry, &error);
             if failed.status == Status::Missing {
+                // Where that cannot be written, the next run does.
+                let _ = self.book.give_back(&page, &entry.output);
                 return failed;
             }
             let failed = counted(failed, &report, began, monitor);

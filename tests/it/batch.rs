@@ -182,6 +182,12 @@ fn a_batch_is_stopped_and_resumed_and_one_bad_image_stops_no_other() {
         assert!(before.len() < IMAGES - 1, "it was stopped too late to tell");
         assert_eq!(place.hidden(), [""; 0], "{said}");
         assert!(place.rows().iter().any(|row| row["status"] == "missing"));
+        // Names that nothing has come of are nobody's.
+        for report in fs::read_dir(place.path("out/reports")).unwrap() {
+            let record = fs::read(report.unwrap().path()).unwrap();
+            let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+            assert_ne!(record["status"], "missing", "{record}");
+        }
 
         let resumed = place.batch(&words);
         assert_eq!(resumed.code, 1, "{}", resumed.stderr);
