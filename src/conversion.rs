@@ -180,10 +180,7 @@ impl Conversion {
     fn reuse_unread(&self, prepared: &Prepared, monitor: &Monitor) -> Result<Option<Outcome>> {
         match (self.expected_digest, self.open.hash) {
             (Some(expected), InputHash::Unneeded | InputHash::Wanted)
-                if self.changes.is_empty()
-                    && !self.always_open
-                    && self.open.trust.is_none()
-                    && self.open.policy.is_none() =>
+                if self.changes.is_empty() && !self.always_open && !self.open.checks_signatures() =>
             {
                 prepared.reuse_unread(expected, monitor)
             }

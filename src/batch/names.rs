@@ -3,7 +3,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::{Entry, Item, Make, origin};
-use crate::conversion::Conversion;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::Monitor;
 use crate::model::Quoted;
@@ -52,7 +51,9 @@ pub fn name(items: Vec<Item>, names: Names, target: &Target, make: &Make<'_>, mo
         let this = format!("{} ({})", Quoted(item.source.as_bytes()), item.place);
         match places.get(&output) {
             // One image under two names; but where images are checked, each name is.
-            Some((_, true)) if by_digest && !is_checked(&make(&item.source, Path::new(&output))?) => continue,
+            Some((_, true)) if by_digest && !make(&item.source, Path::new(&output))?.open.checks_signatures() => {
+                continue;
+            }
             Some((other, _)) => clashes.push(format!("{other} and {this} would both be written to {output:?}")),
             None => drop(places.insert(output.clone(), (this, by_digest))),
         }
@@ -67,11 +68,6 @@ pub fn name(items: Vec<Item>, names: Names, target: &Target, make: &Make<'_>, mo
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     Err(Error::new(ErrorKind::Usage, format!("{}{more}", clashes.join("; ")))
         .hint("in a list, write a name for the output after one of the two sources"))
-}
-
-/// Whether not everybody's images are converted.
-fn is_checked(conversion: &Conversion) -> bool {
-    conversion.open.trust.is_some() || conversion.open.policy.is_some()
 }
 
 fn suffix_of(target: &Target) -> String {

@@ -142,8 +142,9 @@ pub(super) struct Book {
 /// A record that nobody else works on, as long as this is there.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// The file with the record, and what has taken its place.
-    locks: RefCell<Vec<Arc<File>>>,
+    _lock: File,
+    /// The file that has taken its place, locked too, once the output is being worked on.
+    claim: RefCell<Option<Arc<File>>>,
     /// What it says.
     pub(super) record: Option<Record>,
 }
@@ -180,7 +181,7 @@ impl Book {
                 // Whoever had it may have replaced it.
                 if fs::metadata(&path).is_ok_and(|found| file.metadata().is_ok_and(|own| found.ino() == own.ino())) {
                     let record = read(&file);
-                    return Ok(Some(Page { locks: RefCell::new(vec![Arc::new(file)]), record }));
+                    return Ok(Some(Page { _lock: file, claim: RefCell::default(), record }));
                 }
             }
             Err(io::Error::other("it is replaced all the time"))
@@ -188,31 +189,28 @@ impl Book {
         take().or_kind(ErrorKind::Output).doing(|| format!("opening {path:?}"))
     }
 
-    /// Writes a record. Whoever looks for it may take it from now on.
+    /// Writes a record, which anybody may take then.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
-        self.put(record, |_| ()).map(drop)
+        self.put(record).map(drop)
     }
 
-    /// Writes a record of what is being worked on. It is as if it had been taken with `page`.
+    /// Writes a record of what is being worked on, which nobody else can take as long as `page` is there.
     pub(super) fn claim(&self, page: &Page, record: &Record) -> Result<()> {
-        // Without locks, what is done twice is done right.
-        let file = self.put(record, |file| {
-            let _ = flock(file, FlockOperation::NonBlockingLockExclusive);
-        })?;
-        page.locks.borrow_mut().push(file);
+        page.claim.replace(Some(self.put(record)?));
         Ok(())
     }
 
     /// Takes a claim back: nothing has come of it.
     pub(super) fn give_back(&self, page: &Page, output: &str) -> Result<()> {
         match &page.record {
-            _ if page.locks.borrow().len() == 1 => Ok(()),
+            _ if page.claim.borrow().is_none() => Ok(()),
             Some(record) => self.write(record),
             None => self.remove(output),
         }
     }
 
-    fn put(&self, record: &Record, before: impl FnOnce(&File)) -> Result<Arc<File>> {
+    /// The file has a lock when it appears, and as long as somebody has it.
+    fn put(&self, record: &Record) -> Result<Arc<File>> {
         let path = self.path(&record.row.output);
         let mut text = serde_json::to_vec_pretty(record)
             .map_err(|error| Error::new(ErrorKind::Bug, format!("a record is not JSON: {error}")))?;
@@ -221,7 +219,8 @@ impl Book {
         let mut scratch = Scratch::create(&self.directory, self.mode)?;
         (&**scratch.file()).write_all(&text).or_kind(ErrorKind::Output).doing(doing)?;
         scratch.set_mode().doing(doing)?;
-        before(scratch.file());
+        // Without locks, what is done twice is done right.
+        let _ = flock(scratch.file(), FlockOperation::NonBlockingLockExclusive);
         scratch.move_to(&path)?;
         let file = Arc::clone(scratch.file());
         scratch.keep();

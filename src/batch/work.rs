@@ -306,7 +306,7 @@ impl Run<'_> {
         let if_exists = match recorded {
             _ if batch.force || path.symlink_metadata().is_err() => IfExists::Replace,
             _ if same.is_some() && self.is_sif() => IfExists::Update,
-            // Nobody has touched what a batch made.
+            // The file is still the one that a batch made.
             Some(made) if Some(&made.file) == state.as_ref() => IfExists::Replace,
             _ => self.if_touched(page, conversion.target.signing_mut().as_deref(), &path)?,
         };
@@ -354,8 +354,8 @@ impl Run<'_> {
         }
     }
 
-    /// What becomes of an output that is there, and is not as a batch has left it. What nobody's batch wrote is not replaced unless
-    /// it is what would be; nor is one of a batch's into which somebody has put something of their own.
+    /// What becomes of an output that exists and is not the file that a batch recorded. One that no batch wrote is not replaced, and
+    /// used only if it is a SIF that is what would be written. One that a batch wrote is replaced unless somebody added to it.
     fn if_touched(&self, page: &Page, signing: Option<&Signing>, path: &Path) -> Result<IfExists> {
         let is_foreign = |record: &Record| record.made.is_none() && record.row.status == Status::Failed;
         if page.record.as_ref().is_none_or(is_foreign) || !path.is_file() {

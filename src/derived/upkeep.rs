@@ -71,7 +71,7 @@ fn folders(place: &Folder, owner: u32) -> impl Iterator<Item = (&'static str, Fo
     [LAYERS, PACKS].into_iter().filter_map(open)
 }
 
-/// What is ours to remove: everybody's, for root.
+/// The derived work that this user may remove: for root, of all accounts.
 fn removable(root: &Folder) -> io::Result<Vec<Place>> {
     match rustix::process::geteuid().as_raw() {
         0 => Place::all(root),
@@ -122,8 +122,8 @@ fn verify_layer<'p>(place: &Place, name: &str, places: impl Iterator<Item = &'p 
     Ok(())
 }
 
-/// Removes derived work that is ours, or everybody's for root: all, or what nobody has used for `older_than`, and packs that nothing points to. How
-/// many files went, their bytes, and how many stay.
+/// Removes derived work of this user, or of all accounts for root: all of it, or what nobody has used for `older_than`, and packs
+/// that no index names. Returns how many files went, their bytes, and how many stay.
 ///
 /// # Errors
 /// When something cannot be read or removed.
@@ -174,8 +174,8 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64,
     Ok((gone, bytes, kept))
 }
 
-/// Removes what was not used for longest, of our derived work (for root, everybody's) and of all blobs, until the cache has at most `bytes_max` bytes.
-/// How many bytes went.
+/// Removes what was not used for longest, of the derived work of this user (for root, of all accounts) and of all blobs, until
+/// these have at most `bytes_max` bytes. Returns how many bytes went.
 ///
 /// # Errors
 /// When something cannot be read.

@@ -35,7 +35,7 @@ impl Transfer {
         self.changed.notify_all();
     }
 
-    /// The blob comes into this file, to which no other user can write. Whoever writes it compares the digest before the end.
+    /// The blob is written into this file, to which no other user can write. Its writer compares the digest before the end.
     pub(super) fn begin_verified(&self, file: Arc<File>) {
         let mut state = self.lock();
         (state.file, state.is_verified) = (Some(file), true);

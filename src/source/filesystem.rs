@@ -133,8 +133,7 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
     }
     volume.drop_whiteout_names();
     notes.append(&mut volume.notes);
-    let asked = options.platform.as_ref().map(|platform| platform.architecture.as_str());
-    let architecture = about.architecture.or_else(|| architecture(&volume)).or(asked);
+    let architecture = about.architecture.or_else(|| architecture(&volume)).or(options.asked_architecture());
     let config = Config::of_execution(execution, architecture, about.created)?;
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;

@@ -127,6 +127,18 @@ impl Default for OpenOptions {
     }
 }
 
+impl OpenOptions {
+    /// Whether an image must be signed, or be what a policy lets through.
+    pub(crate) fn checks_signatures(&self) -> bool {
+        self.trust.is_some() || self.policy.is_some()
+    }
+
+    /// The architecture that was asked for.
+    fn asked_architecture(&self) -> Option<&str> {
+        self.platform.as_ref().map(|platform| platform.architecture.as_str())
+    }
+}
+
 /// What is to be done about the SHA-256 of the file or stream that a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputHash {

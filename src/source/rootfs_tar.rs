@@ -46,8 +46,8 @@ pub(super) fn source(archive: &Archive, place: &str, options: &OpenOptions) -> R
             false => format!("{}: {}", note.message, note.examples.join(", ")),
         }));
     }
-    let asked = options.platform.as_ref().map(|platform| platform.architecture.as_str());
-    let config = Config::of_execution(execution, architecture(members).or(asked), None)?;
+    let architecture = architecture(members).or(options.asked_architecture());
+    let config = Config::of_execution(execution, architecture, None)?;
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;
     found.set_config(config);

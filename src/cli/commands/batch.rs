@@ -221,7 +221,7 @@ impl Batch {
             tags: self.tags.as_deref().map(expression).transpose()?,
             trust: signatures::trust(&self.trust)?,
             policy: signatures::policy(&self.trust)?,
-            // Nobody is asked for a passphrase that is not needed.
+            // Nothing is signed, so no passphrase is asked for.
             signing: match self.dry_run || self.summary {
                 true => Signing::default(),
                 false => signatures::signing(&signing)?,

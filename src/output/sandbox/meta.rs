@@ -55,7 +55,7 @@ impl Metas {
             owned => {
                 output(owned)?;
                 if !rustix::process::geteuid().is_root() {
-                    // What belongs to whoever writes it is else taken for root's.
+                    // Without a record, files of the user who writes them are read back as root's.
                     record(target, metadata);
                 }
             }
@@ -86,7 +86,7 @@ impl Metas {
 
     fn record_owner(&mut self, target: Target<'_>, metadata: &Metadata, path: &[u8]) {
         if (metadata.uid, metadata.gid) == (0, 0) {
-            // Whoever unpacks without root owns what root owned. That this is so stands at the top, for who reads it again.
+            // These files belong to the user who writes them. The record of the topmost directory tells readers that.
             if path.is_empty() {
                 record(target, metadata);
             }
