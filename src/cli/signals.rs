@@ -50,7 +50,7 @@ enum Action {
 
 impl Progress {
     fn on_signal(&mut self) -> Action {
-        let action = if self.asked || self.settled { Action::End } else { Action::Ask };
+        let action = if self.asked { Action::End } else { Action::Ask };
         self.asked = true;
         action
     }
@@ -89,7 +89,7 @@ impl Listener {
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
                         // Where no thread can be started, the next signal ends it.
                         let _ = Builder::new().spawn(move || {
-                            // Work that has settled has only words left to say, and nobody may be listening.
+                            // Nobody may be listening to the last words.
                             if state.settles_within(PATIENCE) {
                                 std::thread::sleep(PATIENCE);
                             }
@@ -104,7 +104,8 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The work is over, however it went: from now on a signal ends the process at once.
+    /// The work is over, however it went, and has only words left to say. A signal lets it say them: that an output is
+    /// there, for example, which a signal that came an instant too late does not change.
     pub(super) fn settled(&self) {
         self.state.lock().settled = true;
         self.state.changed.notify_all();
@@ -150,11 +151,11 @@ mod tests {
 
     #[test]
     fn the_first_signal_asks_and_the_second_ends() {
-        let mut progress = Progress::default();
-        assert_eq!(progress.on_signal(), Action::Ask);
-        assert_eq!(progress.on_signal(), Action::End);
-        let mut late = Progress { settled: true, ..Progress::default() };
-        assert_eq!(late.on_signal(), Action::End);
+        for settled in [false, true] {
+            let mut progress = Progress { settled, ..Progress::default() };
+            assert_eq!(progress.on_signal(), Action::Ask);
+            assert_eq!(progress.on_signal(), Action::End);
+        }
     }
 
     #[test]

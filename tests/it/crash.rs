@@ -2,7 +2,7 @@
 //! cleaned up.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -147,6 +147,36 @@ fn interrupted_at_any_moment_leaves_nothing() {
         assert!(interrupted > 0, "no {signal:?} arrived in the middle: the image is too small");
     }
     assert!(whole(&place).0 == expected);
+}
+
+/// Its exit code says what is there. Here the last words take their time: the pipe they go to is full.
+#[test]
+fn a_signal_that_comes_too_late_does_not_make_a_failure_of_an_output() {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let place = Place::new(&image());
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let flags = fcntl_getfl(&writer).unwrap();
+        fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+        while writer.write(&[b'.'; 1 << 10]).is_ok() {}
+        fcntl_setfl(&writer, flags).unwrap();
+        let mut command = place.command("image.tar", "rootfs");
+        let mut child = command.args(["--progress", "none"]).stderr(writer).spawn().unwrap();
+        drop(command);
+        let started = Instant::now();
+        while !place.path("out/x.tar").exists() && started.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(2));
+        }
+        sleep(Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "the last words are not waited for");
+        send(&child, signal);
+        sleep(Duration::from_millis(300));
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(wait(&mut child).code(), Some(0), "{said}");
+        assert!(said.contains("x.tar"), "{said}");
+    }
 }
 
 /// A pipe that gives nothing is where people press Ctrl-C.
