@@ -171,7 +171,7 @@ fn a_signal_that_comes_too_late_does_not_make_a_failure_of_an_output() {
         sleep(Duration::from_millis(300));
         assert!(child.try_wait().unwrap().is_none(), "the last words are not waited for");
         send(&child, signal);
-        sleep(Duration::from_millis(300));
+        sleep(Duration::from_millis(100));
         let mut said = String::new();
         reader.read_to_string(&mut said).unwrap();
         assert_eq!(wait(&mut child).code(), Some(0), "{said}");
