@@ -88,7 +88,10 @@ impl Error {
                 let mut wrapped = Error::new(kind, &error);
                 wrapped.0.cause = std::error::Error::source(&error).map(|c| c.to_string().into());
                 wrapped.0.io_kind = Some(error.kind());
-                wrapped
+                match error.kind() {
+                    io::ErrorKind::FileTooLarge => wrapped.hint("see whether a limit is in the way: ulimit -f"),
+                    _ => wrapped,
+                }
             }
         }
     }

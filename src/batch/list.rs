@@ -105,9 +105,11 @@ pub fn read_list(path: &Path) -> Result<Vec<Wanted>> {
 /// One source a line, and after a blank the name of its output. What as a whole is the name of a file is one source.
 fn lines(text: &[u8], exists: &dyn Fn(&Path) -> bool) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
+    // Editors of other systems mark a text as UTF-8.
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        let line = line.trim_ascii();
-        if line.is_empty() || line.starts_with(b"#") {
+        let line = without_comment(line.trim_ascii(), exists);
+        if line.is_empty() {
             continue;
         }
         let (source, name) = split(line, exists);
@@ -131,6 +133,13 @@ fn lines(text: &[u8], exists: &dyn Fn(&Path) -> bool) -> Result<Vec<Wanted>> {
 pub(super) fn standard_input() -> Error {
     Error::new(ErrorKind::Usage, "standard input is one image, not one of many")
         .hint("convert it by itself, or save it to a file")
+}
+
+/// A comment begins with `#`, at the start of a line or after a blank, where that is no part of the name of a file.
+fn without_comment<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> &'a [u8] {
+    let begins = |at: &usize| line[*at] == b'#' && (*at == 0 || matches!(line[at - 1], b' ' | b'\t'));
+    let begin = (0..line.len()).find(begins).filter(|&at| at == 0 || !exists(Path::new(OsStr::from_bytes(line))));
+    begin.map_or(line, |at| line[..at].trim_ascii_end())
 }
 
 fn split<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> (&'a [u8], Option<&'a [u8]>) {
@@ -275,11 +284,14 @@ mod tests {
         let one = |source: &str| (source.to_string(), None);
         assert_eq!(
             read(
-                "# x\n\n a.tar \r\ndocker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
+                "\u{feff}# x\n\n a.tar \r\nb.tar # x\nb.tar\t#x\nb.tar n#1 # x y\ndocker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
                  docker-archive:a b.tar:t:1 n\n"
             ),
             [
                 one("a.tar"),
+                one("b.tar"),
+                one("b.tar"),
+                some("b.tar", "n#1"),
                 some("docker://h/x:1", "x1"),
                 one("a b.tar"),
                 some("a b.tar", "n"),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::Builder;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::exit;
@@ -68,6 +68,8 @@ impl Listener {
         // Who started us under nohup, or as a job that must survive Ctrl-C, has had signals ignored: they stay so.
         let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
         let mut signals = Signals::new(wanted).or_kind(ErrorKind::Other)?;
+        // Where a file would be larger than `ulimit -f` allows, writing fails, which is told, and the process goes on.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).or_kind(ErrorKind::Other)?;
         let listener = Listener { state: Arc::default() };
         let state = Arc::clone(&listener.state);
         let abandon = Arc::new(abandon);

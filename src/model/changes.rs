@@ -62,7 +62,8 @@ impl Config {
         if let Some(part) = part.as_object_mut() {
             change(part, self, changes);
         }
-        Config::parse(Value::Object(document).to_string().into_bytes())
+        let changed = Config::parse(Value::Object(document).to_string().into_bytes())?;
+        Ok(changed.keeping_scripts(self.keeps_scripts()))
     }
 
     /// A config of an image of one layer that nobody has made an image of before. What is not known is left out.

@@ -21,6 +21,7 @@ const GO_ZERO_TIME: Timestamp = Timestamp { seconds: -62_135_596_800, nanosecond
 pub struct Config {
     raw: Arc<[u8]>,
     document: Document,
+    keeps_scripts: bool,
 }
 
 /// One line of the image's history.
@@ -106,12 +107,22 @@ impl Config {
     pub fn parse(raw: impl Into<Arc<[u8]>>) -> Result<Self> {
         let raw = raw.into();
         let document = parse_json(&raw, "an image config")?;
-        Ok(Config { document, raw })
+        Ok(Config { document, raw, keeps_scripts: false })
     }
 
     /// The document's bytes as they came.
     pub fn raw(&self) -> &Arc<[u8]> {
         &self.raw
+    }
+
+    /// Whether the root holds scripts of Singularity for what no config can say, so that they are to be kept.
+    pub(crate) fn keeps_scripts(&self) -> bool {
+        self.keeps_scripts
+    }
+
+    /// The same, which says of the root whether it [holds such scripts](Config::keeps_scripts).
+    pub(crate) fn keeping_scripts(self, keeps_scripts: bool) -> Self {
+        Config { keeps_scripts, ..self }
     }
 
     /// The image ID: the digest of the document.

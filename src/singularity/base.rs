@@ -1,6 +1,6 @@
 use super::inspect::Texts;
 use super::site::{Asked, MADE_LIST, Obstacle, Origin, Site};
-use super::{Additions, labels, scripts};
+use super::{Additions, Kept, labels, scripts};
 use crate::error::Result;
 use crate::model::{BindKind, Config, EntryPath, Note, Quoted};
 use crate::tree::{InodeId, Kind, Tree};
@@ -59,8 +59,8 @@ fn make_image_directory(site: &mut Site<'_>, path: &str) -> bool {
     path.is_root() || site.directory(path.as_bytes(), 0o755, Obstacle::Refuse(asked)).is_ok()
 }
 
-/// `.singularity.d` and everything in it.
-pub(super) fn files(site: &mut Site<'_>, texts: &Texts) -> Result<()> {
+/// `.singularity.d` and everything in it, but for what is kept.
+pub(super) fn files(site: &mut Site<'_>, texts: &Texts, kept: Kept) -> Result<()> {
     let top = site.own_directory(Tree::ROOT, METADATA_DIRECTORY, METADATA_DIRECTORY)?;
     own_directory(site, top, "libs")?;
     let actions = own_directory(site, top, "actions")?;
@@ -83,10 +83,16 @@ pub(super) fn files(site: &mut Site<'_>, texts: &Texts) -> Result<()> {
         ("99-base.sh", scripts::ENVIRONMENT_BASE),
         ("99-runtimevars.sh", scripts::ENVIRONMENT_RUNTIME),
     ] {
-        own_file(site, env, &format!("env/{name}"), 0o755, text);
+        if !(kept.environment && name == "90-environment.sh" && has_file(site, env, name)) {
+            own_file(site, env, &format!("env/{name}"), 0o755, text);
+        }
     }
-    own_file(site, top, "runscript", 0o755, &texts.runscript);
-    own_file(site, top, "startscript", 0o755, scripts::STARTSCRIPT);
+    if let Some(runscript) = &texts.runscript {
+        own_file(site, top, "runscript", 0o755, runscript);
+    }
+    if !(kept.scripts && has_file(site, top, "startscript")) {
+        own_file(site, top, "startscript", 0o755, scripts::STARTSCRIPT);
+    }
     own_file(site, top, "labels.json", 0o644, &labels::text(&texts.labels)?);
     keep_history(site, top)?;
     own_file(site, top, "Singularity", 0o644, &texts.definition);
@@ -109,6 +115,11 @@ fn own_directory(site: &mut Site<'_>, parent: InodeId, name: &str) -> Result<Ino
     site.own_directory(parent, name.as_bytes(), format!(".singularity.d/{name}").as_bytes())
 }
 
+fn has_file(site: &Site<'_>, parent: InodeId, name: &str) -> bool {
+    let found = site.tree().lookup(parent, name.as_bytes());
+    found.is_some_and(|dentry| matches!(site.tree().inode(dentry.inode).kind, Kind::File(_)))
+}
+
 /// `path` is below `.singularity.d`; `parent` is its directory.
 fn own_file(site: &mut Site<'_>, parent: InodeId, path: &str, mode: u32, text: &str) {
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -117,8 +128,7 @@ fn own_file(site: &mut Site<'_>, parent: InodeId, path: &str, mode: u32, text: &
 
 /// An image that came out of a SIF has a definition already: it becomes `bootstrap_history/ApptainerN`, as in Apptainer.
 fn keep_history(site: &mut Site<'_>, top: InodeId) -> Result<()> {
-    let definition = site.tree().lookup(top, b"Singularity").map(|dentry| dentry.inode);
-    if !definition.is_some_and(|inode| matches!(site.tree().inode(inode).kind, Kind::File(_))) {
+    if !has_file(site, top, "Singularity") {
         return Ok(());
     }
     let history = own_directory(site, top, "bootstrap_history")?;

@@ -13,8 +13,8 @@ use crate::model::Config;
 pub(super) struct Texts {
     /// `env/10-docker2singularity.sh`
     pub(super) environment: String,
-    /// `runscript`
-    pub(super) runscript: String,
+    /// `runscript`, unless the root has its own.
+    pub(super) runscript: Option<String>,
     /// `labels.json`, before it is written.
     pub(super) labels: Labels,
     /// `Singularity`
@@ -66,7 +66,7 @@ pub(super) fn metadata(texts: &Texts, shown: &Shown) -> Result<Vec<u8>> {
         test: &shown.test,
         helpfile: &shown.helpfile,
         labels: &texts.labels,
-        runscript: texts.runscript.trim_end_matches('\n'),
+        runscript: texts.runscript.as_ref().unwrap_or(&shown.runscript).trim_end_matches('\n'),
         deffile: texts.definition.trim_end_matches('\n'),
         startscript: trimmed(scripts::STARTSCRIPT),
     };

@@ -83,7 +83,7 @@ impl Prepared {
     /// # Errors
     /// When a file of the image that is shown cannot be read.
     pub fn inspect_metadata(&self, tree: &Tree, read: ReadFile<'_>) -> Result<(Vec<u8>, Option<Note>)> {
-        let mut shown = shown::Shown::of(tree, read)?;
+        let mut shown = shown::Shown::of(tree, self.texts.runscript.is_none(), read)?;
         let note = shown.note.take();
         Ok((inspect::metadata(&self.texts, &shown)?, note))
     }
@@ -111,13 +111,24 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     base::directories(&mut site)?;
     let workdir = workdir(&mut site, config, additions)?;
     notes.extend(base::image_directories(&mut site, config, &inspect::volumes(&oci_config)));
+    let command = Command::of(config);
+    let kept = Kept::of(&site, config, &command);
+    if kept.scripts && !command.cmd.is_empty() {
+        notes.push(Note::new(
+            "cmd-without-effect",
+            "CMD has no effect: the root has a runscript of its own, which is kept",
+            1,
+        ));
+    }
+    // What runs the runscript cannot be what it runs.
+    let command = if runs_the_runscript(&command) { Command::NONE } else { command };
     let texts = Texts {
         environment: environment.script(),
-        runscript: runscript::text(&Command::of(config), workdir.as_ref(), &environment),
+        runscript: (!kept.scripts).then(|| runscript::text(&command, workdir.as_ref(), &environment)),
         labels,
         definition,
     };
-    base::files(&mut site, &texts)?;
+    base::files(&mut site, &texts, kept)?;
     base::links(&mut site);
     base::bind_targets(&mut site)?;
     base::requested(&mut site, additions)?;
@@ -126,6 +137,28 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     notes.extend(workdir.and_then(|workdir| workdir.note()));
 
     Ok(Prepared { notes, oci_config, definition: texts.definition.clone(), texts })
+}
+
+/// What of a root that was prepared before stays as it is: no config says what it does.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// `env/90-environment.sh`, where there is one.
+    environment: bool,
+    /// `runscript`, which is there, and `startscript`, where there is one.
+    scripts: bool,
+}
+
+impl Kept {
+    fn of(site: &Site<'_>, config: &Config, command: &Command<'_>) -> Self {
+        let has_runscript = site.tree().get(b".singularity.d/runscript").is_some();
+        let scripts = runs_the_runscript(command) && has_runscript;
+        Kept { environment: config.keeps_scripts() || scripts, scripts }
+    }
+}
+
+/// Whether an image runs what sets the environment and then runs the root's own runscript (see [`recover`]).
+fn runs_the_runscript(command: &Command<'_>) -> bool {
+    matches!(command.entrypoint, [word] if word == recover::RUN)
 }
 
 /// Where the runscript goes first, if anywhere. Docker makes a missing `WORKDIR` when a container starts; here only the

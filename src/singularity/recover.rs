@@ -34,6 +34,9 @@ pub(crate) struct Recovered {
     pub needs_singularity: bool,
 }
 
+/// What an image runs whose root keeps Singularity's scripts: it sets the environment and hands on to the runscript.
+pub(super) const RUN: &str = "/.singularity.d/actions/run";
+
 /// The search path that runtimes set where nothing else does.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -52,7 +55,7 @@ pub(crate) fn recover(remains: &Remains) -> Result<Recovered> {
     recovered.environment(remains);
     recovered.command(remains);
     recovered.labels(remains);
-    if has_code(&remains.startscript) {
+    if has_code(&remains.startscript) && !recovered.needs_singularity {
         let message = "the startscript of instances has no place in an image config and is lost";
         recovered.notes.push(Note::new("startscript-lost", message, 1));
     }
@@ -109,7 +112,7 @@ impl Recovered {
 
     fn command(&mut self, remains: &Remains) {
         if self.needs_singularity {
-            self.run(vec!["/.singularity.d/actions/run".to_string()], Vec::new());
+            self.run(vec![RUN.to_string()], Vec::new());
             return;
         }
         let words = |name| shell::single_quoted_value(&remains.runscript, name).and_then(|text| shell::words(&text));

@@ -13,6 +13,8 @@ pub(super) struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
+    pub(super) const NONE: Self = Command { entrypoint: &[], cmd: &[] };
+
     /// An `ENTRYPOINT` of one empty word means none, as in Docker.
     pub(super) fn of(config: &'a Config) -> Self {
         let none = matches!(config.entrypoint(), [word] if word.is_empty());

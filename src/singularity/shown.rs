@@ -40,6 +40,7 @@ pub(super) struct App {
 pub(super) struct Shown {
     pub(super) apps: BTreeMap<String, App>,
     pub(super) environment: Environments,
+    pub(super) runscript: String,
     pub(super) test: String,
     pub(super) helpfile: String,
     /// What was left out.
@@ -50,14 +51,16 @@ pub(super) struct Shown {
 pub(crate) type ReadFile<'a> = &'a dyn Fn(&FileData) -> Result<Vec<u8>>;
 
 impl Shown {
-    /// Looks into the tree for them, as Apptainer does when it builds.
+    /// Looks into the tree for them, as Apptainer does when it builds; for the runscript only where the root has
+    /// its own.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub(super) fn of(tree: &Tree, read: ReadFile<'_>) -> Result<Self> {
+    pub(super) fn of(tree: &Tree, has_runscript: bool, read: ReadFile<'_>) -> Result<Self> {
         let message = "texts of more than 1 MiB are left out of what `apptainer inspect` shows";
         let mut texts = Texts { tree, read, skipped: Note::new("inspect-texts-left-out", message, 0) };
         let mut shown = Shown {
+            runscript: if has_runscript { texts.text(".singularity.d/runscript")? } else { String::new() },
             test: texts.text(".singularity.d/test")?,
             helpfile: texts.text(".singularity.d/runscript.help")?,
             environment: texts.environments(ENVIRONMENTS, is_environment)?,

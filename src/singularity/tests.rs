@@ -171,6 +171,39 @@ fn preparing_twice_changes_nothing_but_the_history() {
     assert_eq!(text_of(&twice, &format!("{history}/Apptainer0")), "bootstrap: docker\nfrom: example.org/app:1\n\n");
 }
 
+/// What a shell does with `$HOME` at run time no config can say: the root's own scripts run as they did, and never themselves.
+#[test]
+fn scripts_for_what_no_config_says_are_kept() {
+    let entries = [
+        "f .singularity.d/runscript own run",
+        "f .singularity.d/startscript own start",
+        "f .singularity.d/env/90-environment.sh export A=$HOME/x",
+    ];
+    let kept = |execution: serde_json::Value, keeps: bool| {
+        let mut tree = tree_of(&entries);
+        let prepared = prepare(&mut tree, &config(execution).keeping_scripts(keeps), &plain()).unwrap();
+        let files = ["runscript", "startscript", "env/90-environment.sh"];
+        let texts = files.map(|file| text_of(&tree, &format!(".singularity.d/{file}")).starts_with(['o', 'e']));
+        let read = |data: &FileData| match &data.content {
+            crate::tree::Content::Inline(bytes) => Ok(bytes.to_vec()),
+            _ => unreachable!("all of it is inline"),
+        };
+        let shown = String::from_utf8(prepared.inspect_metadata(&tree, &read).unwrap().0).unwrap();
+        assert_eq!(shown.contains("own run"), texts[0], "{shown}");
+        let codes: Vec<&str> = prepared.notes.iter().map(|note| note.code).collect();
+        (texts, codes.contains(&"cmd-without-effect"))
+    };
+    let run = "/.singularity.d/actions/run";
+    assert_eq!(kept(serde_json::json!({ "Entrypoint": [run] }), false), ([true; 3], false));
+    assert_eq!(kept(serde_json::json!({ "Entrypoint": [run], "Cmd": ["x"] }), true), ([true; 3], true));
+    assert_eq!(kept(serde_json::json!({ "Entrypoint": ["/other"] }), true), ([false, false, true], false));
+    assert_eq!(kept(serde_json::json!({ "Entrypoint": ["/other"] }), false), ([false; 3], false));
+
+    let mut tree = Tree::default();
+    prepare(&mut tree, &config(serde_json::json!({ "Entrypoint": [run] })), &plain()).unwrap();
+    assert!(!text_of(&tree, ".singularity.d/runscript").contains(run));
+}
+
 #[test]
 fn base_directories_and_symlinks_to_them_are_kept() {
     let mut tree = tree_of(&["d home", "d real/root", "s root real/root", "d tmp", "s var/tmp ../tmp", "f home/x y"]);

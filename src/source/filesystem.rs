@@ -123,10 +123,12 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
     volume.check = about.check.take();
     let mut notes = about.notes;
     let mut execution = serde_json::Map::new();
+    let mut keeps_scripts = false;
     if singularity::is_prepared(&volume.tree) || about.oci_config.is_some() {
         let recovered = singularity::recover(&remains(&volume, about.oci_config)?)?;
         execution = recovered.execution;
         notes.extend(recovered.notes);
+        keeps_scripts = recovered.needs_singularity;
         if !options.keep_singularity && !recovered.needs_singularity {
             notes.extend(leave_singularity(&mut volume)?);
         }
@@ -134,7 +136,7 @@ fn source(mut volume: Volume, mut about: About, kind: Kind, place: &str, options
     volume.drop_whiteout_names();
     notes.append(&mut volume.notes);
     let architecture = about.architecture.or_else(|| architecture(&volume)).or(options.asked_architecture());
-    let config = Config::of_execution(execution, architecture, about.created)?;
+    let config = Config::of_execution(execution, architecture, about.created)?.keeping_scripts(keeps_scripts);
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;
     found.set_config(config);

@@ -77,11 +77,11 @@ impl Input {
         }
     }
 
-    /// Compares the hash with the one that is expected, if any.
+    /// Waits for the hash, and compares it with the one that is expected, if any: when the output has its name, nothing of
+    /// the input can fail any more.
     pub(super) fn confirm(&self) -> Result<()> {
-        let Some(expected) = self.expected else { return Ok(()) };
-        match self.sha256()? {
-            Some((found, _)) if found != expected => Err(mismatch("the input file", found, expected)),
+        match (self.sha256()?, self.expected) {
+            (Some((found, _)), Some(expected)) if found != expected => Err(mismatch("the input file", found, expected)),
             _ => Ok(()),
         }
     }
@@ -90,8 +90,8 @@ impl Input {
 impl Input {
     /// An input that is not the expected one is the reason for whatever else is wrong with it.
     pub(super) fn blame(&self, error: Error) -> Error {
-        match self.confirm() {
-            Err(mismatch) if mismatch.kind() == ErrorKind::Mismatch => mismatch.because(error),
+        match self.expected.map(|_| self.confirm()) {
+            Some(Err(mismatch)) if mismatch.kind() == ErrorKind::Mismatch => mismatch.because(error),
             _ => error,
         }
     }
@@ -137,5 +137,6 @@ mod tests {
         let monitor = Monitor::default();
         monitor.stop(ErrorKind::Terminated);
         assert_eq!(input(InputHash::Wanted, &monitor).sha256().unwrap_err().kind(), ErrorKind::Terminated);
+        assert_eq!(input(InputHash::Wanted, &monitor).confirm().unwrap_err().kind(), ErrorKind::Terminated);
     }
 }

@@ -36,18 +36,20 @@ pub(super) fn source(archive: &Archive, place: &str, options: &OpenOptions) -> R
     let members = archive.members();
     let mut warnings = Vec::new();
     let mut execution = serde_json::Map::new();
+    let mut keeps_scripts = false;
     if let Some(remains) = remains(members)? {
         // The files stay: a conversion to Singularity writes them anew.
         warnings.push("the tar holds .singularity.d, which is kept".to_string());
         let recovered = singularity::recover(&remains)?;
         execution = recovered.execution;
+        keeps_scripts = recovered.needs_singularity;
         warnings.extend(recovered.notes.iter().map(|note| match note.examples.is_empty() {
             true => note.message.clone(),
             false => format!("{}: {}", note.message, note.examples.join(", ")),
         }));
     }
     let architecture = architecture(members).or(options.asked_architecture());
-    let config = Config::of_execution(execution, architecture, None)?;
+    let config = Config::of_execution(execution, architecture, None)?.keeping_scripts(keeps_scripts);
     let mut catalogue = Catalogue::default();
     let found = catalogue.with_config(config.image_id())?;
     found.set_config(config);

@@ -9,7 +9,8 @@ use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer::{self, member};
 use crate::support::listing;
 use crate::support::pack::{Squeeze, docker_archive, docker_archive_of, squeeze};
-use crate::support::run::{Run, is_root, run, scratch, skip};
+use crate::support::random::Numbers;
+use crate::support::run::{Run, exit_code, is_root, run, scratch, skip};
 
 const ADDRESS_SPACE_KIB: u32 = 1 << 20;
 const SECONDS: u32 = 40;
@@ -257,6 +258,23 @@ fn zeros_without_end() {
     }
     let zeros = squeeze(&vec![0; 64 << 20], Squeeze::Gzip);
     refuse("zeros in gzip", &zeros, &[], &["the archive is empty"]);
+}
+
+/// A limit on the size of files is an error like any other, and not the end of the process.
+#[test]
+fn a_limit_on_the_size_of_files_is_told() {
+    let noise = Entry::new("noise", Kind::File(Content::data(Numbers::new(1).thin_noise(4 << 20))));
+    let archive = docker_archive(&[layer_of([noise])], Squeeze::Not);
+    for format in ["sif", "rootfs", "oci", "docker-archive", "squashfs", "dir"] {
+        let place = scratch();
+        fs::write(place.path().join("x.tar"), &archive).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-c", "ulimit -f 512; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_convert")]);
+        let done = run(command.args(["x.tar", "-q", "-o", "out", "--to", format]).current_dir(place.path()));
+        assert_eq!(done.code, exit_code("Output"), "{format}: {}", done.stderr);
+        assert!(done.stderr.contains("ulimit -f"), "{format}: {}", done.stderr);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "{format}");
+    }
 }
 
 fn fifo(path: &std::path::Path) {

@@ -247,12 +247,15 @@ fn sifs_of_apptainer_are_sources() {
         org.example.k v w\n%runscript\n    exec /bin/busybox echo from the definition \"$@\"\n%files\n    note /note\n";
     fs::write(place.join("x.def"), definition).unwrap();
     fs::write(place.join("note"), "a note\n").unwrap();
+    let definition = "Bootstrap: localimage\nFrom: box\n%environment\n    export B=\"$HOME/b\"\n%runscript\n    \
+        /bin/busybox echo \"$B\" \"$@\"\n";
+    fs::write(place.join("shell.def"), definition).unwrap();
     let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archives/hello.tar");
     fs::copy(hello, place.join("hello.tar")).unwrap();
     let build = "apptainer --silent build box.sif box >&2; apptainer --silent build def.sif x.def >&2
-        apptainer --silent build docker.sif docker-archive:hello.tar >&2";
+        apptainer --silent build docker.sif docker-archive:hello.tar >&2; apptainer --silent build shell.sif shell.def >&2";
     sh(oracles.run(place), build);
-    for sif in ["box.sif", "def.sif", "docker.sif"] {
+    for sif in ["box.sif", "def.sif", "docker.sif", "shell.sif"] {
         let found = tree(&place.join(sif), &["--keep-singularity"]);
         let differences = unsquashed(&oracles, place, sif).differences(&found, Times::Exact);
         assert!(differences.is_empty(), "{sif}:\n{differences}");
@@ -271,6 +274,16 @@ fn sifs_of_apptainer_are_sources() {
     assert!(environment.contains(&"B=two") && environment.contains(&"C=two three"), "{environment:?}");
     let note = run::run(program().arg("cat").arg(place.join("def.tar")).arg("note"));
     assert_eq!(note.stdout, b"a note\n");
+
+    // What only a shell can say stays what a shell says, by whatever way.
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).unwrap();
+    convert(&place.join("shell.sif"), "docker-archive", &place.join("shell.tar"), &[]);
+    convert(&place.join("shell.sif"), "sif-rootfs", &place.join("shell.rootfs.tar"), &[]);
+    for source in ["shell.sif", "shell.tar", "shell.rootfs.tar"] {
+        convert(&place.join(source), "sif", &place.join("x.sif"), &["--arch", "amd64"]);
+        let said = sh(oracles.user(place), "timeout 60 apptainer --silent run x.sif 'a b'");
+        assert_eq!(said, "/home/tester/b a b\n", "{source}");
+    }
 }
 
 /// `docker export`, and a directory as debootstrap leaves one, become SIFs that run.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use regex::Regex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::convert::{Convert, settle_compression};
 use crate::batch::{self, Access, Entry, Make, Names, Status, Summary, Trouble, Wanted, What};
@@ -186,9 +187,16 @@ pub(in crate::cli) fn run(
 ) -> u8 {
     Session::record((&arguments.feedback, None), words, environment, quit, |session| {
         let plan = arguments.resolve(given, environment)?;
+        allow_open_files();
         session.recorder.record(|report| report.notes.extend(plan.note.clone()));
         session.supervise_quietly(|monitor| plan.run(session, monitor))
     })
+}
+
+/// Many conversions at once have more files open than the usual 1,024: as many as the system allows, where it lets us.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 impl Batch {
@@ -448,12 +456,13 @@ impl Plan<'_> {
         }
         let out = Quoted(self.arguments.out.as_os_str().as_bytes()).to_string();
         let images = if summary.rows.len() == 1 { "image" } else { "images" };
+        let are = if missing == 1 { "is" } else { "are" };
         let what = match (failed, missing) {
             (failed, 0) => format!("{failed} of {} {images} could not be converted", summary.rows.len()),
-            (0, missing) => format!("{missing} of {} {images} are not converted yet", summary.rows.len()),
+            (0, missing) => format!("{missing} of {} {images} {are} not converted yet", summary.rows.len()),
             (failed, missing) => {
                 let all = summary.rows.len();
-                format!("{failed} of {all} {images} could not be converted, and {missing} are not converted yet")
+                format!("{failed} of {all} {images} could not be converted, and {missing} {are} not converted yet")
             }
         };
         Err(Error::new(ErrorKind::Other, what).hint(format!(
