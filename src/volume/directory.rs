@@ -142,6 +142,7 @@ struct Scan<'a> {
     unreadable_count: u64,
     sockets: Note,
     mounts: Note,
+    attributes: Note,
 }
 
 /// A directory whose names are being gone through.
@@ -153,6 +154,7 @@ struct Level {
 
 impl<'a> Scan<'a> {
     fn new(root: &'a Path, root_fd: OwnedFd, options: DirectoryOptions, device: u64) -> Self {
+        let attributes = "access control lists and extended attributes that only this machine knows were left out";
         let mounts = "other file systems that are mounted inside were left out, their mount points are empty";
         Scan {
             root,
@@ -168,6 +170,7 @@ impl<'a> Scan<'a> {
             unreadable_count: 0,
             sockets: Note::new("sockets-dropped", "sockets were left out: no layer can hold them", 0),
             mounts: Note::new("mounts-dropped", mounts, 0),
+            attributes: Note::new("attributes-dropped", attributes, 0),
         }
     }
 
@@ -284,14 +287,19 @@ impl<'a> Scan<'a> {
         names.into_iter()
     }
 
-    fn metadata(&self, path: &[u8], data: &FileMetadata) -> Result<Metadata> {
+    fn metadata(&mut self, path: &[u8], data: &FileMetadata) -> Result<Metadata> {
         self.recorded(path, data).map(|(metadata, _)| metadata)
     }
 
     /// The same, and whether the owner is recorded beside the file.
-    fn recorded(&self, path: &[u8], data: &FileMetadata) -> Result<(Metadata, bool)> {
+    fn recorded(&mut self, path: &[u8], data: &FileMetadata) -> Result<(Metadata, bool)> {
         let place = self.root.join(OsStr::from_bytes(path));
-        let xattrs = xattrs(&place).doing(|| format!("reading extended attributes of {}", Quoted(path)))?;
+        let found = xattrs(&place).doing(|| format!("reading extended attributes of {}", Quoted(path)))?;
+        let (xattrs, others) = found;
+        if others {
+            self.attributes.count += 1;
+            self.attributes.example(Quoted(path));
+        }
         let mut metadata = Metadata {
             mode: Mode::new(data.mode()),
             uid: data.uid(),
@@ -319,21 +327,26 @@ impl<'a> Scan<'a> {
                 .hint("make them readable (chmod u+rX), or run as the user who owns them"));
         }
         let files = Files { root: self.root.into(), root_fd: self.root_fd, files: self.files, others: self.others };
-        let notes = [self.sockets, self.mounts].into_iter().filter(|note| note.count > 0).collect();
+        let notes = [self.sockets, self.mounts, self.attributes].into_iter().filter(|note| note.count > 0).collect();
         Ok(Volume::new(self.tree, notes, Backing::Directory(Box::new(files))))
     }
 }
 
-/// Extended attributes that belong to the file rather than to this machine: its security labels stay here.
-fn xattrs(place: &Path) -> Result<Xattrs> {
+/// Extended attributes that belong to the file rather than to this machine, and whether somebody set others.
+fn xattrs(place: &Path) -> Result<(Xattrs, bool)> {
     let mut list = vec![0; XATTR_BYTES_MAX];
     let count = match rustix::fs::llistxattr(place, &mut list) {
         Ok(count) => count,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Xattrs::new()),
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok((Xattrs::new(), false)),
         Err(error) => return Err(Error::io(ErrorKind::SourceUnavailable, error.into())),
     };
     let mut xattrs = Xattrs::new();
-    for name in list[..count].split(|&byte| byte == 0).filter(|name| is_portable(name)) {
+    let mut others = false;
+    for name in list[..count].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        if !is_portable(name) {
+            others |= !is_of_system(name);
+            continue;
+        }
         let mut value = vec![0; XATTR_BYTES_MAX];
         match rustix::fs::lgetxattr(place, name, &mut value) {
             Ok(count) => drop(xattrs.insert(name.into(), value[..count].into())),
@@ -341,7 +354,16 @@ fn xattrs(place: &Path) -> Result<Xattrs> {
             Err(error) => return Err(Error::io(ErrorKind::SourceUnavailable, error.into())),
         }
     }
-    Ok(xattrs)
+    Ok((xattrs, others))
+}
+
+/// What the system itself keeps beside files, whoever made them: labels, sums, the marks of overlayfs, what servers tell.
+fn is_of_system(name: &[u8]) -> bool {
+    let is_acl = name.starts_with(b"system.posix_acl_");
+    let labels: [&[u8]; 6] = [b"selinux", b"ima", b"evm", b"apparmor", b"SMACK64", b"sehash"];
+    let is_label =
+        name.strip_prefix(b"security.").is_some_and(|rest| labels.iter().any(|label| rest.starts_with(label)));
+    is_label || name.starts_with(b"system.") && !is_acl || name.starts_with(b"trusted.overlay.")
 }
 
 fn is_portable(name: &[u8]) -> bool {

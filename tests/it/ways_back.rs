@@ -202,10 +202,27 @@ fn a_directory_gives_the_tree_that_gnu_tar_sees() {
     let scratch = scratch();
     let root = directory(scratch.path());
     assert_equal(&gnu_tree(&root), &tree(&root), "directory");
+    // An access control list: the owner, user 7, the group, a mask, others.
+    let entries = [(1_u16, 6_u16, u32::MAX), (2, 4, 7), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)];
+    let list = entries
+        .iter()
+        .flat_map(|&(tag, may, id)| [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat());
+    let list: Vec<u8> = 2_u32.to_le_bytes().into_iter().chain(list).collect();
+    let set = rustix::fs::setxattr(
+        root.join("etc/passwd"),
+        "system.posix_acl_access",
+        &list,
+        rustix::fs::XattrFlags::empty(),
+    );
     let listener = UnixListener::bind(root.join("d/socket")).unwrap();
     let done = convert_to_stdout(&root, "rootfs", &["--all-root"]);
     drop(listener);
     assert!(done.stderr.contains("sockets were left out") && done.stderr.contains("d/socket"), "{}", done.stderr);
+    assert!(
+        set.is_err() || done.stderr.contains("access control lists") && done.stderr.contains("etc/passwd"),
+        "{}",
+        done.stderr
+    );
     let found = from_tar(&done.stdout).unwrap();
     assert!(found.nodes.iter().all(|node| (node.uid, node.gid) == (0, 0)));
     assert!(found.node(&listing::parts(b"d/socket")).is_none());
