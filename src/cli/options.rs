@@ -234,7 +234,7 @@ pub(super) struct ImageOptions {
 
 /// How the image runs, and what of a SIF becomes one.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "How it runs (all formats but rootfs)")]
+#[command(next_help_heading = "How it runs (all formats but rootfs and squashfs)")]
 pub(super) struct ConfigOptions {
     /// Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
     #[arg(long, value_name = "WORDS")]

@@ -330,7 +330,7 @@ fn help_is_for_newcomers() {
           --tag <NAME[:TAG]>
               What the image is called in the output; may be repeated [default: as in the source]
 
-    How it runs (all formats but rootfs):
+    How it runs (all formats but rootfs and squashfs):
           --entrypoint <WORDS>
               Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
 
