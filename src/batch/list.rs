@@ -135,7 +135,8 @@ pub(super) fn standard_input() -> Error {
         .hint("convert it by itself, or save it to a file")
 }
 
-/// A comment begins with `#`, at the start of a line or after a blank, where that is no part of the name of a file.
+/// A line without its comment, which begins with `#` at the start of the line or after a blank. A line that as a whole names
+/// a file has none.
 fn without_comment<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> &'a [u8] {
     let begins = |at: &usize| line[*at] == b'#' && (*at == 0 || matches!(line[at - 1], b' ' | b'\t'));
     let begin = (0..line.len()).find(begins).filter(|&at| at == 0 || !exists(Path::new(OsStr::from_bytes(line))));
@@ -284,7 +285,8 @@ mod tests {
         let one = |source: &str| (source.to_string(), None);
         assert_eq!(
             read(
-                "\u{feff}# x\n\n a.tar \r\nb.tar # x\nb.tar\t#x\nb.tar n#1 # x y\ndocker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
+                "\u{feff}# x\n\n a.tar \r\nb.tar # x\nb.tar\t#x\nb.tar n#1 # x y\n\
+                 docker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
                  docker-archive:a b.tar:t:1 n\n"
             ),
             [

@@ -91,7 +91,7 @@ impl Listener {
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
                         // Where no thread can be started, the next signal ends it.
                         let _ = Builder::new().spawn(move || {
-                            // Nobody may be listening to the last words.
+                            // The last words may wait for ever, for a pipe that nobody reads.
                             if state.settles_within(PATIENCE) {
                                 std::thread::sleep(PATIENCE);
                             }

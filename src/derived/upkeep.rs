@@ -122,8 +122,8 @@ fn verify_layer<'p>(place: &Place, name: &str, places: impl Iterator<Item = &'p 
     Ok(())
 }
 
-/// Removes derived work of this user, or of all accounts for root: all of it, or what nobody has used for `older_than`, and packs
-/// that no index names. Returns how many files went, their bytes, and how many stay.
+/// Removes derived work of this user; as root, that of all accounts. `older_than` spares what somebody has used since. Packs that
+/// no index names go, too. Returns how many files went, their bytes, and how many stay.
 ///
 /// # Errors
 /// When something cannot be read or removed.

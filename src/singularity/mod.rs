@@ -41,7 +41,7 @@ use self::runscript::{Command, Workdir};
 use self::site::{Asked, Obstacle, Origin, Site};
 use crate::error::{Result, ResultExt};
 use crate::model::{BindTarget, Config, EntryPath, Note, Timestamp};
-use crate::tree::Tree;
+use crate::tree::{Kind, Tree};
 
 /// Everything about the additions that the image does not say itself.
 #[derive(Debug, Clone, Copy)]
@@ -113,12 +113,9 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
     notes.extend(base::image_directories(&mut site, config, &inspect::volumes(&oci_config)));
     let command = Command::of(config);
     let kept = Kept::of(&site, config, &command);
-    if kept.scripts && !command.cmd.is_empty() {
-        notes.push(Note::new(
-            "cmd-without-effect",
-            "CMD has no effect: the root has a runscript of its own, which is kept",
-            1,
-        ));
+    if kept.scripts && (!command.cmd.is_empty() || workdir.is_some()) {
+        let message = "CMD and WORKDIR have no effect: the runscript of the root is kept, and does not know them";
+        notes.push(Note::new("runscript-kept", message, 1));
     }
     // What runs the runscript cannot be what it runs.
     let command = if runs_the_runscript(&command) { Command::NONE } else { command };
@@ -150,7 +147,8 @@ struct Kept {
 
 impl Kept {
     fn of(site: &Site<'_>, config: &Config, command: &Command<'_>) -> Self {
-        let has_runscript = site.tree().get(b".singularity.d/runscript").is_some();
+        let runscript = site.tree().get(b".singularity.d/runscript");
+        let has_runscript = runscript.is_some_and(|inode| matches!(site.tree().inode(inode).kind, Kind::File(_)));
         let scripts = runs_the_runscript(command) && has_runscript;
         Kept { environment: config.keeps_scripts() || scripts, scripts }
     }

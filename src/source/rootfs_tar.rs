@@ -38,7 +38,7 @@ pub(super) fn source(archive: &Archive, place: &str, options: &OpenOptions) -> R
     let mut execution = serde_json::Map::new();
     let mut keeps_scripts = false;
     if let Some(remains) = remains(members)? {
-        // The files stay: a conversion to Singularity writes them anew.
+        // The files stay: a conversion to Singularity writes anew those that a config can stand for.
         warnings.push("the tar holds .singularity.d, which is kept".to_string());
         let recovered = singularity::recover(&remains)?;
         execution = recovered.execution;

@@ -294,9 +294,9 @@ impl<'a> Scan<'a> {
     /// The same, and whether the owner is recorded beside the file.
     fn recorded(&mut self, path: &[u8], data: &FileMetadata) -> Result<(Metadata, bool)> {
         let place = self.root.join(OsStr::from_bytes(path));
-        let found = xattrs(&place).doing(|| format!("reading extended attributes of {}", Quoted(path)))?;
-        let (xattrs, others) = found;
-        if others {
+        let reading = || format!("reading extended attributes of {}", Quoted(path));
+        let (xattrs, loses_some) = xattrs(&place).doing(reading)?;
+        if loses_some {
             self.attributes.count += 1;
             self.attributes.example(Quoted(path));
         }
@@ -332,7 +332,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Extended attributes that belong to the file rather than to this machine, and whether somebody set others.
+/// Extended attributes that belong to the file rather than to this machine, and whether there are others that somebody chose.
 fn xattrs(place: &Path) -> Result<(Xattrs, bool)> {
     let mut list = vec![0; XATTR_BYTES_MAX];
     let count = match rustix::fs::llistxattr(place, &mut list) {
@@ -341,10 +341,10 @@ fn xattrs(place: &Path) -> Result<(Xattrs, bool)> {
         Err(error) => return Err(Error::io(ErrorKind::SourceUnavailable, error.into())),
     };
     let mut xattrs = Xattrs::new();
-    let mut others = false;
+    let mut loses_some = false;
     for name in list[..count].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
         if !is_portable(name) {
-            others |= !is_of_system(name);
+            loses_some |= !is_of_system(name);
             continue;
         }
         let mut value = vec![0; XATTR_BYTES_MAX];
@@ -354,15 +354,16 @@ fn xattrs(place: &Path) -> Result<(Xattrs, bool)> {
             Err(error) => return Err(Error::io(ErrorKind::SourceUnavailable, error.into())),
         }
     }
-    Ok((xattrs, others))
+    Ok((xattrs, loses_some))
 }
 
-/// What the system itself keeps beside files, whoever made them: labels, sums, the marks of overlayfs, what servers tell.
+/// Whether the system itself sets an attribute, not a person: a security label, a checksum of IMA, a mark of overlayfs, the form
+/// in which a file server shows its own access control lists.
 fn is_of_system(name: &[u8]) -> bool {
     let is_acl = name.starts_with(b"system.posix_acl_");
-    let labels: [&[u8]; 6] = [b"selinux", b"ima", b"evm", b"apparmor", b"SMACK64", b"sehash"];
-    let is_label =
-        name.strip_prefix(b"security.").is_some_and(|rest| labels.iter().any(|label| rest.starts_with(label)));
+    let is_label = name.strip_prefix(b"security.").is_some_and(|label| {
+        matches!(label, b"selinux" | b"sehash" | b"ima" | b"evm" | b"apparmor") || label.starts_with(b"SMACK64")
+    });
     is_label || name.starts_with(b"system.") && !is_acl || name.starts_with(b"trusted.overlay.")
 }
 
