@@ -765,13 +765,13 @@ fn tasks_of_an_array_do_their_part() {
 #[test]
 fn the_soft_limit_of_open_files_does_not_count() {
     let place = Place::new();
-    let names: Vec<String> = (0..6).map(|number| format!("i{number}.tar")).collect();
+    let names: Vec<String> = (0..32).map(|number| format!("i{number}.tar")).collect();
     for name in &names {
         place.write(name, docker_archive(&[layer::of_file(name, b"")], Squeeze::Not));
     }
     let mut limited = Command::new("bash");
-    limited.args(["-c", "ulimit -Sn 16; exec \"$@\"", "bash"]).arg(program().get_program());
-    limited.args(["batch", "--to", "sif", "--out", "out"]).args(&names).env("HOME", place.path("tmp"));
+    limited.args(["-c", "ulimit -Sn 48; exec \"$@\"", "bash"]).arg(program().get_program());
+    limited.args(["batch", "--to", "sif", "--out", "out", "--parallel", "32"]).args(&names).env("HOME", place.path("tmp"));
     let done = run(limited.current_dir(place.path("")).env("TMPDIR", place.path("tmp")));
     assert_eq!(done.code, 0, "{}", done.stderr);
 }
