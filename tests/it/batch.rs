@@ -770,8 +770,11 @@ fn the_soft_limit_of_open_files_does_not_count() {
         place.write(name, docker_archive(&[layer::of_file(name, b"")], Squeeze::Not));
     }
     let mut limited = Command::new("bash");
-    limited.args(["-c", "ulimit -Sn 48; exec \"$@\"", "bash"]).arg(program().get_program());
-    limited.args(["batch", "--to", "sif", "--out", "out", "--parallel", "32"]).args(&names).env("HOME", place.path("tmp"));
+    limited.args(["-c", "ulimit -Sn 48; exec \"$@\"", "bash"]).arg(env!("CARGO_BIN_EXE_sif-convert"));
+    limited
+        .args(["batch", "--to", "sif", "--out", "out", "--parallel", "32"])
+        .args(&names)
+        .env("HOME", place.path("tmp"));
     let done = run(limited.current_dir(place.path("")).env("TMPDIR", place.path("tmp")));
     assert_eq!(done.code, 0, "{}", done.stderr);
 }
