@@ -8,6 +8,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 mod remedy;
 
 pub use remedy::Remedy;
@@ -88,8 +90,9 @@ impl Error {
                 let mut wrapped = Error::new(kind, &error);
                 wrapped.0.cause = std::error::Error::source(&error).map(|c| c.to_string().into());
                 wrapped.0.io_kind = Some(error.kind());
-                match error.kind() {
-                    io::ErrorKind::FileTooLarge => wrapped.hint("see whether a limit is in the way: ulimit -f"),
+                match Errno::from_io_error(&error) {
+                    Some(Errno::FBIG) => wrapped.hint("see whether a limit is in the way: ulimit -f"),
+                    Some(Errno::MFILE) => wrapped.hint("see whether a limit is in the way: ulimit -n"),
                     _ => wrapped,
                 }
             }

@@ -25,7 +25,7 @@ pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>>
         let mut add = |explanation, what: String| {
             differences.push(Difference {
                 place: Place::Path(visit.path.clone()),
-                aspect: Aspect::Contents,
+                aspect: Aspect::Presence,
                 left: None,
                 right: Some(what),
                 names: 1,

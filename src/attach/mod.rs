@@ -69,8 +69,19 @@ pub struct Attached {
     pub sifs: Vec<AttachedSif>,
     /// The signatures that were asked for.
     pub signatures: Vec<AttachedSignature>,
-    /// The digest of the index, and whether that was written now.
-    pub index: Option<(Digest, bool)>,
+    /// The index, where there is one.
+    pub index: Option<AttachedIndex>,
+}
+
+/// The index of all SIFs of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedIndex {
+    /// Its digest.
+    pub digest: Digest,
+    /// Whether it was written now.
+    pub is_new: bool,
+    /// How many SIFs it lists.
+    pub sifs: usize,
 }
 
 /// Takes what is found out while SIFs are attached.
@@ -123,6 +134,7 @@ impl Attach {
         let repository = Repository::open(&self.reference, &[], &settings, monitor)?;
         let index_tag = self.index_tag.as_ref().filter(|_| !self.signatures_only);
         if let Some(tag) = index_tag {
+            self.expect_other_tag(tag)?;
             self.expect_index(&repository, tag, options.as_deref())?;
         }
         let open_options = OpenOptions { registry: settings.clone(), ..self.open.clone() };
@@ -217,7 +229,11 @@ impl Attach {
     fn selections(&self, source: &Source, observer: &dyn AttachObserver) -> Result<Vec<Selection>> {
         if !self.platforms.is_empty() {
             let of = |platform: &Platform| Selection { image: None, platform: Some(platform.clone()) };
-            return Ok(self.platforms.iter().map(of).collect());
+            let mut named: Vec<&Platform> = Vec::new();
+            for platform in &self.platforms {
+                named.extend((!named.contains(&platform)).then_some(platform));
+            }
+            return Ok(named.into_iter().map(of).collect());
         }
         let mut left_out = Note::new("platforms-left-out", "SIF files know no such architecture", 0);
         let mut selections = Vec::new();
@@ -246,6 +262,15 @@ impl Attach {
             true => format!("{name}.sif"),
             false => format!("{name}-{}.sif", platform.to_string().replace('/', "-")),
         }
+    }
+
+    /// Refuses to take the image its own tag, whatever else is asked for: those who pull it want the image.
+    fn expect_other_tag(&self, tag: &str) -> Result<()> {
+        if self.reference.tag.as_deref().unwrap_or("latest") != tag {
+            return Ok(());
+        }
+        let message = format!("tag {tag} of {} is the image's own", self.reference.repository);
+        Err(Error::new(ErrorKind::Usage, message).hint(format!("name another one for its SIFs, such as {tag}.sif")))
     }
 
     /// Refuses to take the tag from something that is not an index of SIFs, and from SIFs that were made with other options,
@@ -281,7 +306,7 @@ impl Attach {
         tag: &str,
         source: &Source,
         options: Option<&str>,
-    ) -> Result<(Digest, bool)> {
+    ) -> Result<AttachedIndex> {
         let images = source.images();
         for writes in 0..WRITES_MAX {
             let mut entries = Vec::new();
@@ -291,10 +316,10 @@ impl Attach {
                     entries.push(entry(&found, platform.as_ref()));
                 }
             }
-            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
+            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": &entries });
             let bytes = serde_json::to_vec(&index).map_err(|error| Error::new(ErrorKind::Bug, error))?;
             if repository.manifest(tag)?.as_deref() == Some(&bytes) {
-                return Ok((Digest::of(&bytes), writes > 0));
+                return Ok(AttachedIndex { digest: Digest::of(&bytes), is_new: writes > 0, sifs: entries.len() });
             }
             repository.push_manifest(tag, OCI_INDEX, &bytes)?;
         }

@@ -76,15 +76,36 @@ pub fn is_list(path: &Path) -> Result<bool> {
     let mut start = Vec::new();
     let read = File::open(path).and_then(|file| file.take(START_BYTES).read_to_end(&mut start));
     read.or_kind(ErrorKind::SourceUnavailable).doing(|| format!("reading {path:?}"))?;
-    let is_text = match std::str::from_utf8(&start) {
+    let is_utf8 = match std::str::from_utf8(&start) {
         Ok(_) => true,
         // The last character may go on.
         Err(error) => error.error_len().is_none() && start.len() as u64 == START_BYTES,
     };
-    Ok(is_text && !start.contains(&0))
+    Ok(is_utf8 && !start.contains(&0) || is_plain(&start))
 }
 
-/// Reads a list: YAML where its name ends in `.yaml` or `.yml`, else lines `SOURCE [NAME]`.
+/// Whether these bytes are text of any encoding that has ASCII in it: names of files are not always UTF-8.
+fn is_plain(start: &[u8]) -> bool {
+    let ascii = start.iter().filter(|byte| byte.is_ascii()).count();
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    !start.iter().any(is_control) && ascii >= start.len() / 4 * 3 && ascii > 0
+}
+
+/// Whether `line` says just this source and this name.
+pub fn says(line: &[u8], source: &OsStr, name: &str) -> bool {
+    let read = lines(line, &|path| path.exists()).unwrap_or_default();
+    let [Wanted { what: What::Source(read), name: Some(named), .. }] = &read[..] else { return false };
+    read == source && named == name
+}
+
+/// Whether the first line is a key of YAML: no source ends with a colon.
+fn begins_as_yaml(text: &[u8]) -> bool {
+    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.find(|line| !line.is_empty() && line[0] != b'#' && *line != b"---");
+    first.is_some_and(|line| line.ends_with(b":"))
+}
+
+/// Reads a list: YAML where its name ends in `.yaml` or `.yml`, or its first line is a key, else lines `SOURCE [NAME]`.
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] when it cannot be read, [`ErrorKind::Usage`] with the line where it is not a list, and
@@ -99,7 +120,7 @@ pub fn read_list(path: &Path) -> Result<Vec<Wanted>> {
         return Err(Error::new(ErrorKind::Usage, format!("more than {BYTES_MAX} bytes")).doing(doing()));
     }
     let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    if is_yaml { yaml(&text) } else { lines(&text, &|path| path.exists()) }.doing(doing)
+    if is_yaml || begins_as_yaml(&text) { yaml(&text) } else { lines(&text, &|path| path.exists()) }.doing(doing)
 }
 
 /// One source a line, and after a blank the name of its output. What as a whole is the name of a file is one source.
@@ -135,12 +156,14 @@ pub(super) fn standard_input() -> Error {
         .hint("convert it by itself, or save it to a file")
 }
 
-/// A line without its comment, which begins with `#` at the start of the line or after a blank. A line that as a whole names
-/// a file has none.
+/// A line without its comment, which begins with `#` at the start of the line or after a blank. What names a file, the line as
+/// a whole or up to a tab, has none.
 fn without_comment<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> &'a [u8] {
     let begins = |at: &usize| line[*at] == b'#' && (*at == 0 || matches!(line[at - 1], b' ' | b'\t'));
-    let begin = (0..line.len()).find(begins).filter(|&at| at == 0 || !exists(Path::new(OsStr::from_bytes(line))));
-    begin.map_or(line, |at| line[..at].trim_ascii_end())
+    let tab = line.iter().position(|&byte| byte == b'\t');
+    let mut names = [Some(line.len()), tab].into_iter().flatten();
+    let named = names.find(|&end| line.first() != Some(&b'#') && exists(Path::new(OsStr::from_bytes(&line[..end]))));
+    (named.unwrap_or(0)..line.len()).find(begins).map_or(line, |at| line[..at].trim_ascii_end())
 }
 
 fn split<'a>(line: &'a [u8], exists: &dyn Fn(&Path) -> bool) -> (&'a [u8], Option<&'a [u8]>) {
@@ -271,7 +294,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Vec<(String, Option<String>)> {
-        let wanted = lines(text.as_bytes(), &|path| path == Path::new("a b.tar")).unwrap();
+        let wanted = lines(text.as_bytes(), &|path| ["a b.tar", "a #b.tar"].map(Path::new).contains(&path)).unwrap();
         let source = |what: What| match what {
             What::Source(source) => source.into_string().unwrap(),
             What::Tags(..) => panic!(),
@@ -285,7 +308,7 @@ mod tests {
         let one = |source: &str| (source.to_string(), None);
         assert_eq!(
             read(
-                "\u{feff}# x\n\n a.tar \r\nb.tar # x\nb.tar\t#x\nb.tar n#1 # x y\n\
+                "\u{feff}# x\n\n a.tar \r\nb.tar # x\nb.tar\t#x\nb.tar n#1 # x y\na #b.tar\tn # x\n\
                  docker://h/x:1 x1\na b.tar\na b.tar n\nc d.tar\te\ndocker-archive:a b.tar:t:1\n\
                  docker-archive:a b.tar:t:1 n\n"
             ),
@@ -294,6 +317,7 @@ mod tests {
                 one("b.tar"),
                 one("b.tar"),
                 some("b.tar", "n#1"),
+                some("a #b.tar", "n"),
                 some("docker://h/x:1", "x1"),
                 one("a b.tar"),
                 some("a b.tar", "n"),
@@ -355,6 +379,17 @@ quay.io:
     }
 
     #[test]
+    fn yaml_is_known_by_its_first_line_and_lines_say_what_they_can() {
+        assert!(begins_as_yaml(LIST.as_bytes()) && begins_as_yaml(b"# x\n---\nh:\n"));
+        assert!(!begins_as_yaml(b"docker://h/x:1\n") && !begins_as_yaml(b""));
+        let says = |line: &[u8], source: &str| says(line, OsStr::new(source), "n");
+        assert!(says(b"x.tar\tn\n", "x.tar") && says(b"x y.tar\tn\n", "x y.tar"));
+        for (line, source) in [(&b"x\ny.tar\tn\n"[..], "x\ny.tar"), (b"x\ty\tn\n", "x\ty"), (b" x\tn\n", " x")] {
+            assert!(!says(line, source), "{source:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_meant_or_not_done_names_the_line() {
         for (text, kind, message) in [
             ("- a", ErrorKind::Usage, "line 1: the list is not a mapping"),
@@ -383,6 +418,7 @@ quay.io:
             is_list(&path).unwrap()
         };
         assert!(told(b"docker://x\n") && told(b"") && told("ä".repeat(5000).as_bytes()));
+        assert!(told(b"# caf\xe9\nx.tar\n"));
         assert!(!told(&[0x1f, 0x8b, 8, 0]) && !told(b"a\0") && !told(&[0xff]) && !is_list(place.path()).unwrap());
         let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/archives/hello.tar");
         assert!(!is_list(&image).unwrap());

@@ -17,7 +17,7 @@ mod summary;
 mod work;
 
 pub use expand::expand;
-pub use list::{Access, Wanted, What, is_list, read_list};
+pub use list::{Access, Wanted, What, is_list, read_list, says};
 pub use names::{Names, name};
 pub use record::{Row, Status, Trouble};
 pub use summary::{Summary, table, write_summary};

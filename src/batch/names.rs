@@ -118,7 +118,8 @@ fn usual(
 fn check(name: &str) -> Result<()> {
     let refuse = |why: &str| {
         let message = format!("{} cannot be the name of an output: {why}", Quoted(name.as_bytes()));
-        Err(Error::new(ErrorKind::Usage, message).hint("write a file name without a directory"))
+        Err(Error::new(ErrorKind::Usage, message)
+            .hint("give the output another name, without a directory, in a list: SOURCE NAME"))
     };
     match name {
         _ if name.contains('/') => refuse("it has a slash"),

@@ -7,11 +7,11 @@
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
@@ -165,7 +165,7 @@ impl Book {
 
     /// What is recorded of `output`. What is not a record is none.
     pub(super) fn read(&self, output: &str) -> Option<Record> {
-        read(&File::open(self.path(output)).ok()?)
+        read(&open(&self.path(output), File::options().read(true)).ok()?)
     }
 
     /// The record of `output`, to be worked on; `None` where somebody else does.
@@ -173,7 +173,7 @@ impl Book {
         let path = self.path(output);
         let take = || -> io::Result<Option<Page>> {
             for _ in 0..TRIES {
-                let file = File::options().read(true).append(true).create(true).open(&path)?;
+                let file = open(&path, File::options().read(true).append(true).create(true))?;
                 // Without locks, what is done twice is done right.
                 if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
                     return Ok(None);
@@ -257,6 +257,13 @@ impl Book {
     }
 }
 
+/// Opens a record. Others may write to the directory: a pipe that they put there would never end, and a link leads elsewhere.
+fn open(path: &Path, options: &mut fs::OpenOptions) -> io::Result<File> {
+    let file =
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY).bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
 fn read(file: &File) -> Option<Record> {
     let mut text = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut text).ok()?;
@@ -301,6 +308,27 @@ mod tests {
         book.remove("x.sif").unwrap();
         assert!(book.read("x.sif").is_none());
         book.remove("x.sif").unwrap();
+    }
+
+    #[test]
+    fn what_others_put_in_the_place_of_a_record_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let book = Book::open(place.path()).unwrap();
+        let path = |name: &str| place.path().join("reports").join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("pipe.sif.json"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        std::os::unix::fs::symlink(place.path().join("elsewhere"), path("link.sif.json")).unwrap();
+        for output in ["pipe.sif", "link.sif"] {
+            assert!(book.read(output).is_none());
+            assert_eq!(book.take(output).unwrap_err().kind(), ErrorKind::Output);
+        }
+        assert!(!place.path().join("elsewhere").exists());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::store::Store;
 use super::summary::Summary;
 use super::{Entry, Make, origin};
 use crate::conversion::Conversion;
-use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
-use crate::io::Monitor;
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::io::{Monitor, affordable, no_thread};
 use crate::model::{Digest, OUTPUT_FORMAT};
 use crate::output::{IfExists, Signing, added_objects, hash_file};
 use crate::report::{ImageRecord, Report};
@@ -88,11 +88,11 @@ impl Batch<'_> {
         let rows = (0..self.entries.len()).map(|_| None).collect();
         let queue = Queue { next: chosen.clone(), busy: VecDeque::new(), rows, running: 0 };
         let run = Run { batch: self, book, store, queue: Mutex::new(queue), changed: Condvar::new(), monitor };
-        let threads = self.parallel.get().min(chosen.len().max(1));
+        let threads = self.at_once(&chosen)?;
         std::thread::scope(|scope| -> Result<()> {
             for number in 1..threads {
                 let thread = std::thread::Builder::new().name(format!("batch-{number}"));
-                thread.spawn_scoped(scope, || run.work(watch)).or_kind(ErrorKind::Other)?;
+                thread.spawn_scoped(scope, || run.work(watch)).map_err(no_thread)?;
             }
             run.work(watch);
             Ok(())
@@ -134,6 +134,16 @@ impl Batch<'_> {
 
     fn is_chosen(&self, index: usize) -> bool {
         self.only.as_ref().is_none_or(|range| range.contains(&(index + 1)))
+    }
+
+    /// How many images are converted at once: fewer than asked for where limits of memory or threads allow no more. Each
+    /// conversion looks for itself how many threads it may have, and knows nothing of the others.
+    fn at_once(&self, chosen: &VecDeque<usize>) -> Result<usize> {
+        let wanted = self.parallel.get().min(chosen.len().max(1));
+        let first = chosen.front().map(|&first| self.conversion(&self.entries[first]));
+        let jobs = first.and_then(Result::ok).map_or(NonZeroUsize::MIN, |conversion| conversion.options.jobs);
+        let (fitting, _) = affordable(jobs.saturating_mul(NonZeroUsize::new(wanted).unwrap_or(NonZeroUsize::MIN)))?;
+        Ok(wanted.min(fitting.get().div_euclid(jobs.get())).max(1))
     }
 
     /// Room for blobs that several images share, where no cache is given.
@@ -313,8 +323,7 @@ impl Run<'_> {
         conversion.options.if_exists = Some(if_exists);
         conversion.options.sha256 = !self.is_sif();
         if let Some(store) = self.store.as_ref().filter(|_| matches!(entry.spec, Spec::Registry(_))) {
-            conversion.open.registry.cache = Some(store.path());
-            store.trim(monitor.received_by_all());
+            store.serve(&mut conversion.open.registry);
         }
         // If this is killed after the output has its name, that is a batch's, too, but not what the record says.
         if same.is_none() && if_exists == IfExists::Replace {
@@ -362,7 +371,8 @@ impl Run<'_> {
             if self.is_sif() && path.is_file() {
                 return Ok(IfExists::Reuse);
             }
-            let message = format!("output {path:?} exists, and no batch wrote it");
+            let what = if path.is_file() { "no batch wrote it" } else { "it is not a file" };
+            let message = format!("output {path:?} exists, and {what}");
             return Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::ReplaceAnyway));
         }
         if self.is_sif() && path.is_file() {

@@ -5,9 +5,9 @@ use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use super::config::compare_configs;
 use super::entry::EntryKind;
 use super::view::{View, ViewOptions};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::io::Monitor;
+use crate::io::{Monitor, no_thread};
 use crate::layers::plain_region;
 use crate::model::{Quoted, Xattrs};
 use crate::source::{Selection, Source};
@@ -183,7 +183,7 @@ fn compare(
     let comparison = Comparison { left, right, options, explain };
     let findings = comparison.names(monitor)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(view_options.jobs.get()).build();
-    let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
+    let pool = pool.map_err(|error| no_thread(std::io::Error::other(error)))?;
     let settled: Vec<Option<Difference>> = pool.install(|| {
         let settle = |finding: &Finding| comparison.settle(finding, monitor);
         findings.par_iter().map(settle).collect::<Result<_>>()

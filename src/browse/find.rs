@@ -27,12 +27,24 @@ impl View {
         };
         let mut found = Visit { path: parts.join(&b'/'), inode: Tree::ROOT, layer: 0 };
         for part in parts.drain(..) {
-            let dentry = tree.lookup(found.inode, &part).ok_or_else(|| {
-                Error::new(ErrorKind::SourceUnavailable, format!("there is no {} in it", Quoted(path)))
-                    .with_remedy(Remedy::PathInImage)
-            })?;
+            let dentry = tree.lookup(found.inode, &part).ok_or_else(|| missing(path, &found.path))?;
             (found.inode, found.layer) = (dentry.inode, dentry.layer);
+        }
+        if found.inode == Tree::ROOT {
+            // It has no name that would say it: as of any directory, the newest layer of what is in it.
+            found.layer = tree.walk().skip(1).map(|visit| visit.layer).max().unwrap_or(0);
         }
         Ok(found)
     }
+}
+
+/// Nothing is at `path`; it is `resolved` once links are followed.
+fn missing(path: &[u8], resolved: &[u8]) -> Error {
+    let plain: Vec<&[u8]> = path.split(|&byte| byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    let message = if plain.join(&b'/') == resolved {
+        format!("there is no {} in it", Quoted(path))
+    } else {
+        format!("{} leads to {}, which is not in it", Quoted(path), Quoted(resolved))
+    };
+    Error::new(ErrorKind::SourceUnavailable, message).with_remedy(Remedy::PathInImage)
 }

@@ -137,7 +137,8 @@ impl View {
 
     /// The layer that a name is from, counted from 1; `None` where it is not an image of layers.
     pub(super) fn layer_number(&self, layer: u32) -> Option<u32> {
-        matches!(self.backing, Backing::Layered(_)).then(|| layer.saturating_add(1))
+        let has_layers = matches!(self.backing, Backing::Layered(_)) && !self.image.layers.is_empty();
+        has_layers.then(|| layer.saturating_add(1))
     }
 
     /// Hands the contents of the regular file at `path` to `each`, holes as zeros. Symlinks are followed inside of the

@@ -9,10 +9,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::options::ProgressMode;
-use super::printer::{self, Bytes, Grouped, Voice, counted};
+use super::printer::{self, Bytes, Voice, counted};
 use crate::batch::{Entry, Row, Status, Summary, Watch};
 use crate::io::Monitor;
-use crate::model::Quoted;
+use crate::model::{Grouped, Quoted};
 
 /// How often the bar moves.
 const LOOK: Duration = Duration::from_millis(200);

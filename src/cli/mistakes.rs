@@ -19,11 +19,15 @@ const RUN: [&str; 4] = ["run", "exec", "shell", "start"];
 /// The error for `arguments` (the program's name included) that are not a command line of `command`, as clap's `error` says.
 pub(super) fn of(error: &clap::Error, arguments: &[OsString], command: &Command) -> Error {
     let words = arguments.get(1..).unwrap_or_default();
+    if let Some(error) = after_dashes(words) {
+        return error;
+    }
     let line = Line::of(words, command);
     match line.operands.first().and_then(|word| word.to_str()).filter(|word| command.find_subcommand(word).is_some()) {
         Some(name) if words.first().is_some_and(|word| word == name) => {
             option_of_others(error, Some(name), command).unwrap_or_else(|| in_command(error, name))
         }
+        Some(name) => before_command(name, words),
         _ => option_of_others(error, None, command)
             .or_else(|| misspelt_option(error, words))
             .or_else(|| first_word(&line, words, command))
@@ -31,6 +35,23 @@ pub(super) fn of(error: &clap::Error, arguments: &[OsString], command: &Command)
             .or_else(|| something_missing(error, &line))
             .unwrap_or_else(|| in_words_of_clap(error, "sif-convert")),
     }
+}
+
+/// Options before the command.
+fn before_command(name: &str, words: &[OsString]) -> Error {
+    let at = words.iter().position(|word| word == name).unwrap_or(0);
+    let meant = words[at..].iter().chain(&words[..at]).map(|word| shell_word(word)).collect::<Vec<_>>().join(" ");
+    usage(format!("options stand behind the command, which is \"{name}\""), write(&format!("sif-convert {meant}")))
+}
+
+/// Options behind `--`, which are words there.
+fn after_dashes(words: &[OsString]) -> Option<Error> {
+    let at = words.iter().position(|word| word == "--")?;
+    let (source, rest) = words.get(at + 1..)?.split_first()?;
+    let option = rest.iter().find(|word| word.as_bytes().starts_with(b"-"))?;
+    let meant = words[..at].iter().chain(rest).map(|word| shell_word(word)).collect::<Vec<_>>().join(" ");
+    let error = format!("what stands behind \"--\" is no option, {} neither", quoted(option));
+    Some(usage(error, write(&format!("sif-convert {meant} -- {}", shell_word(source)))))
 }
 
 /// A command line, taken apart as far as that can be done.
@@ -305,8 +326,16 @@ fn in_words_of_clap(error: &clap::Error, program: &str) -> Error {
         }
         ClapKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg).unwrap_or_default();
-            let other = other.split(' ').next().unwrap_or_default();
-            usage(format!("options {option} and {other} exclude each other"), format!("leave {option} or {other} out"))
+            let name = |text: &str| text.split([' ', '[', '=']).next().unwrap_or_default().to_string();
+            match (name(&option), name(&other)) {
+                (option, other) if option == other => {
+                    usage(format!("option {option} is given twice"), format!("leave one {option} out"))
+                }
+                (option, other) => usage(
+                    format!("options {option} and {other} exclude each other"),
+                    format!("leave {option} or {other} out"),
+                ),
+            }
         }
         ClapKind::MissingRequiredArgument => usage(
             format!("{} is missing", without_marks(&argument)),

@@ -234,9 +234,9 @@ pub(super) struct ImageOptions {
 
 /// How the image runs, and what of a SIF becomes one.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "How it runs (all formats but rootfs and squashfs)")]
+#[command(next_help_heading = "How it runs (all formats but rootfs, and squashfs without --for)")]
 pub(super) struct ConfigOptions {
-    /// Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
+    /// Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none. Resets CMD
     #[arg(long, value_name = "WORDS")]
     pub(super) entrypoint: Option<String>,
     /// Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none

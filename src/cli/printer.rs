@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::exit::Failure;
 use super::{fatal, screen};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
-use crate::model::{Note, hides};
+use crate::model::{Grouped, Note, hides};
 use crate::registry::redacted;
 
 /// Whether labels and bars are coloured: decided once, before anything is written.
@@ -131,7 +131,7 @@ impl Voice {
         match self {
             Voice { quiet: true, .. } => {}
             Voice { json: true, .. } => event(&Event::Warning(note)),
-            _ => line(&warning_line(note)),
+            _ => line(&format!("warning: {note}")),
         }
     }
 
@@ -145,18 +145,6 @@ impl Voice {
             failure.lines().iter().for_each(|text| line(text));
         }
     }
-}
-
-fn warning_line(note: &Note) -> String {
-    let mut text = format!("warning: {}", note.message);
-    if !note.examples.is_empty() {
-        let more = note.count.saturating_sub(note.examples.len() as u64);
-        let more = if more > 0 { format!(" and {} more", Grouped(more)) } else { String::new() };
-        text.push_str(&format!(": {}{more}", note.examples.join(", ")));
-    } else if note.count > 1 {
-        text.push_str(&format!(" ({} times)", Grouped(note.count)));
-    }
-    text
 }
 
 /// A number of bytes for people: `1.2 GiB`.
@@ -179,20 +167,6 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A number for people: `34,567`.
-pub(super) struct Grouped(pub(super) u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (at, digit) in digits.chars().enumerate() {
-            let comma = if at > 0 && (digits.len() - at).is_multiple_of(3) { "," } else { "" };
-            write!(f, "{comma}{digit}")?;
-        }
-        Ok(())
-    }
-}
-
 /// A number with its noun: `1 layer`, `2 layers`.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", Grouped(number), if number == 1 { one } else { many })
@@ -207,7 +181,6 @@ mod tests {
         let bytes = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, 2_847_000_000, u64::MAX];
         let shown = bytes.map(|bytes| Bytes(bytes).to_string());
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1.0 MiB", "1.0 MiB", "2.7 GiB", "16.0 EiB"]);
-        assert_eq!([7, 999, 1000, 1_234_567].map(|n| Grouped(n).to_string()), ["7", "999", "1,000", "1,234,567"]);
     }
 
     #[test]
@@ -228,15 +201,5 @@ mod tests {
     fn labels_are_painted_and_nothing_else() {
         assert_eq!(painted("error: no error: here".into()), "\x1b[1;31merror:\x1b[0m no error: here");
         assert_eq!(painted("no error: here".into()), "no error: here");
-    }
-
-    #[test]
-    fn warnings_count_and_show() {
-        let mut note = Note::new("device-nodes-dropped", "device nodes dropped", 7);
-        assert_eq!(warning_line(&note), "warning: device nodes dropped (7 times)");
-        note.example("\"dev/null\"");
-        note.example("\"dev/zero\"");
-        assert_eq!(warning_line(&note), "warning: device nodes dropped: \"dev/null\", \"dev/zero\" and 5 more");
-        assert_eq!(warning_line(&Note::new("x", "once", 1)), "warning: once");
     }
 }

@@ -61,10 +61,10 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         insecure: insecure(options, spec, environment)?,
         mirrors,
         registries: registries(spec, environment)?,
-        lenient: Vec::new(),
         retries: options.retries.unwrap_or(Settings::RETRIES),
         timeout: timeout(options.timeout.as_deref())?,
         cache: cache(options, environment),
+        ..Settings::default()
     })
 }
 

@@ -14,8 +14,13 @@ use serde::Deserialize;
 use super::environment::Environment;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::Compression;
-use crate::registry::{Mirror, is_host};
+use crate::registry::{Mirror, is_host, read_settings_file};
 
+/// How many threads anyone may ask for: more than any machine that this is for has cores.
+pub(super) const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+pub(super) const JOBS_HINT: &str = "write a number from 1 to 1024";
+/// The longest file that is read, in bytes.
+const BYTES_MAX: u64 = 1 << 20;
 /// The file of the machine's administrator.
 const SITE_FILE: &str = "/etc/sif-convert.toml";
 
@@ -95,7 +100,10 @@ impl Settings {
     fn of_files(paths: impl Iterator<Item = PathBuf>) -> Result<Settings> {
         let mut settings = Settings::default();
         for path in paths {
-            let text = match fs::read_to_string(&path) {
+            let read = read_settings_file(&path, BYTES_MAX).and_then(|bytes| {
+                String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            });
+            let text = match read {
                 Err(error) if is_absent(&path, &error) => None,
                 read => Some(read.or_kind(ErrorKind::Usage).doing(|| format!("reading settings {path:?}"))?),
             };
@@ -115,7 +123,7 @@ impl Settings {
         replace(&mut self.cache_accounts, document.cache_accounts, file, accounts)?;
         replace(&mut self.cache_size, document.cache_size, file, |text| bytes(&text).doing(|| "cache_size"))?;
         replace(&mut self.tmpdir, document.tmpdir, file, |path| absolute("tmpdir", path))?;
-        replace(&mut self.jobs, document.jobs, file, Ok)?;
+        replace(&mut self.jobs, document.jobs, file, threads)?;
         replace(&mut self.compression, document.compression, file, |text| text.parse().doing(|| "compression"))?;
         replace(&mut self.insecure, document.insecure, file, hosts)?;
         for (host, mirror) in document.mirrors {
@@ -164,6 +172,13 @@ fn accounts(accounts: Vec<Account>) -> Result<Vec<u32>> {
         })
     };
     accounts.iter().map(number).collect()
+}
+
+fn threads(jobs: NonZeroUsize) -> Result<NonZeroUsize> {
+    if jobs <= JOBS_MAX {
+        return Ok(jobs);
+    }
+    Err(Error::new(ErrorKind::Usage, format!("jobs: {jobs} is not a number of threads")).hint(JOBS_HINT))
 }
 
 /// A size with a unit of 1000 or 1024.
@@ -243,6 +258,7 @@ mod tests {
             ("jobs = 1\ncashe = '/c'\n", "line 2: unknown field `cashe`"),
             ("jobs = 0\n", "line 1: "),
             ("jobs = 'two'\n", "line 1: invalid type"),
+            ("jobs = 5000\n", "jobs: 5000 is not a number of threads"),
             ("cache = 'c'\n", "cache: \"c\" is not an absolute path"),
             ("cache_size = '5 parsecs'\n", "cache_size: \"5 parsecs\" is not a size"),
             ("cache_accounts = ['no such user']\n", "cache_accounts: \"no such user\" is not a user"),

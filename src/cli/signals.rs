@@ -11,8 +11,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::exit;
-use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::Monitor;
+use crate::error::{ErrorKind, IoResultExt, Result};
+use crate::io::{Monitor, no_thread};
 
 /// What ends the process at once; `main` owns it.
 pub type Quit = fn(i32) -> !;
@@ -102,7 +102,7 @@ impl Listener {
                 }
             }
         };
-        Builder::new().spawn(heard).or_kind(ErrorKind::Other).doing(|| "starting a thread")?;
+        Builder::new().spawn(heard).map_err(no_thread)?;
         Ok(listener)
     }
 

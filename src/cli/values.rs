@@ -9,14 +9,12 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::options::OutputOptions;
+use super::settings::{JOBS_HINT, JOBS_MAX};
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::open_now;
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Quoted};
 use crate::output::WriteOptions;
-
-/// How many threads anyone may ask for: more than any machine that this is for has cores.
-const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
     jobs_of(output.jobs.as_deref(), environment)
@@ -28,9 +26,10 @@ pub(super) fn jobs_of(text: Option<&str>, environment: &Environment) -> Result<N
         let usual = environment.settings.jobs.as_ref().map_or(environment.parallelism, |jobs| jobs.value);
         return Ok(usual.min(JOBS_MAX));
     };
-    text.parse().ok().filter(|&jobs| jobs <= JOBS_MAX).ok_or_else(|| {
-        usage(format!("option --jobs: {text:?} is not a number of threads"), "write a number from 1 to 1024")
-    })
+    text.parse()
+        .ok()
+        .filter(|&jobs| jobs <= JOBS_MAX)
+        .ok_or_else(|| usage(format!("option --jobs: {text:?} is not a number of threads"), JOBS_HINT))
 }
 
 /// How much memory the files of an image may take: bytes, or with a unit.

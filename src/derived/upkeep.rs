@@ -58,7 +58,7 @@ pub fn holdings(directory: &Path, accounts: &Accounts) -> io::Result<Vec<Holding
                 let count = if kind == LAYERS { &mut of.layers } else { &mut of.packs };
                 *count += 1;
                 of.bytes += u64::try_from(data.st_size).unwrap_or(0);
-                of.last_use = of.last_use.into_iter().chain(age(&data)).min();
+                of.last_use = of.last_use.into_iter().chain([age(&data)]).min();
             }
         }
         found.push(of);
@@ -139,7 +139,7 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64,
     };
     for place in &places {
         for (name, data) in place.layers.files()? {
-            let is_old = |limit| age(&data).is_some_and(|age| age >= limit);
+            let is_old = |limit| age(&data) >= limit;
             let index = place.layers.private_file(&name, place.owner).and_then(|file| read_index(&file));
             match (older_than, index) {
                 (Some(limit), Ok(index)) if !is_old(limit) => {
@@ -153,7 +153,7 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64,
     }
     for place in &places {
         for (name, data) in place.packs.files()? {
-            let is_young = age(&data).is_none_or(|age| age < ABANDONED);
+            let is_young = age(&data) < ABANDONED;
             let is_wanted = name.parse().is_ok_and(|name| wanted.contains(&name));
             // What was written lately may wait for its index.
             if is_wanted {
@@ -165,7 +165,7 @@ pub fn prune(directory: &Path, older_than: Option<Duration>) -> io::Result<(u64,
         // Of processes that were killed. Without one that is held, others do the same work at most.
         if let Some(turns) = &place.turns {
             for (name, data) in turns.files()? {
-                if older_than.is_none() || age(&data).is_some_and(|age| age >= ABANDONED) {
+                if older_than.is_none() || age(&data) >= ABANDONED {
                     turns.remove(&name)?;
                 }
             }

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::output::umask;
 use super::scratch::{Base, Scratch};
 use super::system;
 
@@ -65,8 +66,14 @@ impl Folder {
 
     /// The same, made where it is not there. It is then ours.
     pub(crate) fn make_private(&self, name: &str) -> io::Result<Folder> {
-        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => self.private_folder(name, rustix::process::geteuid().as_raw()),
+        let user = rustix::process::geteuid().as_raw();
+        match mkdirat(&self.fd, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {
+                let made = self.private_folder(name, user)?;
+                fchmod(&made.fd, Mode::from_raw_mode(self.shared(0o755)? as RawMode))?;
+                Ok(made)
+            }
+            Err(Errno::EXIST) => self.private_folder(name, user),
             Err(error) => Err(error.into()),
         }
     }
@@ -155,6 +162,12 @@ impl Folder {
         self.folder(name)
     }
 
+    /// How many bytes there is room for; absent where that is unknown.
+    #[cfg(feature = "network")]
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        super::output::free_bytes(&self.fd)
+    }
+
     /// Fails where no file can be made in it.
     #[cfg(feature = "network")]
     pub(crate) fn expect_writable(&self) -> io::Result<()> {
@@ -174,9 +187,19 @@ impl Folder {
         system::open_beneath(&self.fd, name, flags, mode)
     }
 
-    /// A new file that gets a name in it when it is finished.
+    /// A new file that gets a name in it when it is finished. Of the bits of `mode`, the umask takes those that let others
+    /// write: whoever can read the folder is to be able to read what is in it, whoever filled it.
     pub(crate) fn scratch(&self, stem: &str, mode: u32) -> io::Result<Scratch> {
-        Scratch::beside(self.base(), Path::new(stem), mode)
+        let mode = self.shared(mode)?;
+        let made = Scratch::beside(self.base(), Path::new(stem), mode)?;
+        fchmod(made.file(), Mode::from_raw_mode(mode as RawMode))?;
+        Ok(made)
+    }
+
+    /// The bits of `mode` that something in this folder gets.
+    fn shared(&self, mode: u32) -> io::Result<u32> {
+        let ours = fstat(&self.fd)?.st_mode as u32;
+        Ok(mode & (0o700 | ours & 0o555 | ours & !umask()))
     }
 
     /// The same, with a hidden name until then: what [`Folder::scratch`] makes where files need names.
@@ -241,11 +264,11 @@ fn expect_private(data: &Stat, owner: u32, name: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
-/// How long ago a file was used or written; absent where its time lies ahead.
-pub(crate) fn age(data: &Stat) -> Option<Duration> {
-    let seconds = u64::try_from(data.st_mtime).ok()?;
-    let written = UNIX_EPOCH + Duration::from_secs(seconds);
-    written.elapsed().ok()
+/// How long ago a file was used or written, in whole seconds; none ago where its time lies ahead.
+pub(crate) fn age(data: &Stat) -> Duration {
+    let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+    let written = i128::from(data.st_mtime);
+    Duration::from_secs(u64::try_from(i128::from(now) - written).unwrap_or(0))
 }
 
 /// Whether a file has no name but the one in the cache.

@@ -55,7 +55,7 @@ pub(crate) use spool::Reclaimer;
 pub use spool::{Spool, SpoolWriter};
 pub(crate) use stamp::Stamp;
 pub(crate) use system::file_system_kind;
-pub(crate) use threads::affordable;
+pub(crate) use threads::{affordable, no_thread};
 pub use veil::Veil;
 pub use verify::Expected;
 pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};

@@ -51,7 +51,8 @@ struct Shared {
     phase: AtomicU8,
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
-    family: Arc<Family>,
+    /// Why to stop, shared by all forks; 0 while there is no reason to.
+    stop: Arc<AtomicU8>,
     /// Of the whole, where this is a part.
     whole: Option<Monitor>,
     received_bytes: AtomicU64,
@@ -59,13 +60,6 @@ struct Shared {
     receivable_bytes: AtomicU64,
     downloads: Mutex<Vec<Arc<Download>>>,
     listener: OnceLock<Listener>,
-}
-
-/// What all monitors share that are forks of one.
-#[derive(Debug, Default)]
-struct Family {
-    stop: AtomicU8,
-    received_bytes: AtomicU64,
 }
 
 /// Something that happened, for whoever wants to follow it.
@@ -125,7 +119,6 @@ impl DownloadCounter {
     pub fn advance(&self, bytes: u64) {
         self.download.done_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.monitor.0.received_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.monitor.0.family.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -154,7 +147,7 @@ impl Monitor {
     /// A monitor of its own for one of several conversions: what stops this one stops that.
     #[must_use]
     pub fn fork(&self) -> Monitor {
-        Monitor(Arc::new(Shared { family: Arc::clone(&self.0.family), ..Shared::default() }))
+        Monitor(Arc::new(Shared { stop: Arc::clone(&self.0.stop), ..Shared::default() }))
     }
 
     /// A monitor for a part of the work: what stops this one stops that, but not the other way round.
@@ -216,12 +209,6 @@ impl Monitor {
         }
     }
 
-    /// Bytes that have come over the network for this and for all forks.
-    #[cfg(feature = "network")]
-    pub(crate) fn received_by_all(&self) -> u64 {
-        self.0.family.received_bytes.load(Ordering::Relaxed)
-    }
-
     /// Says that so many bytes more are to come over the network.
     pub fn expect_downloads(&self, bytes: u64) {
         self.0.receivable_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -256,7 +243,7 @@ impl Monitor {
     /// Asks the conversion to stop with `kind` ([`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`]).
     pub fn stop(&self, kind: ErrorKind) {
         let reason = if kind == ErrorKind::Interrupted { 1 } else { 2 };
-        self.0.family.stop.store(reason, Ordering::Release);
+        self.0.stop.store(reason, Ordering::Release);
     }
 
     /// To be asked once per chunk of work.
@@ -264,7 +251,7 @@ impl Monitor {
     /// # Errors
     /// When the conversion was asked to stop.
     pub fn check(&self) -> Result<()> {
-        match self.0.family.stop.load(Ordering::Acquire) {
+        match self.0.stop.load(Ordering::Acquire) {
             0 => self.0.whole.as_ref().map_or(Ok(()), Monitor::check),
             1 => {
                 Err(Error::new(ErrorKind::Interrupted, "interrupted").hint("run the same command again to start over"))

@@ -1,12 +1,16 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::system;
 use super::veil::Veil;
+use crate::error::{Error, ErrorKind, Remedy};
+use crate::model::Quoted;
 
 /// How much a writer takes from the spool at once for files smaller than half of it, in bytes.
 const SLAB_BYTES: u64 = 8 << 20;
@@ -33,18 +37,26 @@ pub struct Spool {
     base: u64,
     next: AtomicU64,
     veil: Option<Veil>,
+    /// Where it lies, if not with the output.
+    directory: Option<PathBuf>,
 }
 
 impl Spool {
     /// A spool that begins at `base` in `file`. Nobody else may write past `base`.
     pub fn new(file: Arc<File>, base: u64) -> Self {
-        Spool { file, base, next: AtomicU64::new(base), veil: None }
+        Spool { file, base, next: AtomicU64::new(base), veil: None, directory: None }
     }
 
     /// Keeps what comes into it from the disk: it is encrypted.
     #[must_use]
     pub fn veiled(self, veil: Option<Veil>) -> Self {
         Spool { veil, ..self }
+    }
+
+    /// Has errors say that it lies in `directory`, which is not where the output is.
+    #[must_use]
+    pub fn in_directory(self, directory: &Path) -> Self {
+        Spool { directory: Some(directory.to_path_buf()), ..self }
     }
 
     /// What its bytes are encrypted with.
@@ -158,6 +170,14 @@ impl SpoolWriter<'_> {
             true => self.spool.file.write_all_at(&[0], self.buffer_at - 1),
             false => Ok(()),
         }
+    }
+
+    /// What is to be said where one of these failed.
+    pub fn failed(&self, error: io::Error) -> Error {
+        let error = Error::io(ErrorKind::Output, error);
+        let Some(directory) = &self.spool.directory else { return error.doing("keeping decoded contents") };
+        let shown = Quoted(directory.as_os_str().as_bytes());
+        error.doing(format!("keeping decoded contents in {shown}")).at(directory).with_remedy(Remedy::RoomThere)
     }
 
     fn write_buffer(&mut self) -> io::Result<()> {

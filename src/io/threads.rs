@@ -12,8 +12,12 @@ const THREADS_PER_JOB: usize = 4;
 /// How many are started besides: for signals, progress, moving and writing.
 const THREADS_BESIDE: usize = 6;
 
+const RAISE_THREADS: &str = "raise the limit of the shell: ulimit -u";
+
 /// Address space that one job takes where that is limited: stacks, and what the C library sets aside for each thread.
 const ADDRESS_BYTES_PER_JOB: u64 = 192 << 20;
+/// The same for the threads beside them, and for those that download.
+const ADDRESS_BYTES_BESIDE: u64 = 256 << 20;
 
 /// How many of `jobs` threads may work at once, where limits (`ulimit -u`, `-v`, a container's) may allow fewer: as many are
 /// started for a moment as a conversion needs. With a note where they are fewer than `jobs`.
@@ -23,7 +27,10 @@ const ADDRESS_BYTES_PER_JOB: u64 = 192 << 20;
 pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
     let fitting = match getrlimit(Resource::As).current {
         // Each thread that was ever started keeps some: trying would take what is to be spared.
-        Some(bytes) => usize::try_from(bytes / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1),
+        Some(bytes) => {
+            let left = bytes.saturating_sub(ADDRESS_BYTES_BESIDE);
+            usize::try_from(left / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1)
+        }
         None => startable_jobs(jobs)?,
     };
     let fewer = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN).min(jobs);
@@ -32,13 +39,18 @@ pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Not
     Ok((fewer, (fewer < jobs).then(note)))
 }
 
+/// Says that a thread could not be started, and what may be in the way.
+pub(crate) fn no_thread(error: std::io::Error) -> Error {
+    Error::io(ErrorKind::Other, error).doing("starting a thread").hint(RAISE_THREADS)
+}
+
 fn startable_jobs(jobs: NonZeroUsize) -> Result<usize> {
     let wanted = |jobs: usize| THREADS_PER_JOB * jobs + THREADS_BESIDE;
     let started = startable(wanted(jobs.get()));
     match started.saturating_sub(THREADS_BESIDE) / THREADS_PER_JOB {
         0 => {
             let message = format!("only {started} threads can be started, and {} are needed", wanted(1));
-            Err(Error::new(ErrorKind::Other, message).hint("raise the limit of the shell: ulimit -u"))
+            Err(Error::new(ErrorKind::Other, message).hint(RAISE_THREADS))
         }
         fitting => Ok(fitting),
     }

@@ -1,4 +1,4 @@
-use std::io::{self, BufRead};
+use std::io::BufRead;
 use std::num::NonZeroU64;
 
 use super::budget::Budget;
@@ -131,7 +131,7 @@ fn changes<I: Input>(input: I, mut keep: Keep<'_>, budget: &Budget, monitor: &Mo
         }
     }
     if let Keep::Spool { writer, .. } = &mut keep {
-        writer.flush().map_err(spool_error)?;
+        writer.flush().map_err(|error| writer.failed(error))?;
     }
     Ok(Changes { changes, entries: count, memory_bytes })
 }
@@ -186,8 +186,9 @@ fn file<I: Input>(
                 Some(place) => writer.begin_at(place).map(|()| place),
                 None => writer.begin(entry.stored_bytes),
             };
-            let offset = begun.map_err(spool_error)?;
-            entries.for_each_piece(|bytes| writer.append(bytes).map_err(|error| spool_error(error).into_io()))?;
+            // Reading and keeping share one loop; only the latter can fill a disk.
+            let offset = begun.map_err(|error| writer.failed(error))?;
+            entries.for_each_piece(|bytes| writer.append(bytes).map_err(|error| writer.failed(error).into_io()))?;
             Location { file: *file, offset }
         }
     };
@@ -210,11 +211,6 @@ fn file<I: Input>(
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidImage, message)
-}
-
-/// Reading and spooling share one loop; only the latter can fill a disk.
-fn spool_error(error: io::Error) -> Error {
-    Error::io(ErrorKind::Output, error).doing("keeping decoded contents")
 }
 
 #[cfg(test)]

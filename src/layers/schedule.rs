@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::io::Monitor;
+use crate::io::{Monitor, no_thread};
 
 /// What came of the work on layers, each with its number.
 pub(super) type Results<T> = Vec<(usize, Result<T>)>;
@@ -29,7 +29,7 @@ impl<'a> Schedule<'a> {
     /// [`ErrorKind::Other`] when no threads can be started; those of `work`.
     pub(crate) fn run<'s, T>(&self, work: impl FnOnce(&rayon::Scope<'s>) -> Result<T>) -> Result<T> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.get()).build();
-        let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
+        let pool = pool.map_err(|error| no_thread(std::io::Error::other(error)))?;
         pool.in_place_scope(work)
     }
 

@@ -33,10 +33,14 @@ impl ConfigChanges {
     /// [`ErrorKind::Usage`] for text that begins as a list but is none of words.
     pub fn words(text: &str) -> Result<Vec<String>> {
         if text.trim_start().starts_with('[') {
-            return serde_json::from_str(text).map_err(|error| {
-                Error::new(ErrorKind::Usage, format!("{text:?} is not a JSON list of words: {error}"))
+            let refuse = |why: String| {
+                Error::new(ErrorKind::Usage, format!("{text:?} is not a JSON list of words: {why}"))
                     .hint("write for example [\"python3\", \"app.py\"]")
-            });
+            };
+            let words: Vec<String> = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
+            // execve takes none that holds one.
+            let has_nul = words.iter().any(|word| word.contains('\0'));
+            return if has_nul { Err(refuse("a word holds a NUL".to_string())) } else { Ok(words) };
         }
         let shell = || vec!["/bin/sh".to_string(), "-c".to_string(), text.to_string()];
         Ok(if text.is_empty() { Vec::new() } else { shell() })

@@ -31,6 +31,8 @@ pub(crate) use document::DOCUMENT_BYTES_MAX;
 pub use document::{ArchiveManifestItem, Descriptor, Index, Manifest};
 pub(crate) use json::parse_json;
 pub use metadata::{Metadata, Mode, Xattrs};
+#[cfg(feature = "program")]
+pub(crate) use note::Grouped;
 pub use note::Note;
 pub(crate) use path::PATH_BYTES_MAX;
 pub use path::{EntryPath, PathError};

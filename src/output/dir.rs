@@ -40,7 +40,10 @@ impl Format for Dir {
     fn check(&self, task: &Task) -> Result<()> {
         let usage = |message, hint| Err(Error::new(ErrorKind::Usage, message).hint(hint));
         if let Some(IfExists::Replace) = task.options.if_exists {
-            return usage("a directory is never replaced", "remove it first, or name another");
+            return usage(
+                "a directory is never replaced",
+                "leave that out: what is there must be removed first, or another place named",
+            );
         }
         if task.options.mode.is_some() {
             return usage("a directory has no mode of its own", "leave the mode out: it is that of the image's root");

@@ -14,9 +14,15 @@ const SUFFIXES: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", "
 /// What may stand before one of [`SUFFIXES`] and says no more than it.
 const INFIXES: [&str; 2] = [".oci", ".docker"];
 
+/// What files that hold a file system are called, ours and others'. Taken off, too, unless that is what is written.
+const FILE_SYSTEMS: [&str; 4] = [".sif", ".sqsh", ".sqfs", ".squashfs"];
+
+/// The same of a tar, before one of [`SUFFIXES`].
+const ROOTS: [&str; 2] = [".rootfs", ".sif-rootfs"];
+
 /// The output's file name for `source`; `None` where the source has no name to take it from.
 pub(super) fn of_output(source: &Spec, suffix: &str) -> Option<OsString> {
-    let mut name = stem(source)?;
+    let mut name = stem(source, suffix)?;
     name.push(suffix);
     Some(name)
 }
@@ -42,8 +48,7 @@ pub(super) fn misleading(path: &Path, format: &str, compression: Compression) ->
         ("sif", _) => "a SIF",
         ("squashfs", _) => "a squashfs image",
         ("oci", _) => "an OCI layout",
-        // What is compressed in it is layers.
-        ("oci-archive", _) | (_, "") => "a tar",
+        (_, "") => "a tar",
         (_, ".gz") => "a gzip file",
         _ => "a zstd file",
     };
@@ -68,33 +73,39 @@ pub(super) fn of_enroot(source: &Spec, suffix: &str) -> Option<OsString> {
     (!path.is_empty()).then(|| OsString::from(format!("{}{suffix}", path.replace(['/', ':'], "+"))))
 }
 
-fn stem(source: &Spec) -> Option<OsString> {
+fn stem(source: &Spec, suffix: &str) -> Option<OsString> {
     match source {
         Spec::Stdin => None,
         Spec::DockerDaemon(reference) | Spec::Registry(reference) | Spec::Oras(reference) => {
             stem_of_reference(reference)
         }
-        Spec::Web(url) => stem_of_url(url),
-        _ => source.path().and_then(|path| path.file_name()).map(stem_of_file),
+        Spec::Web(url) => stem_of_url(url, suffix),
+        _ => source.path().and_then(|path| path.file_name()).map(|name| stem_of_file(name, suffix)),
     }
 }
 
 /// The last part of the path.
-fn stem_of_url(url: &str) -> Option<OsString> {
+fn stem_of_url(url: &str, suffix: &str) -> Option<OsString> {
     let (_, rest) = url.split(['?', '#']).next()?.split_once("//")?;
     let (_, path) = rest.split_once('/')?;
     let name = path.rsplit('/').next().filter(|name| !name.is_empty() && *name != "..")?;
-    Some(stem_of_file(OsStr::new(name)))
+    Some(stem_of_file(OsStr::new(name), suffix))
 }
 
-fn stem_of_file(name: &OsStr) -> OsString {
+fn stem_of_file(name: &OsStr, written: &str) -> OsString {
     let whole = name.as_bytes();
     let strip = |name: &'_ [u8], suffixes: &[&str]| -> Option<usize> {
         let fits = suffixes.iter().filter(|suffix| name.ends_with(suffix.as_bytes()) && name.len() > suffix.len());
         fits.map(|suffix| name.len() - suffix.len()).min()
     };
-    let Some(end) = strip(whole, &SUFFIXES) else { return name.to_os_string() };
-    let end = strip(&whole[..end], &INFIXES).unwrap_or(end);
+    let of_others = |suffixes: &[&'static str]| -> Vec<&'static str> {
+        let is_written = |suffix: &str| written.strip_prefix(suffix).is_some_and(|rest| !rest.starts_with('-'));
+        suffixes.iter().copied().filter(|suffix| !is_written(suffix)).collect()
+    };
+    let end = match strip(whole, &SUFFIXES) {
+        Some(end) => strip(&whole[..end], &[&INFIXES[..], &of_others(&ROOTS)].concat()).unwrap_or(end),
+        None => strip(whole, &of_others(&FILE_SYSTEMS)).unwrap_or(whole.len()),
+    };
     OsStr::from_bytes(&whole[..end]).to_os_string()
 }
 
@@ -204,6 +215,25 @@ mod tests {
             (DockerArchive::new().compression(Compression::GZIP).into(), "x.docker.tar.gz"),
         ] {
             assert_eq!(name("x.tar", target).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn file_systems_lose_their_suffix_unless_it_is_what_is_written() {
+        for (source, target, expected) in [
+            ("x.sif", Target::from(DockerArchive::new()), "x.docker.tar"),
+            ("x.sif", SifRootfs::new().into(), "x.sif-rootfs.tar"),
+            ("x.sif", Sif::new().into(), "x.sif.sif"),
+            ("x.sqsh", Sif::new().into(), "x.sif"),
+            ("x.squashfs", crate::output::Squashfs::new().into(), "x.squashfs.squashfs"),
+            ("https://host/x.sif", Oci::new().into(), "x.oci"),
+            ("x.sif-rootfs.tar", Sif::new().into(), "x.sif"),
+            ("x.rootfs.tar.gz", OciArchive::new().into(), "x.oci.tar"),
+            ("x.sif-rootfs.tar", Rootfs::new().into(), "x.rootfs.tar"),
+            ("x.rootfs.tar", Rootfs::new().into(), "x.rootfs.rootfs.tar"),
+            (".sif", Rootfs::new().into(), ".sif.rootfs.tar"),
+        ] {
+            assert_eq!(name(source, target).unwrap(), expected, "{source}");
         }
     }
 

@@ -167,7 +167,8 @@ impl Place {
             _ => {
                 let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
                 let file = file.doing(|| format!("creating a temporary file in {tmpdir:?}"));
-                Ok(Spool::new(Arc::new(file.map_err(|e| e.with_remedy(Remedy::OtherTmpdir))?), 0))
+                let file = file.map_err(|error| error.at(tmpdir).with_remedy(Remedy::OtherTmpdir))?;
+                Ok(Spool::new(Arc::new(file), 0).in_directory(tmpdir))
             }
         }
     }

@@ -30,7 +30,7 @@ impl Task {
         format.check(&task)?;
         if matches!(options.if_exists, Some(IfExists::Reuse | IfExists::Update)) && !format.is_reusable() {
             let message = format!("{} output cannot be reused: it does not record its source", format.name());
-            return Err(Error::new(ErrorKind::Usage, message).hint("replace it, or write a SIF"));
+            return Err(Error::new(ErrorKind::Usage, message).hint("leave that out, or write a SIF"));
         }
         if let Destination::Registry(hosting) = destination {
             task.expect_pushable(hosting, format)?;
@@ -189,13 +189,13 @@ impl Prepared {
     /// # Errors
     /// See [`ErrorKind`]; the output does not exist then (a stream may have taken a part of it).
     pub fn write(self, image: &Image, monitor: &Monitor) -> Result<Outcome> {
-        let destination = self.task.destination.clone();
+        let (destination, options) = (self.task.destination.clone(), self.task.options.clone());
         self.write_or_reuse(image, monitor).map_err(|error| match image.blobs.confirm() {
             // A source that is not the expected one is the reason for whatever else went wrong.
             Err(mismatch) if mismatch.kind() == ErrorKind::Mismatch && !is_the_same(&error, &mismatch) => {
                 mismatch.because(error)
             }
-            _ => place_of_failure(error, image, &destination),
+            _ => place_of_failure(error, image, &destination, &options),
         })
     }
 
@@ -238,18 +238,25 @@ impl Prepared {
 }
 
 /// Names the source or the output where a system call on it failed and nothing says so yet.
-fn place_of_failure(error: Error, image: &Image, destination: &Destination) -> Error {
+fn place_of_failure(error: Error, image: &Image, destination: &Destination, options: &WriteOptions) -> Error {
     let text = error.to_string();
-    match (error.kind(), destination.path()) {
+    let kind = error.kind();
+    match (kind, destination) {
         _ if error.io_kind().is_none() => error,
         (ErrorKind::SourceUnavailable, _) if !text.contains(&image.blobs.name()) => {
             error.doing(format!("reading {}", image.blobs.name()))
         }
-        (ErrorKind::Output, Some(path)) => {
-            let named = error.path().is_some() || text.contains(&format!("{path:?}"));
-            let error = error.with_remedy(Remedy::OtherFileSystem);
+        (ErrorKind::Output | ErrorKind::NoSpace, _) if error.path().is_some() => error,
+        (ErrorKind::Output | ErrorKind::NoSpace, Destination::Path(path)) => {
+            let error = if kind == ErrorKind::Output { error.with_remedy(Remedy::OtherFileSystem) } else { error };
+            let named = text.contains(&format!("{path:?}"));
             if named { error } else { error.doing(format!("writing output {path:?}")).at(path) }
         }
+        // What may be full, too, is where that was kept which a stream cannot take before it is whole.
+        (ErrorKind::NoSpace, Destination::Stdout) => {
+            error.doing(format!("writing to standard output, with temporary files in {:?}", options.tmpdir))
+        }
+        (ErrorKind::Output, Destination::Stdout) => error.doing("writing to standard output"),
         _ => error,
     }
 }
@@ -270,7 +277,9 @@ fn reused(mut outcome: Outcome) -> Outcome {
 /// A note where the output's name says something else than what it will be.
 fn misleading_name(target: &Target, task: &Task) -> Option<Note> {
     let Destination::Path(path) = &task.destination else { return None };
-    let asked = target.clone().compression_mut().and_then(|compression| *compression);
+    // What an option says of an OCI archive is for its layers.
+    let is_of_layers = matches!(target, Target::OciArchive(_));
+    let asked = target.clone().compression_mut().and_then(|compression| *compression).filter(|_| !is_of_layers);
     name::misleading(path, target.name(), asked.unwrap_or_else(|| task.compression_by_name()))
 }
 

@@ -206,7 +206,9 @@ impl Reuse {
             indexes.iter().try_for_each(|index| self.store.keep(index))?;
             cache.bytes_max.map_or(Ok(0), |bytes| crate::derived::limit(&cache.directory, bytes)).map(drop)
         });
-        let refusal = self.store.refusal().map(str::to_string).or_else(|| kept.err().map(|error| error.to_string()));
+        // Where all was there, nothing would have been kept.
+        let refusal = self.store.refusal().filter(|_| reused < self.known.len() as u64).map(str::to_string);
+        let refusal = refusal.or_else(|| kept.err().map(|error| error.to_string()));
         if let Some(refusal) = refusal {
             notes.push(Note::new(super::NOT_KEPT, format!("nothing was kept in the cache: {refusal}"), 1));
         }

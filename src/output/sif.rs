@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::root::Made;
 use super::sealed::Sealed;
 use super::verify::sealed_image;
 use super::{Format, Outcome, Root, Signing, Transport, WriteOptions, file_system, hash_file, policy, verify_sif};
-use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result};
+use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt as _};
 use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, Region};
 use crate::layers::Flattened;
@@ -158,6 +159,10 @@ impl Sif {
         {
             return refuse(format!("output {path:?} exists and was made for {made_for}, not for {expected}"));
         }
+        let blocks = file_system::options(self.compression, self.block_size, Default::default(), task)?;
+        if whole.packing.is_some_and(|found| found != blocks.packing()) {
+            return refuse(format!("output {path:?} exists and was made with another compression or block size"));
+        }
         if whole.format != Some(OUTPUT_FORMAT) {
             return refuse(format!("output {path:?} exists and was made in another output format"));
         }
@@ -167,7 +172,14 @@ impl Sif {
             let message = format!("output {path:?} exists and is not signed as it would be: {error}");
             Error::new(ErrorKind::Output, message).with_remedy(Remedy::Replace)
         })?;
-        let size = std::fs::metadata(path).map(|data| data.len()).or_kind(ErrorKind::Output)?;
+        let found = std::fs::metadata(path).or_kind(ErrorKind::Output)?;
+        if task.options.mode.is_some_and(|mode| found.mode() & 0o7777 != mode) {
+            let permissions = std::fs::Permissions::from_mode(task.mode);
+            std::fs::set_permissions(path, permissions)
+                .or_kind(ErrorKind::Output)
+                .doing(|| format!("changing the mode of {path:?}"))?;
+        }
+        let size = found.len();
         let sha256 = if task.options.sha256 { Some(hash_file(path, monitor)?) } else { None };
         Ok(Outcome { size, sha256, entries: whole.names, notes: whole.notes, ..Outcome::default() })
     }

@@ -34,6 +34,8 @@ pub struct Whole {
     pub format: Option<u32>,
     /// What its root file system is.
     pub file_system: FileSystem,
+    /// How its blocks are compressed, as squashfs numbers it, and how many bytes they have; of what is encrypted only with the key.
+    pub packing: Option<(u16, u32)>,
     /// How many bills of materials it carries.
     pub sboms: u64,
     /// What is odd about it but harms nothing.
@@ -101,8 +103,10 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
         notes.push(Note::new("encrypted", message, 1));
     }
     let partition = container.data(primary)?;
-    let found = squashfs::Image::open(partition).and_then(|image| image.verify(threads, monitor));
-    let found = found.doing(|| format!("partition at byte {}", primary.offset))?;
+    let found = squashfs::Image::open(partition)
+        .and_then(|image| image.verify(threads, monitor).map(|found| (found, image.superblock().packing())));
+    let (found, outer) = found.doing(|| format!("partition at byte {}", primary.offset))?;
+    let mut shown = (file_system != FileSystem::GocryptfsSquashfs).then_some(outer);
     match check_seal(&container, monitor)? {
         Some(findings) => sort_out(findings, &mut notes)?,
         None => notes.push(Note::new(
@@ -121,7 +125,11 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
     if let Some(secret) = secret {
         let (root, hidden) = unlock(&container, secret)?;
         authenticate(&root, monitor)
-            .and_then(|()| squashfs::Image::open(root)?.verify(threads, monitor))
+            .and_then(|()| {
+                let image = squashfs::Image::open(root)?;
+                shown = Some(image.superblock().packing());
+                image.verify(threads, monitor)
+            })
             .map(|inner| found = inner)
             .doing(|| "the encrypted root")?;
         image = hidden.map(|hidden| hidden.image).or(image);
@@ -129,7 +137,18 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
     let blocks = found.checked_blocks + found.unprotected_blocks;
     let architecture = container.header().architecture.goarch();
     let sboms = container.descriptors().filter(|it| it.data_type == DataType::Sbom).count() as u64;
-    Ok(Whole { names: found.names, blocks, image, choices, architecture, format, file_system, sboms, notes })
+    Ok(Whole {
+        names: found.names,
+        blocks,
+        image,
+        choices,
+        architecture,
+        format,
+        file_system,
+        packing: shown,
+        sboms,
+        notes,
+    })
 }
 
 /// Reads every block, which shows whether whoever has the key made it.

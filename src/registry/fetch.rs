@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::cache::{Cache, Claim};
@@ -13,8 +13,8 @@ use super::stream::{Blob, BlobStream};
 use super::transfer::{Follower, Transfer};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::folder::is_ours_alone;
-use crate::io::{CHUNK_BYTES, free_bytes};
-use crate::model::Digest;
+use crate::io::{CHUNK_BYTES, Expected, free_bytes, no_thread};
+use crate::model::{Digest, Hasher};
 
 /// How many blobs come at once, those included that are decoded as they come: enough to fill a line of which one connection
 /// gets a share only, few enough for registries that count connections.
@@ -47,6 +47,10 @@ struct Shared {
     plan: Mutex<Plan>,
     changed: Condvar,
     closed: AtomicBool,
+    /// Why nothing can be kept in the cache that was named.
+    refusal: Option<String>,
+    /// Why something that would have been kept was not.
+    not_kept: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -61,13 +65,31 @@ struct Plan {
 }
 
 impl Fetcher {
-    pub(super) fn new(client: Arc<Client>, cache: Option<Cache>, tmpdir: Option<PathBuf>) -> Self {
+    /// `refusal` says why nothing can be kept in `cache`, or there is none.
+    pub(super) fn new(
+        client: Arc<Client>,
+        cache: Option<Cache>,
+        refusal: Option<String>,
+        tmpdir: Option<PathBuf>,
+    ) -> Self {
         let (plan, changed, closed) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         let (cache, shelf) = match cache {
             Some(cache) if !cache.is_kept() => (None, Some(cache)),
             cache => (cache, None),
         };
-        Fetcher { shared: Arc::new(Shared { client, cache, shelf, tmpdir, plan, changed, closed }) }
+        let not_kept = OnceLock::new();
+        let shared = Shared { client, cache, shelf, tmpdir, plan, changed, closed, refusal, not_kept };
+        Fetcher { shared: Arc::new(shared) }
+    }
+
+    /// Why something that came was not kept in the cache, if so.
+    pub(super) fn not_kept(&self) -> Option<&str> {
+        self.shared.not_kept.get().map(String::as_str)
+    }
+
+    /// Notes that something cannot be kept in the cache, which has no room for it; any other error is one.
+    pub(super) fn expect_full(&self, error: Error) -> Result<()> {
+        self.shared.expect_full(error)
     }
 
     /// A blob that is in a cache in which nothing can be kept.
@@ -112,8 +134,9 @@ impl Fetcher {
         let shared = &self.shared;
         let monitor = || shared.client.monitor.clone();
         let behind = |transfer: Arc<Transfer>| {
-            let stream = Box::new(Follower::new(Arc::clone(&transfer), monitor()));
-            Opened { stream, transfer: Some(transfer) }
+            let follower = Follower::new(Arc::clone(&transfer), monitor());
+            let stream = Behind { follower, rest: None, blob: blob.clone(), shared: Arc::clone(shared) };
+            Opened { stream: Box::new(stream), transfer: Some(transfer) }
         };
         let opened = match shared.way_to(blob) {
             Way::Fetched(transfer) if shared.cache.is_some() => behind(transfer),
@@ -125,7 +148,7 @@ impl Fetcher {
             Way::Cached(transfer, connection) => {
                 let (shared, blob, cached) = (Arc::clone(shared), blob.clone(), Arc::clone(&transfer));
                 spawn(move || {
-                    cached.end(shared.fetch_to_cache(&blob, &cached));
+                    cached.come_of(|| shared.fetch_to_cache(&blob, &cached));
                     drop(connection);
                     shared.fetch_ahead();
                 })?;
@@ -227,12 +250,10 @@ impl Shared {
             let _ = spawn(move || {
                 std::thread::sleep(HESITATION);
                 if let Some((blob, transfer)) = shared.next() {
-                    let result = if shared.cache.is_some() {
-                        shared.fetch_to_cache(&blob, &transfer)
-                    } else {
-                        shared.fetch_to_temporary(&blob, &transfer)
-                    };
-                    transfer.end(result);
+                    transfer.come_of(|| match shared.cache {
+                        Some(_) => shared.fetch_to_cache(&blob, &transfer),
+                        None => shared.fetch_to_temporary(&blob, &transfer),
+                    });
                     drop(connection);
                     shared.fetch_ahead();
                 }
@@ -271,12 +292,29 @@ impl Shared {
 
     /// A blob that is in a cache in which nothing can be kept.
     fn shelved(&self, blob: &Blob) -> Result<Option<Arc<File>>> {
-        let Some(shelf) = &self.shelf else { return Ok(None) };
-        let found = shelf.find(blob.digest, blob.size, &self.client.monitor)?;
-        if let Some(file) = &found {
-            self.client.monitor.save(file.metadata().map_or(0, |data| data.len()));
+        let find = |shelf: &Cache| shelf.find(blob.digest, blob.size, &self.client.monitor);
+        let found = self.shelf.as_ref().map(find).transpose()?.flatten();
+        match (&found, &self.refusal) {
+            (Some(file), _) => self.client.monitor.save(file.metadata().map_or(0, |data| data.len())),
+            (None, Some(refusal)) => self.note(refusal),
+            (None, None) => {}
         }
         Ok(found)
+    }
+
+    fn expect_full(&self, error: Error) -> Result<()> {
+        if error.kind() != ErrorKind::NoSpace {
+            return Err(error);
+        }
+        self.note(&error.to_string());
+        Ok(())
+    }
+
+    /// Says why something was not kept, where somebody counts on it.
+    fn note(&self, reason: &str) {
+        if self.client.settings.room.is_none() {
+            let _ = self.not_kept.set(reason.to_string());
+        }
     }
 
     fn fetch_to_temporary(&self, blob: &Blob, transfer: &Transfer) -> Result<()> {
@@ -347,7 +385,7 @@ impl Shared {
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new().name("download".to_string()).spawn(work);
-    spawned.map(|_| ()).or_kind(ErrorKind::Other).doing(|| "starting a thread")
+    spawned.map(|_| ()).map_err(no_thread)
 }
 
 /// A share in [`CONNECTIONS_MAX`].
@@ -384,6 +422,65 @@ impl Drop for Direct {
     fn drop(&mut self) {
         drop(self.connection.take());
         self.shared.fetch_ahead();
+    }
+}
+
+/// A blob that is read behind its way into the cache. Where that has no room for all of it, the rest is read as it comes.
+struct Behind {
+    follower: Follower,
+    rest: Option<Rest>,
+    blob: Blob,
+    shared: Arc<Shared>,
+}
+
+impl Behind {
+    /// What was not read yet. What was is hashed, for nobody compares the digest now who writes it.
+    fn rest(&self) -> Result<Rest> {
+        let (mut hasher, mut bytes) = (Hasher::like(Some(self.blob.digest)), 0);
+        if let Some(read) = self.follower.read_so_far() {
+            let (mut reader, mut buffer) = (read.reader(), vec![0; CHUNK_BYTES]);
+            while bytes < read.len {
+                let count = reader.read(&mut buffer).or_kind(ErrorKind::Other)?;
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
+            }
+        }
+        let stream = BlobStream::open_at(&self.shared.client, &self.blob, bytes)?;
+        let expected = Expected { digest: Some(self.blob.digest), size: self.blob.size };
+        Ok(Rest { stream, hasher, bytes, expected })
+    }
+}
+
+impl Read for Behind {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_none() {
+            match self.follower.next(buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) => self.shared.expect_full(error).map_err(Error::into_io)?,
+            }
+            self.rest = Some(self.rest().map_err(Error::into_io)?);
+        }
+        self.rest.as_mut().map_or(Ok(0), |rest| rest.read(buffer))
+    }
+}
+
+/// The end of a blob, which shows whether all of it is right.
+struct Rest {
+    stream: BlobStream,
+    hasher: Hasher,
+    bytes: u64,
+    expected: Expected,
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.bytes += count as u64;
+        if count == 0 && !buffer.is_empty() {
+            self.expected.check(self.hasher.clone().finish(), self.bytes).map_err(Error::into_io)?;
+        }
+        Ok(count)
     }
 }
 

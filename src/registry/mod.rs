@@ -58,7 +58,7 @@ use crate::model::{Digest, Manifest, Quoted, Reference};
 
 pub use artifact::{ArtifactKind, SIF_LAYER, SIF_SIGNATURE, SifArtifact};
 pub(crate) use cache::trim;
-pub use cache::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
+pub use cache::{Pruned, Room, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
 pub use hosted::HostedSif;
 pub(crate) use look::{digest_of, tags};
 pub use proxy::Proxies;
@@ -88,8 +88,6 @@ pub(crate) struct Registry {
     name: String,
     client: Arc<Client>,
     fetcher: Fetcher,
-    /// Why no download is kept in the cache that was named.
-    cache_refusal: Option<String>,
     /// Manifests and configs that were read, verified.
     documents: Mutex<BTreeMap<Digest, Arc<[u8]>>>,
     /// What manifests list: no manifests, then.
@@ -106,15 +104,14 @@ impl Registry {
     ) -> Result<(Registry, Digest)> {
         monitor.begin(Phase::Open, 0);
         let (cache, cache_refusal) = match settings.cache.as_deref().filter(|_| fetching.want_layers) {
-            Some(directory) => Cache::open_as_allowed(directory)?,
+            Some(directory) => Cache::open_as_allowed(directory, settings.room.as_ref())?,
             None => (None, None),
         };
         let client = Arc::new(Client::for_pulling(reference, settings.clone(), monitor.clone())?);
         let registry = Registry {
             name: format!("registry image {}", Quoted(reference.to_string().as_bytes())),
-            fetcher: Fetcher::new(Arc::clone(&client), cache, fetching.tmpdir.map(Path::to_path_buf)),
+            fetcher: Fetcher::new(Arc::clone(&client), cache, cache_refusal, fetching.tmpdir.map(Path::to_path_buf)),
             client,
-            cache_refusal,
             documents: Mutex::default(),
             blobs: Mutex::default(),
         };
@@ -192,16 +189,22 @@ impl Registry {
         };
         let bytes = match self.fetcher.cache() {
             None => self.fetcher.shelved(blob)?.map_or_else(fetch, read)?,
-            Some(cache) => match cache.claim(blob.digest, blob.size, &self.client.monitor)? {
-                Claim::There(file) => {
+            Some(cache) => match cache.claim(blob.digest, blob.size, &self.client.monitor) {
+                Ok(Claim::There(file)) => {
                     self.client.monitor.save(file.metadata().map_or(0, |data| data.len()));
                     read(file)?
                 }
-                Claim::Mine(mut writer) => {
+                Ok(Claim::Mine(mut writer)) => {
                     let bytes = fetch()?;
-                    writer.write(&bytes)?;
-                    writer.finish(None)?;
+                    writer
+                        .write(&bytes)
+                        .and_then(|()| writer.finish(None))
+                        .or_else(|error| self.fetcher.expect_full(error))?;
                     bytes
+                }
+                Err(error) => {
+                    self.fetcher.expect_full(error)?;
+                    fetch()?
                 }
             },
         };
@@ -240,7 +243,7 @@ impl Blobs for Registry {
     }
 
     fn cache_refusal(&self) -> Option<&str> {
-        self.cache_refusal.as_deref()
+        self.fetcher.not_kept()
     }
 }
 

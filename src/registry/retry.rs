@@ -46,8 +46,7 @@ impl Retry {
             return Err(Failure::Lasting(self.given_up(error)));
         }
         if let Some(wait) = wait.filter(|&wait| wait > WAIT_MAX) {
-            let hint = format!("it asks for a pause of {} s: try again after that", wait.as_secs());
-            return Err(Failure::Lasting(error.hint(hint)));
+            return Err(Failure::Lasting(error.doing(format!("it asks for a pause of {} s", wait.as_secs()))));
         }
         sleep(wait.unwrap_or(self.pause), monitor)?;
         self.tries += 1;

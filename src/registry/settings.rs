@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::cache::Room;
 use super::proxy::Proxies;
 use super::registries_conf::RegistriesConf;
 use super::secret::Secret;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Where blobs are kept for later, and for others.
     pub cache: Option<PathBuf>,
+    /// How much may be kept there, where that has a limit. What does not fit is fetched all the same.
+    pub room: Option<Arc<Room>>,
 }
 
 impl Default for Settings {
@@ -62,6 +66,7 @@ impl Default for Settings {
             retries: Settings::RETRIES,
             timeout: Settings::TIMEOUT,
             cache: None,
+            room: None,
         }
     }
 }

@@ -37,13 +37,19 @@ pub(super) struct BlobStream {
 
 impl BlobStream {
     pub(super) fn open(client: &Arc<Client>, blob: &Blob) -> Result<Self> {
-        let counter = client.monitor.begin_download(blob.digest.hex()[..12].to_string(), blob.size.unwrap_or(0));
+        BlobStream::open_at(client, blob, 0)
+    }
+
+    /// The same without the bytes before `position`.
+    pub(super) fn open_at(client: &Arc<Client>, blob: &Blob, position: u64) -> Result<Self> {
+        let bytes = blob.size.unwrap_or(0).saturating_sub(position);
+        let counter = client.monitor.begin_download(blob.digest.hex()[..12].to_string(), bytes);
         let mut stream = BlobStream {
             client: Arc::clone(client),
             blob: blob.clone(),
             place: 0,
             body: None,
-            position: 0,
+            position,
             retry: Retry::new(&client.settings),
             good_bytes: 0,
             counter,

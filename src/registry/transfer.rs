@@ -1,11 +1,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::io::Monitor;
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
+use crate::io::{Monitor, Region};
 
 /// How often a reader that waits for bytes looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -46,6 +47,12 @@ impl Transfer {
     pub(super) fn advance(&self, bytes: u64) {
         self.lock().written_bytes += bytes;
         self.changed.notify_all();
+    }
+
+    /// Does the `work` that brings it, and says how that ended, whatever happens: who waits for it must not wait for ever.
+    pub(super) fn come_of(&self, work: impl FnOnce() -> Result<()>) {
+        let panicked = |_| Err(Error::new(ErrorKind::Bug, "a thread panicked while it downloaded"));
+        self.end(catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked));
     }
 
     /// Nothing more comes.
@@ -99,25 +106,45 @@ impl Follower {
     }
 }
 
-impl Read for Follower {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let there = self.transfer.wait(self.position, &self.monitor).map_err(Error::into_io)?;
-        let Some((file, end)) = there else { return Ok(0) };
+impl Follower {
+    /// As reading from it.
+    pub(super) fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let Some((file, end)) = self.transfer.wait(self.position, &self.monitor)? else { return Ok(0) };
         let left = end - self.position;
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = file.read_at(&mut buffer[..want], self.position)?;
+        let count = file.read_at(&mut buffer[..want], self.position).or_kind(ErrorKind::Other)?;
         if count == 0 && want > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a temporary file became shorter"));
+            return Err(Error::new(ErrorKind::Other, "a temporary file became shorter"));
         }
         self.position += count as u64;
         Ok(count)
+    }
+
+    /// What was read so far, to be read once more.
+    pub(super) fn read_so_far(&self) -> Option<Region> {
+        let file = self.transfer.lock().file.clone()?;
+        Some(Region { len: self.position, ..Region::whole(file).ok()? })
+    }
+}
+
+impl Read for Follower {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.next(buffer).map_err(Error::into_io)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_panicked() {
+        let transfer = Arc::new(Transfer::default());
+        let work = Arc::clone(&transfer);
+        std::thread::spawn(move || work.come_of(|| panic!("as if no thread could be started"))).join().unwrap();
+        let error = Follower::new(transfer, Monitor::default()).next(&mut [0; 4]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Bug);
+    }
 
     #[test]
     fn readers_follow_the_writer_and_hear_of_its_end() {

@@ -32,6 +32,16 @@ impl Runtime {
     /// All of them.
     pub const ALL: [Runtime; 3] = [Runtime::Plain, Runtime::Enroot, Runtime::Charliecloud];
 
+    /// Whether what it adds says this of how the image runs: `entrypoint`, `cmd`, `env`, `user`, `workdir` or `label`.
+    pub fn keeps(self, what: &str) -> bool {
+        match self {
+            Runtime::Plain => false,
+            // enroot runs as whoever calls it, and knows no labels.
+            Runtime::Enroot => !matches!(what, "user" | "label"),
+            Runtime::Charliecloud => true,
+        }
+    }
+
     /// Its name on a command line.
     pub fn name(self) -> &'static str {
         match self {

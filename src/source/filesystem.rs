@@ -220,11 +220,7 @@ impl Blobs for FileSystem {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let text = |note: &Note| match note.examples.is_empty() {
-            true => note.message.clone(),
-            false => format!("{}: {}", note.message, note.examples.join(", ")),
-        };
-        self.notes.iter().map(text).collect()
+        self.notes.iter().map(Note::to_string).collect()
     }
 }
 

@@ -121,7 +121,11 @@ impl<'a> Unlinked<'a> {
     fn temporary(options: &'a OpenOptions, at_least: Option<u64>) -> Result<Self> {
         let tmpdir = &options.tmpdir;
         let file = tempfile::tempfile_in(tmpdir).or_kind(ErrorKind::Output);
-        let file = file.map_err(|error| explained(error, tmpdir, Remedy::RoomThere))?;
+        let remedy = match file.as_ref().map_err(Error::kind) {
+            Err(kind) if kind != ErrorKind::NoSpace => Remedy::OtherTmpdir,
+            _ => Remedy::RoomThere,
+        };
+        let file = file.map_err(|error| explained(error, tmpdir, remedy))?;
         let veil = if options.private_temporaries { Some(Veil::new()?) } else { None };
         Ok(Unlinked { veil, ..Self::new(file, tmpdir, Remedy::RoomThere, at_least)? })
     }

@@ -383,8 +383,10 @@ fn refuse_hash(spec: &Spec, hash: InputHash) -> Result<()> {
     };
     match hash {
         InputHash::Expected(_) if !is_one => {
-            Err(Error::new(ErrorKind::Usage, format!("{spec} is not one file, so it has no SHA-256"))
-                .with_remedy(Remedy::DigestInstead))
+            let error = Error::new(ErrorKind::Usage, format!("{spec} is not one file, so it has no SHA-256"));
+            // The files of a root have no digest either.
+            let is_root = spec.path().is_some_and(|path| !path.join("index.json").exists());
+            Err(if is_root { error.hint("leave that out") } else { error.with_remedy(Remedy::DigestInstead) })
         }
         _ => Ok(()),
     }

@@ -8,7 +8,7 @@ use crate::tar::{Entries, Sequential, is_header};
 /// How much of a file is looked at.
 pub(super) const LOOK_BYTES: usize = FOREIGN_LOOK_BYTES;
 
-const EMPTY: &str = "the archive is empty";
+const EMPTY: &str = "the archive is empty: there is no file in it";
 const SAVE: &str = "make an image archive with: docker save -o image.tar NAME";
 
 /// Refuses what is not a tar, and says what it seems to be. `start` is the first [`LOOK_BYTES`] of it, or all there is.

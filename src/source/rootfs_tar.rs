@@ -12,9 +12,10 @@ use super::{Kind, OpenOptions, Source};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::image::{BlobRef, Blobs};
 use crate::io::Region;
-use crate::model::{Config, Digest, Quoted};
+use crate::model::{Config, Digest, Note, Quoted};
 use crate::sif::goarch_of_elf;
 use crate::singularity::{self, Remains};
+use crate::volume::whiteout_names;
 
 /// The key of the one layer.
 const LAYER: &str = "rootfs.tar";
@@ -43,11 +44,9 @@ pub(super) fn source(archive: &Archive, place: &str, options: &OpenOptions) -> R
         let recovered = singularity::recover(&remains)?;
         execution = recovered.execution;
         keeps_scripts = recovered.needs_singularity;
-        warnings.extend(recovered.notes.iter().map(|note| match note.examples.is_empty() {
-            true => note.message.clone(),
-            false => format!("{}: {}", note.message, note.examples.join(", ")),
-        }));
+        warnings.extend(recovered.notes.iter().map(Note::to_string));
     }
+    warnings.extend(whiteout_names(members.names()).map(|note| note.to_string()));
     let architecture = architecture(members).or(options.asked_architecture());
     let config = Config::of_execution(execution, architecture, None)?.keeping_scripts(keeps_scripts);
     let mut catalogue = Catalogue::default();

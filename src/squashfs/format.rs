@@ -174,6 +174,11 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// How blocks are compressed, by number, and how many bytes they have.
+    pub fn packing(&self) -> (u16, u32) {
+        (self.compression_id, self.block_size)
+    }
+
     /// The 96 bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SUPERBLOCK_BYTES as usize);

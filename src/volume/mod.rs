@@ -181,19 +181,13 @@ impl Volume {
 
     /// Takes names that mean a removal in a layer (`.wh.NAME`) out of the tree: no layer can hold them.
     pub fn drop_whiteout_names(&mut self) {
-        let mut note =
-            Note::new("whiteout-names-dropped", "names that begin with .wh. cannot be in a layer and were left out", 0);
-        let names: Vec<Vec<u8>> = self.tree.walk().map(|visit| visit.path).collect();
-        for path in names.into_iter().filter(|path| last_part(path).starts_with(b".wh.")) {
-            let parent = &path[..path.len() - last_part(&path).len()];
-            if let Some(directory) = self.tree.get(parent)
-                && self.tree.detach(directory, last_part(&path))
-            {
-                note.count += 1;
-                note.example(Quoted(&path));
-            }
-        }
-        self.notes.extend((note.count > 0).then_some(note));
+        let paths = self.tree.walk().map(|visit| visit.path).filter(|path| last_part(path).starts_with(b".wh."));
+        let mut paths: Vec<Vec<u8>> = paths.collect();
+        paths.retain(|path| {
+            let directory = self.tree.get(&path[..path.len() - last_part(path).len()]);
+            directory.is_some_and(|directory| self.tree.detach(directory, last_part(path)))
+        });
+        self.notes.extend(whiteout_names(paths.iter().map(Vec::as_slice)));
     }
 
     fn for_each_part(&self, data: &crate::tree::FileData, mut each: impl FnMut(Part) -> Result<()>) -> Result<()> {
@@ -235,6 +229,17 @@ impl Volume {
             Backing::Directory(files) => files.expect_unchanged(),
         }
     }
+}
+
+/// What is said of those `names` of a file system that mean a removal in a layer, if there are any.
+pub(crate) fn whiteout_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Option<Note> {
+    let text = "names that begin with .wh. cannot be in a layer and were left out";
+    let mut note = Note::new("whiteout-names-dropped", text, 0);
+    for path in names.filter(|path| last_part(path).starts_with(b".wh.")) {
+        note.count += 1;
+        note.example(Quoted(path));
+    }
+    (note.count > 0).then_some(note)
 }
 
 fn last_part(path: &[u8]) -> &[u8] {

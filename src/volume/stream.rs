@@ -16,6 +16,7 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use super::members::for_each_member;
 use super::{Part, Volume};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::io::no_thread;
 use crate::model::Quoted;
 use crate::tar::{end_of_archive, member_header, padding};
 use crate::tree::Content;
@@ -128,7 +129,7 @@ impl Read for TarStream {
 /// Sends the whole tar, batch by batch. That nobody listens any more is not an error.
 fn produce(volume: &Volume, threads: NonZeroUsize, (sender, spares): (&SyncSender<Message>, &Spares)) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build();
-    let pool = pool.map_err(|error| Error::new(ErrorKind::Other, format!("starting threads: {error}")))?;
+    let pool = pool.map_err(|error| no_thread(std::io::Error::other(error)))?;
     let mut batches = Batches { volume, pool, sender, spares, pieces: Vec::new(), bytes: 0 };
     let mut header = Vec::new();
     for_each_member(&volume.tree, |member, data| {

@@ -171,6 +171,18 @@ fn attached_once(place: &Place, host: &str, log: &dyn Fn() -> Vec<Request>) {
     assert_eq!(fetch(host, "manifests/1.sif"), fetch(host, "manifests/1.workdir.sif"));
     place.good(&["attach", &uri, "--force"]);
     assert_eq!(fetch(host, "manifests/1.sif"), index);
+    // The image's own tag is not to be had by force, and a summary counts what the index lists.
+    for force in [&[][..], &["--force"]] {
+        let done = run(&mut place.command(&[&["attach", &uri, "--sif-tag", "1"], force].concat()));
+        assert!(done.code == 2 && done.stderr.contains("the image's own"), "{}: {}", done.code, done.stderr);
+    }
+    let again = ["--platform", "linux/amd64", "--platform", "linux/amd64"];
+    let done = place.good(&[&["attach", &uri], &again[..]].concat());
+    assert!(
+        done.stderr.contains("already lists 2 SIFs") && done.stderr.matches("linux/amd64").count() == 1,
+        "{}",
+        done.stderr
+    );
 
     // Who pulls gets it without a conversion, and the same bytes.
     let here = host_architecture();

@@ -22,7 +22,8 @@ use crate::support::fake::{Answer, Body, Fake, OCI_MANIFEST, Repository, Request
 use crate::support::layer;
 use crate::support::pack::{self, Squeeze, docker_archive, sha256};
 use crate::support::random::noise;
-use crate::support::run::{Run, count, program, run, scratch};
+use crate::support::run::{Run, count, is_root, program, run, scratch, skip};
+use crate::support::small::SmallDisk;
 
 const IMAGES: usize = 30;
 const BAD: usize = 7;
@@ -711,7 +712,7 @@ fn wrong_use_is_said_and_nothing_is_done() {
         (&["list", "--if-exists", "reuse"], "--if-exists"),
         (&["list", "--tags", "("], "--tags"),
         (&["list", "--tags", "x"], "--tags"),
-        (&["list", "--cache", "x"], "--cache"),
+        (&["list", "--timeout", "5"], "--timeout"),
         (&["list", "--names", "nextflow"], "workflows"),
         (&["list", "--flatten"], "--flatten"),
         (&["own"], "is the source"),
@@ -777,4 +778,90 @@ fn the_soft_limit_of_open_files_does_not_count() {
         .env("HOME", place.path("tmp"));
     let done = run(limited.current_dir(place.path("")).env("TMPDIR", place.path("tmp")));
     assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+/// Blobs that images share take a part of the temporary directory and no more: without room each image reads its own.
+#[test]
+fn a_temporary_directory_without_room_stops_no_image() {
+    if !is_root() {
+        return skip("only root can mount a tmpfs");
+    }
+    let fake = registry(tags(6, 1 << 20));
+    for kib in [1, 300, 1500, 3000] {
+        let place = Place::new();
+        let Some(_disk) = SmallDisk::mount(place.path("tmp"), kib) else { return skip("a tmpfs cannot be mounted") };
+        place.write("list", list_of(&fake, 6));
+        assert_eq!(place.counts(&["list"]), (6, 0, 0), "{kib} KiB");
+        assert_eq!(place.hidden(), Vec::<String>::new());
+    }
+}
+
+/// Limits of memory are for all images together.
+#[test]
+fn a_limit_of_address_space_lets_fewer_images_work_at_once() {
+    let fake = registry(tags(6, 1 << 20));
+    for kib in [1_500_000, 3_000_000] {
+        for jobs in ["2", "64"] {
+            let place = Place::new();
+            place.write("list", list_of(&fake, 6));
+            let words = ["list", "--to", "sif", "--out", "out", "--jobs", jobs, "--parallel", "4"];
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -v {kib}; exec \"$0\" batch \"$@\"")]);
+            command.arg(env!("CARGO_BIN_EXE_sif-convert")).args(words);
+            command.current_dir(place.path("")).env("TMPDIR", place.path("tmp"));
+            let done = run(command.env("HOME", place.path("")));
+            assert_eq!(done.code, 0, "{kib} KiB, {jobs} jobs: {}", done.stderr);
+        }
+    }
+}
+
+/// Lists come from pipes and editors of all kinds, and names of files hold what they please.
+#[test]
+fn lists_are_known_by_what_they_hold() {
+    let place = Place::new();
+    let archive = docker_archive(&[layer::of_file("a", b"a")], Squeeze::Not);
+    ["a.tar", "x #y.tar", "x y.tar"].iter().for_each(|name| place.write(name, &archive));
+    let listed = |line: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-c", &line.replace("BATCH", "\"$0\" batch --to sif --out out")]);
+        command.arg(env!("CARGO_BIN_EXE_sif-convert"));
+        run(command.current_dir(place.path("")).env("HOME", place.path("")))
+    };
+    // What is printed is a list again.
+    let done = listed("BATCH --dry-run a.tar 'x #y.tar' 'x y.tar'");
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(text, "a.tar\ta.sif\nx #y.tar\tx__y.sif\nx y.tar\tx_y.sif\n");
+    place.write("again", &text);
+    assert_eq!(listed("BATCH --dry-run again").stdout, text.as_bytes());
+    // Text that is not UTF-8 is a list, too; a pipe says that it is one.
+    place.write("latin", b"# caf\xe9\na.tar\n");
+    assert_eq!(listed("BATCH --dry-run latin").stdout, b"a.tar\ta.sif\n");
+    assert_eq!(listed("BATCH --dry-run --list <(cat latin)").stdout, b"a.tar\ta.sif\n");
+    let done = listed("BATCH --dry-run <(cat latin)");
+    assert!(done.code == 2 && done.stderr.contains("--list"), "{}", done.stderr);
+    // YAML needs no name.
+    place.write("yaml", "r.example.com:\n  images:\n    x: ['1']\n");
+    assert_eq!(listed("BATCH --dry-run --list - <yaml").stdout, b"docker://r.example.com/x:1\tx_1.sif\n");
+    // A name that no line can hold.
+    place.write("x\ny.tar", &archive);
+    let done = listed("BATCH --dry-run \"$(printf 'x\\ny.tar')\"");
+    assert!(done.code == 2 && done.stderr.contains("no line can say"), "{}", done.stderr);
+}
+
+/// A cache serves images of any source, and what others put in the place of a record holds nobody up.
+#[test]
+fn a_cache_serves_local_images_and_a_pipe_is_no_record() {
+    let place = Place::new();
+    let archive = docker_archive(&[layer::of_file("a", &noise(3 << 20, 1))], Squeeze::Gzip);
+    place.write("a.tar", &archive);
+    assert_eq!(place.counts(&["a.tar", "--cache", "cache"]), (1, 0, 0));
+    assert!(place.path("cache/derived").exists());
+    let refused = place.batch(&["a.tar", "--to", "rootfs", "--out", "out", "--cache", "cache"]);
+    assert!(refused.code == 2 && refused.stderr.contains("--cache"), "{}", refused.stderr);
+    fs::remove_file(place.path("out/reports/a.sif.json")).unwrap();
+    let pipe = Command::new("mkfifo").arg(place.path("out/reports/a.sif.json")).status().unwrap();
+    assert!(pipe.success());
+    let done = place.batch(&["a.tar", "--to", "sif", "--out", "out"]);
+    assert!(done.code != 0 && done.stderr.contains("not a regular file"), "{}", done.stderr);
 }

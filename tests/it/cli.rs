@@ -330,9 +330,9 @@ fn help_is_for_newcomers() {
           --tag <NAME[:TAG]>
               What the image is called in the output; may be repeated [default: as in the source]
 
-    How it runs (all formats but rootfs and squashfs):
+    How it runs (all formats but rootfs, and squashfs without --for):
           --entrypoint <WORDS>
-              Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none
+              Set ENTRYPOINT, as a JSON list or as a line for /bin/sh -c; "" for none. Resets CMD
 
           --cmd <WORDS>
               Set CMD, as a JSON list or as a line for /bin/sh -c; "" for none

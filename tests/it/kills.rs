@@ -17,6 +17,7 @@ use crate::support::entry::{Content, Entry, Kind};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive};
 use crate::support::run::{count, exit_code, host_has, is_root, program, scratch, skip};
+use crate::support::small::SmallDisk;
 
 const TARGETS: [&str; 9] =
     ["sif", "rootfs", "sif-rootfs", "squashfs", "oci-archive", "docker-archive", "oci", "dir", "additional-files"];
@@ -158,24 +159,6 @@ fn ended_at_any_moment_by_any_signal() {
     assert!(outcomes[0] > 0, "the image is too small: all runs had ended before their signal");
 }
 
-/// A tmpfs of its own, gone when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn new(path: PathBuf, kib: u64) -> Option<Self> {
-        fs::create_dir_all(&path).unwrap();
-        let options = format!("size={kib}k");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
-        mounted.is_ok_and(|status| status.success()).then_some(Disk(path))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_disk_that_is_full_at_any_size() {
     if !is_root() {
@@ -187,19 +170,19 @@ fn a_disk_that_is_full_at_any_size() {
     for number in 0..count("DISKS", 24) {
         let target = TARGETS[number % FILES];
         let source = SOURCES[(number / FILES) % SOURCES.len()];
-        let Some(disk) = Disk::new(place.path("disk"), 64 + noise.next(12_000)) else {
+        let Some(disk) = SmallDisk::mount(place.path("disk"), 64 + noise.next(12_000)) else {
             return skip("a tmpfs cannot be mounted");
         };
         let mut command = place.command(source, target, "disk/x");
-        let status = command.env("TMPDIR", &disk.0).status().unwrap();
+        let status = command.env("TMPDIR", disk.path()).status().unwrap();
         let when = format!("{source} to {target}: {status}");
         if status.success() {
             enough += 1;
-            assert!(disk.0.join("x").exists(), "{when}");
+            assert!(disk.path().join("x").exists(), "{when}");
         } else {
             full += 1;
             assert_eq!(status.code(), Some(exit_code("NoSpace")), "{when}");
-            assert_eq!(names(&disk.0), Vec::<String>::new(), "{when}: left on the disk");
+            assert_eq!(names(disk.path()), Vec::<String>::new(), "{when}: left on the disk");
         }
     }
     eprintln!("{full} disks were full, {enough} large enough");

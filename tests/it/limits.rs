@@ -397,7 +397,7 @@ fn fewer_threads_where_limits_allow_no_more() {
         command.args(["--to", "sif", "-o", "x.sif", "-f", "-j", jobs]);
         run(command.current_dir(place.path()).stdin(Stdio::null()))
     };
-    let few = convert("ulimit -v 500000", "64");
+    let few = convert("ulimit -v 700000", "64");
     assert_eq!(few.code, 0, "{}", few.stderr);
     assert!(few.stderr.contains("limits allow work on 2 threads, not on 64"), "{}", few.stderr);
     let enough = convert("true", "64");

@@ -524,3 +524,25 @@ fn a_blob_must_be_what_its_digest_says_and_not_only_its_tar() {
     let refused = convert();
     assert_eq!((refused.code, output.exists()), (run::exit_code("Mismatch"), false), "{}", refused.stderr);
 }
+
+/// The newest layer of a directory counts, the root's too; what a link leads to that is not there is named.
+#[test]
+fn the_root_has_a_layer_and_a_link_may_lead_nowhere() {
+    let place = scratch();
+    let layers = [layer::of_file("a", b"a"), layer::of_file("d/b", b"b")];
+    let archive = place.path().join("x.tar");
+    fs::write(&archive, docker_archive(&layers, Squeeze::Not)).unwrap();
+    let root = json(program().arg("ls").arg(&archive).args(["/", "--depth", "0"]));
+    assert_eq!(root["entries"][0]["layer"], 2, "{root}");
+    let tar = Tar::new().file("etc/x", "x").symlink("link", "/etc/none").symlink("good", "etc/x").finish();
+    fs::write(&archive, docker_archive(&[tar], Squeeze::Not)).unwrap();
+    assert_eq!(ok(program().arg("cat").arg(&archive).arg("good")).stdout, b"x");
+    for (path, said) in [
+        ("link", "\"link\" leads to \"etc/none\", which is not in it"),
+        ("/nope", "there is no \"/nope\" in it"),
+        ("./etc//nope", "there is no \"./etc//nope\" in it"),
+    ] {
+        let done = run::run(program().arg("cat").arg(&archive).arg(path));
+        assert!(done.code == 3 && done.stderr.contains(said), "{}", done.stderr);
+    }
+}

@@ -11,7 +11,8 @@ use crate::registry::{Place, big_digest, faulty, layers, source};
 use crate::support::fake::{Body, Fake, Repository};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, sha256};
-use crate::support::run::{host_has, is_root, leave_out, program, run};
+use crate::support::run::{host_has, is_root, leave_out, program, run, skip};
+use crate::support::small::SmallDisk;
 
 /// The blobs in a cache, each whole.
 fn cached(directory: &Path) -> Vec<String> {
@@ -91,6 +92,85 @@ fn one_of_a_kind_is_not_many() {
     }
 }
 
+/// Whoever may read the directory may read what is in it, whatever the umask of those who filled it was.
+#[test]
+fn a_umask_keeps_a_cache_from_nobody() {
+    if !is_root() || !host_has("setpriv") {
+        return leave_out("two users need root and setpriv");
+    }
+    let (fake, repository) = faulty(|_, answer| answer);
+    let all = repository.blob_digests().len();
+    for (mode, first) in [(0o1777, "1000"), (0o755, "0")] {
+        let place = Place(tempfile::tempdir().unwrap());
+        ["out", "tmp"].into_iter().for_each(|name| fs::create_dir(place.path(name)).unwrap());
+        fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_convert"), place.path("convert")).unwrap();
+        let cache = place.path("cache");
+        fs::create_dir(&cache).unwrap();
+        fs::set_permissions(&cache, fs::Permissions::from_mode(mode)).unwrap();
+        let convert = |uid: &str, to: &str, umask: &str| {
+            let home = place.path(&format!("home-{uid}"));
+            fs::create_dir_all(&home).unwrap();
+            std::os::unix::fs::chown(&home, Some(uid.parse().unwrap()), None).unwrap();
+            let before = fake.log().len();
+            let line = format!(
+                "umask {umask}; exec setpriv --reuid {uid} --regid {uid} --clear-groups {} {} --to {to} -f -o x --cache {} --report r",
+                place.path("convert").display(),
+                source(&fake),
+                cache.display()
+            );
+            let done =
+                run(Command::new("sh").args(["-c", &line]).current_dir(&home).env("HOME", &home).env("TMPDIR", &home));
+            assert_eq!(done.code, 0, "{uid}: {}", done.stderr);
+            let asked = fake.log()[before..].iter().filter(|request| request.path.contains("/blobs/")).count();
+            (asked, fs::read_to_string(home.join("r")).unwrap().contains("cache-used"))
+        };
+        assert_eq!(convert(first, "sif", "077"), (all, false));
+        // Work of root counts for everybody, that of another user does not.
+        assert_eq!(convert("1001", "sif", "022"), (0, first == "0"));
+        assert_eq!(convert("1001", "rootfs", "022").0, 0);
+        let mut list = Command::new("setpriv");
+        list.args(["--reuid", "1001", "--regid", "1001", "--clear-groups"]).arg(place.path("convert"));
+        assert_eq!(run(list.args(["cache", "list"]).arg(&cache)).code, 0);
+    }
+}
+
+/// A disk that is full is no reason to fail: what has no room in the cache is read as it comes, and is verified.
+#[test]
+fn what_has_no_room_in_the_cache_is_converted_and_not_kept() {
+    if !is_root() {
+        return skip("only root can mount a tmpfs");
+    }
+    let (fake, _) = faulty(|_, answer| answer);
+    for kib in [0, 8, 64, 200, 400] {
+        let place = Place::new();
+        let Some(disk) = SmallDisk::mount(place.path("small"), 400) else { return skip("a tmpfs cannot be mounted") };
+        fs::write(disk.path().join("full"), vec![1; (400 - kib) << 10]).unwrap();
+        let before = fake.log().len();
+        place.makes(&source(&fake), &["--cache", "small/cache"], &layers());
+        let fetched = fake.log()[before..].iter().filter(|request| request.path.contains("/blobs/")).count();
+        assert!(fetched >= layers().len(), "{kib} KiB: {fetched}");
+        if disk.path().join("cache/blobs/sha256").exists() {
+            cached(&disk.path().join("cache"));
+        }
+    }
+    // The rest of a blob that comes directly is compared with its digest, too.
+    let (fake, _) = faulty(|request, answer| {
+        let big = request.is_for("/blobs/") && matches!(&answer.body, Body::Whole(bytes) if bytes.len() > 100_000);
+        if !big {
+            return answer;
+        }
+        answer.spoilt(|mut bytes| {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            Body::Whole(bytes)
+        })
+    });
+    let place = Place::new();
+    let Some(_disk) = SmallDisk::mount(place.path("small"), 100) else { return skip("a tmpfs cannot be mounted") };
+    place.fails(&source(&fake), &["--cache", "small/cache"], 5, &["digest mismatch"]);
+}
+
 /// A site's directory serves everybody in both of the ways that docs/cache.md names, whoever comes first; and so does one whose
 /// folders were made by an earlier version with the mask of the first user.
 #[test]
@@ -162,7 +242,7 @@ fn users_and_root_share_one_cache() {
     assert_eq!(convert("1001", "rootfs"), (1, refused.clone()));
     assert_eq!(convert("1001", "sif").1, refused);
     assert_eq!(convert("0", "rootfs"), (1, nothing.clone()));
-    assert_eq!(convert("1001", "rootfs"), (0, refused.clone()));
+    assert_eq!(convert("1001", "rootfs"), (0, nothing.clone()), "all was there");
     assert_eq!(prune("0"), 0);
     // Root's alone: others read it. A damaged blob is fetched by each, and in nobody's way.
     fs::remove_dir_all(&cache).unwrap();
@@ -170,8 +250,8 @@ fn users_and_root_share_one_cache() {
     mode(&cache, 0o755);
     let (asked, notes) = convert("1000", "rootfs");
     assert!(asked == all && notes.len() == 1 && notes[0].contains("Permission denied"), "{asked} {notes:?}");
-    assert_eq!(convert("0", "rootfs"), (all, nothing));
-    assert_eq!(convert("1000", "rootfs"), (0, refused.clone()));
+    assert_eq!(convert("0", "rootfs"), (all, nothing.clone()));
+    assert_eq!(convert("1000", "rootfs"), (0, nothing));
     fs::write(&big_file, "damaged").unwrap();
     assert_eq!(convert("1000", "rootfs"), (1, refused));
     assert_eq!(convert("1000", "sif").1.len(), 1);

@@ -20,6 +20,7 @@ use crate::support::engine::{Behaviour, Export, FakeEngine};
 use crate::support::layer::member;
 use crate::support::pack::{Squeeze, docker_archive, sha256, squeeze};
 use crate::support::run::{self, Run, host_has, is_root, program, skip};
+use crate::support::small::SmallDisk;
 
 /// An end to a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -308,46 +309,28 @@ fn standard_input_gives_the_output_no_name() {
     assert!(run.stderr.contains("-o FILE"), "{}", run.stderr);
 }
 
-/// A file system of a few megabytes that is there while this lives.
-struct Small(PathBuf);
-
-impl Small {
-    fn mount(at: PathBuf) -> Self {
-        fs::create_dir(&at).unwrap();
-        let done = run::run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "small"]).arg(&at));
-        assert_eq!(done.code, 0, "{}", done.stderr);
-        Small(at)
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_told() {
     if !is_root() {
         return skip("mounting needs root");
     }
     let place = Place::new();
-    let small = Small::mount(place.path("small"));
+    let small = SmallDisk::mount(place.path("small"), 1 << 10).unwrap();
     let archive = image(Squeeze::Not);
     assert!(archive.len() > 2 << 20, "{}", archive.len());
-    let words = ["temporary file in", small.0.to_str().unwrap(), "--tmpdir"];
-    let run = piped(place.convert("-", "rootfs").arg("--tmpdir").arg(&small.0), &archive);
+    let words = ["temporary file in", small.path().to_str().unwrap(), "--tmpdir"];
+    let run = piped(place.convert("-", "rootfs").arg("--tmpdir").arg(small.path()), &archive);
     place.failed(run, 7, &words);
     // The same where the engine does not say how much there will be.
     let engine = FakeEngine::start(place.0.path(), Behaviour::new(&archive, Export::Whole));
-    place.fails(place.convert_from(&engine, "rootfs").arg("--tmpdir").arg(&small.0), 7, &words);
+    place.fails(place.convert_from(&engine, "rootfs").arg("--tmpdir").arg(small.path()), 7, &words);
     drop(engine);
     // Where it does, nothing is written.
     let behaviour = Behaviour { size: Some(archive.len() as u64), ..Behaviour::new(&archive, Export::Stalls) };
     let engine = FakeEngine::start(place.0.path(), behaviour);
     let words = [&words[..], &["bytes are needed at least"]].concat();
-    place.fails(place.convert_from(&engine, "rootfs").arg("--tmpdir").arg(&small.0), 7, &words);
-    assert_eq!(fs::read_dir(&small.0).unwrap().count(), 0);
+    place.fails(place.convert_from(&engine, "rootfs").arg("--tmpdir").arg(small.path()), 7, &words);
+    assert_eq!(fs::read_dir(small.path()).unwrap().count(), 0);
 }
 
 #[test]

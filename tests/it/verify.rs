@@ -159,6 +159,54 @@ fn an_output_is_reused_only_when_it_is_whole_and_of_this_image() {
 }
 
 #[test]
+fn an_output_is_reused_only_as_it_would_be_packed_and_gets_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (directory, _) = sif();
+    let path = directory.path().join("image.sif");
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    let call = |when: &str, words: &[&str]| {
+        let line = ["image.tar", "--to", "sif", "--arch", "amd64", "--if-exists", when];
+        convert(directory.path(), &[&line, words].concat())
+    };
+    for words in [&["--compression", "zstd"][..], &["--block-size", "4096"]] {
+        let output = call("reuse", words);
+        assert_eq!(output.status.code(), Some(8), "{}", told(&output));
+        assert!(told(&output).contains("another compression or block size"), "{}", told(&output));
+    }
+    for words in [&["--compression", "gzip"][..], &["--block-size", "131072"], &[]] {
+        assert!(told(&call("reuse", words)).contains("reused "), "{words:?}");
+    }
+    assert!(told(&call("update", &["--compression", "zstd"])).contains("wrote "));
+    assert!(told(&call("update", &[])).contains("wrote "));
+    let before = mode();
+    assert!(told(&call("update", &[])).contains("reused ") && mode() == before);
+    assert!(told(&call("update", &["--mode", "600"])).contains("reused ") && mode() == 0o600);
+    assert!(told(&call("reuse", &[])).contains("reused ") && mode() == 0o600);
+}
+
+#[test]
+fn what_holds_no_digests_is_not_called_whole() {
+    let (directory, _) = place();
+    let root = directory.path();
+    for format in ["rootfs", "squashfs", "dir"] {
+        let made = convert(root, &["image.tar", "--to", format, "-o", format]);
+        assert!(made.status.success(), "{}", told(&made));
+        let output = convert(root, &["verify", format]);
+        let page = String::from_utf8(output.stdout.clone()).unwrap();
+        assert!(output.status.success() && page.contains("can be read to its end"), "{page}{}", told(&output));
+        assert!(!page.contains("whole") && !page.contains("sha256"), "{page}");
+    }
+    for (words, said) in [
+        (&["verify", "oras://h.example/x:1"][..], "sif-convert pull x.sif oras://h.example/x:1;"),
+        (&["verify", "oras://h.example/x:1", "--against", "image.tar"], "sif-convert pull x.sif oras://"),
+        (&["verify", "nothere.sif", "--key", "key.pub"], "no such file"),
+    ] {
+        let output = convert(root, words);
+        assert!(!output.status.success() && told(&output).to_lowercase().contains(said), "{}", told(&output));
+    }
+}
+
+#[test]
 fn archives_and_layouts_are_verified_too() {
     let (directory, archive) = place();
     let output = convert(directory.path(), &["verify", "image.tar"]);

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::convert::Convert;
-use crate::attach::{Attach, AttachObserver, Attached};
+use crate::attach::{Attach, AttachObserver, Attached, AttachedIndex};
 use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
 use crate::cli::options::{
     Checks, Choice, ConfigOptions, Feedback, Given, ImageOptions, OutputOptions, RootOptions, SignatureOptions,
 };
-use crate::cli::printer::{self, Bytes, Voice};
+use crate::cli::printer::{self, Bytes, Voice, counted};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::Session;
@@ -200,25 +200,26 @@ impl AttachObserver for Watching<'_> {
 fn conclude(attach: &Attach, attached: &Attached, voice: Voice, recorder: &Recorder) {
     let seconds = recorder.seconds();
     let place = attach.place_of_index().map(|place| place.to_string()).unwrap_or_default();
-    let record = OutputRecord::of_attached(&place, attached.index.map(|(digest, _)| digest), &attached.sifs);
+    let record = OutputRecord::of_attached(&place, attached.index.map(|index| index.digest), &attached.sifs);
     if attached.index.is_some() {
         recorder.record(|report| report.output = Some(record.clone()));
     }
     if voice.json {
         return printer::event(&Done { event: "done", output: &record, seconds });
     }
-    let count = attached.sifs.len();
-    let noun = if count == 1 { "SIF" } else { "SIFs" };
     match attached.index {
-        Some((digest, is_new)) => {
+        Some(AttachedIndex { digest, is_new, sifs }) => {
             let how = if is_new { "lists" } else { "already lists" };
-            voice.summary(&format!("{place}@{digest} {how} {count} {noun}; {seconds:.1} s"));
+            let sifs = counted(sifs as u64, "SIF", "SIFs");
+            voice.summary(&format!("{place}@{digest} {how} {sifs}; {seconds:.1} s"));
         }
         None if attach.signatures_only => {
-            let count = attached.signatures.len();
-            let noun = if count == 1 { "signature" } else { "signatures" };
-            voice.summary(&format!("{count} {noun}, no SIF; {seconds:.1} s"));
+            let signatures = counted(attached.signatures.len() as u64, "signature", "signatures");
+            voice.summary(&format!("{signatures}, no SIF; {seconds:.1} s"));
         }
-        None => voice.summary(&format!("{count} {noun}, no index; {seconds:.1} s")),
+        None => {
+            let sifs = counted(attached.sifs.len() as u64, "SIF", "SIFs");
+            voice.summary(&format!("{sifs}, no index; {seconds:.1} s"));
+        }
     }
 }

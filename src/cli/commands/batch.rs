@@ -31,7 +31,7 @@ use crate::cli::signatures;
 use crate::cli::values::usage;
 use crate::conversion::Conversion;
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::io::Monitor;
+use crate::io::{Monitor, is_stream};
 use crate::model::{Note, Quoted};
 use crate::output::{Signing, Target};
 use crate::source::Spec;
@@ -42,6 +42,8 @@ const PARALLEL: usize = 4;
 /// More than that at once is a mistake.
 const PARALLEL_MAX: usize = 256;
 
+/// What helps where an output cannot be replaced.
+const OTHER_OUTPUT: &str = "add --force to replace it, remove it, or give the output another name in the list";
 /// How a list says which of several images is meant.
 const ONE_IMAGE: &str = "write docker-archive:PATH:TAG or oci:DIR:NAME in the list";
 
@@ -336,6 +338,12 @@ impl Plan<'_> {
                 return Err(Error::new(ErrorKind::SourceUnavailable, message).hint(
                     "check the name of the list, or write the source as KIND:SOURCE, such as docker://HOST/NAME",
                 ));
+            } else if is_stream(Path::new(word)) {
+                let message = format!("{} is a pipe or a device", Quoted(word.as_bytes()));
+                return Err(usage(
+                    message,
+                    "name it with --list if it is a list; convert an image from a pipe by itself",
+                ));
             } else {
                 let (what, place) = (What::Source(word.clone()), format!("source {number}"));
                 wanted.push(Wanted { what, name: None, access: Arc::default(), place });
@@ -375,7 +383,10 @@ impl Plan<'_> {
         let is_remote = |spec: &Spec| matches!(spec, Spec::Registry(_) | Spec::Oras(_) | Spec::Web(_));
         match specs.any(is_remote) {
             true => Ok(()),
-            false => self.given.expect("a list without a registry", |id| Ok(!registry::IDS.contains(&id))),
+            // Work is kept whatever the source.
+            false => self.given.expect("a list without a registry", |id| {
+                Ok(!registry::IDS.contains(&id) || id == "cache" && self.target.keeps_work())
+            }),
         }
     }
 
@@ -428,15 +439,15 @@ impl Plan<'_> {
 
     /// Writes the summary, says how many came to what, and fails where not all is there.
     fn conclude(&self, summary: Summary, left_out: usize, session: &Session) -> Result<()> {
-        if self.only.is_none() {
-            batch::write_summary(&self.arguments.out, &summary.rows)?;
-        }
         let voice = session.voice;
         let say = |what: &str, outputs: &[String]| {
             outputs.iter().for_each(|output| voice.summary(&format!("{what} {}", Quoted(output.as_bytes()))));
         };
         say("removed", &summary.pruned);
         say("not removed, for it is not what was made:", &summary.spared);
+        if self.only.is_none() {
+            batch::write_summary(&self.arguments.out, &summary.rows)?;
+        }
         if voice.json {
             printer::event(&Ended::of(&summary, left_out, session.recorder.seconds()));
         } else {
@@ -516,18 +527,27 @@ fn listing(entries: &[Entry], only: Option<&RangeInclusive<usize>>) -> Result<Ve
             let hint = "leave them out of the list, log in with docker login, and give --insecure HOST";
             return Err(usage(message, hint));
         }
-        text.extend_from_slice(entry.source.as_bytes());
-        text.push(b'\t');
-        text.extend_from_slice(entry.output.as_bytes());
-        text.push(b'\n');
+        let line = [entry.source.as_bytes(), b"\t", entry.output.as_bytes(), b"\n"].concat();
+        if !batch::says(&line, &entry.source, &entry.output) {
+            let message = format!("no line can say {}", Quoted(entry.source.as_bytes()));
+            return Err(usage(message, "give it another name, without line breaks, tabs and blanks at its ends"));
+        }
+        text.extend(line);
     }
     Ok(text)
 }
 
 fn trouble(error: &Error) -> Trouble {
     let Failure { kind, message, mut hint, exit_code, .. } = Failure::of(error);
-    if let Some(Remedy::Image | Remedy::OneImage | Remedy::OtherImage) = error.remedy_kind() {
-        hint = ONE_IMAGE.to_string();
+    // An option that names one output, or one image, is none of a batch.
+    let other = match error.remedy_kind() {
+        Some(Remedy::Image | Remedy::OneImage | Remedy::OtherImage) => Some(ONE_IMAGE),
+        Some(Remedy::Replace | Remedy::ReplaceAnyway) => Some(OTHER_OUTPUT),
+        Some(Remedy::OutputFile) => Some("remove the directory, or give the output another name in the list"),
+        _ => None,
+    };
+    if let Some(other) = other {
+        hint = other.to_string();
     }
     Trouble { kind: kind.to_string(), message, hint, exit_code }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::cli::environment::Environment;
-use crate::cli::printer::{Bytes, Grouped, counted};
+use crate::cli::printer::{Bytes, counted};
 use crate::cli::registry::accounts;
 use crate::cli::settings::bytes;
 use crate::derived::{self, Holdings};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::Monitor;
-use crate::model::Quoted;
+use crate::model::{Grouped, Quoted};
 use crate::registry;
 
 const DAY_SECONDS: u64 = 86_400;

@@ -183,7 +183,7 @@ impl Convert {
             ..open_options(&arguments.choice, true, environment)?
         };
         conversion.selection = selection(&arguments.choice)?;
-        conversion.changes = changes::changes(conversion.target.image_mut().is_some(), arguments)?;
+        conversion.changes = changes::changes(labels_the_image(&mut conversion.target, arguments)?, arguments)?;
         conversion.options = write_options(arguments, environment)?;
         if let Destination::Registry(hosting) = &conversion.destination {
             let there = Spec::Registry(hosting.reference.to_string());
@@ -217,7 +217,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         "workdir" => {
             let is_named = root.workdir.as_deref().is_some_and(|path| !path.is_empty());
             set(target.root_mut().map(|it| &mut it.workdir), root.workdir.is_some())
-                || is_named && target.image_mut().is_some()
+                || is_named && (target.image_mut().is_some() || is_for_runtime(id, target, arguments)?)
         }
         "mkdir" => set(target.root_mut().map(|it| &mut it.mkdir), entry_paths("--mkdir", &root.mkdir)?),
         "mkfile" => set(target.root_mut().map(|it| &mut it.mkfile), entry_paths("--mkfile", &root.mkfile)?),
@@ -227,7 +227,9 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         }
         "label" => {
             let labels = root.label.iter().map(|text| label(text)).collect::<Result<_>>()?;
-            set(target.root_mut().map(|it| &mut it.labels), labels) || target.image_mut().is_some()
+            set(target.root_mut().map(|it| &mut it.labels), labels)
+                || target.image_mut().is_some()
+                || is_for_runtime(id, target, arguments)?
         }
         // What they name is read once only: it may be a pipe.
         id if EncryptionOptions::IDS.contains(&id) => target.encryption_mut().is_some(),
@@ -238,9 +240,23 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
             let tags = tags.collect::<Result<_>>();
             target.image_mut().map(|it| tags.map(|tags| it.tags = tags)).transpose()?.is_some()
         }
-        "entrypoint" | "cmd" | "env" | "user" => target.root_mut().is_some() || target.image_mut().is_some(),
+        "entrypoint" | "cmd" | "env" | "user" => {
+            target.root_mut().is_some() || target.image_mut().is_some() || is_for_runtime(id, target, arguments)?
+        }
         _ => true,
     })
+}
+
+/// Whether the option `id` says something that a squashfs holds because of `--for`.
+fn is_for_runtime(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
+    let Some(&mut plain) = target.runtime_mut() else { return Ok(false) };
+    let runtime = parsed("--for", arguments.output_options.runtime.as_deref())?.unwrap_or(plain);
+    Ok(runtime.keeps(id))
+}
+
+/// Whether labels are those of the image's config.
+fn labels_the_image(target: &mut Target, arguments: &Convert) -> Result<bool> {
+    Ok(target.image_mut().is_some() || is_for_runtime("label", target, arguments)?)
 }
 
 /// Whether the source is a directory that is not a layout of images.

@@ -168,6 +168,10 @@ fn page(arguments: &Inspect, given: &Given, environment: &Environment, monitor: 
 /// for this machine is opened, and the others are shown as the index lists them: every look at one would be a request.
 fn all(source: &Source) -> Result<Vec<ImageView>> {
     let images = source.images();
+    if images.is_empty() && source.kind() == "docker" {
+        // A name that leads to something else says to what: a SIF, a signature.
+        source.select(&Selection::default())?;
+    }
     let is_unread = images.iter().any(|candidate| candidate.unread);
     let ours = if is_unread { source.select(&Selection::default()).map(Some) } else { Ok(None) };
     let ours = ours.or_else(|error| match error.kind() {
@@ -239,7 +243,7 @@ impl ImageView {
                 docker_image: text(&image.index_digest.or(image.manifest_digest)),
                 ..ImageHash::default()
             },
-            warnings: image.warnings.iter().cloned().chain(notes_of(image).iter().map(sentence)).collect(),
+            warnings: image.warnings.iter().cloned().chain(notes_of(image).iter().map(Note::to_string)).collect(),
             ..ImageView::default()
         }
     }
@@ -313,12 +317,6 @@ fn notes_of(image: &Image) -> Vec<Note> {
 
 fn text(digest: &Option<Digest>) -> Option<String> {
     digest.as_ref().map(Digest::to_string)
-}
-
-/// A note as one line.
-fn sentence(note: &Note) -> String {
-    let examples = note.examples.join(", ");
-    if examples.is_empty() { note.message.clone() } else { format!("{}: {examples}", note.message) }
 }
 
 #[cfg(test)]

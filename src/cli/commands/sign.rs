@@ -62,6 +62,9 @@ impl Sign {
             let message = "option --force has no effect without --output or --detached";
             return Err(usage(message, "leave it out: FILE itself is replaced"));
         }
+        if other.is_some_and(|path| path.as_os_str() == "-") {
+            return Err(usage("standard output cannot take it: it appears whole or not at all", "name a file"));
+        }
         let key = |path: &PathBuf| keys::private_key(path, self.passphrase_file.as_deref());
         let signing = Signing {
             from_referrer: false,

@@ -1,6 +1,6 @@
 //! `convert verify FILE`: is it intact?
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use crate::cli::options::{Choice, Feedback, Given, source};
 use crate::cli::printer::{self, Voice, counted};
 use crate::cli::registry::RegistryOptions;
 use crate::cli::session;
+use crate::cli::shell_word::shell_word;
 use crate::cli::signals::Quit;
 use crate::cli::subject::Subject;
 use crate::cli::values::usage;
@@ -77,8 +78,12 @@ pub(in crate::cli) enum Verified {
 impl Verify {
     /// What is verified.
     pub(in crate::cli) fn resolve(&self, given: &Given, environment: &Environment) -> Result<Verified> {
+        let spec = source(&self.file, environment)?;
+        if matches!(spec, Spec::Oras(_)) {
+            return Err(hosted_sif(&self.file));
+        }
         if let Some(against) = &self.against {
-            let Spec::Path(path) = source(&self.file, environment)? else { return Err(self.no_sif()) };
+            let Spec::Path(path) = spec else { return Err(self.no_sif()) };
             if !output::is_sif(&path) {
                 return Err(self.no_sif());
             }
@@ -90,7 +95,10 @@ impl Verify {
         let options = (&self.choice, &self.registry);
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
-        if let Subject::Source(_) = subject {
+        // That there is no such file is told when it is opened.
+        if let Subject::Source(_) = subject
+            && spec.path().is_none_or(Path::exists)
+        {
             given.expect("an image", |id| Ok(!SIGNERS.contains(&id) && !DecryptionOptions::IDS.contains(&id)))?;
         }
         Ok(Verified::Alone(subject))
@@ -130,6 +138,12 @@ impl Verify {
     }
 }
 
+/// What is verified is files: a download is compared with the digest that names it, and that is all a reader of sources does.
+fn hosted_sif(word: &OsStr) -> Error {
+    let hint = format!("fetch it first: sif-convert pull x.sif {}; then verify x.sif", shell_word(word));
+    usage(format!("{} is a SIF that is hosted", Quoted(word.as_encoded_bytes())), hint)
+}
+
 /// Verifies, and says how it went.
 pub(in crate::cli) fn run(arguments: &Verify, given: &Given, environment: &Environment, quit: Quit) -> u8 {
     session::page(&arguments.feedback, environment, quit, |voice, monitor| {
@@ -162,6 +176,9 @@ fn page(
         }
     };
     let source = sources::open(&spec, &options, monitor)?;
+    if source.kind() == "sif" {
+        return Err(hosted_sif(&arguments.file));
+    }
     let images = source.images();
     let present = (0..images.len()).filter(|&position| images[position].absent.is_none());
     let chosen: Vec<Image> = if selection == Selection::default() && spec.image().is_none() {
@@ -173,7 +190,13 @@ fn page(
     for image in &chosen {
         let layers = output::verify_layers(image, environment.parallelism, monitor)?.len() as u64;
         let layers = counted(layers, "layer", "layers");
-        let _ = writeln!(page, "{name}: image {} is whole: {layers}", image.id());
+        let _ = match source.kind() {
+            // Their one layer is made of what is there, and so is its image.
+            "rootfs" | "squashfs" | "directory" => {
+                writeln!(page, "{name} can be read to its end; nothing in it says what its files should be")
+            }
+            _ => writeln!(page, "{name}: image {} is whole: {layers}", image.id()),
+        };
     }
     Ok(page)
 }

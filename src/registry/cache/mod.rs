@@ -6,6 +6,7 @@
 //! [`folder`] is the only way to the directory: others may write there, too.
 
 mod prune;
+mod room;
 mod trim;
 mod writer;
 
@@ -24,7 +25,9 @@ use crate::io::{Monitor, Region, hash_region_with};
 use crate::model::{Digest, Quoted};
 
 pub use prune::{Pruned, VerifiedBlobs, count_blobs, expect_cache, prune, verify};
+pub use room::Room;
 pub(crate) use trim::trim;
+use writer::Taken;
 pub(super) use writer::Writer;
 
 /// Where blobs and locks are.
@@ -43,6 +46,8 @@ pub(super) struct Cache {
     locks: Arc<Folder>,
     /// Why nothing can be kept in it.
     refusal: Option<String>,
+    /// What may be kept in it, where that has a limit.
+    room: Option<Arc<Room>>,
 }
 
 /// What a process that wants a blob gets.
@@ -66,7 +71,7 @@ impl Cache {
                 // What else is wrong is told by whoever writes.
                 _ => None,
             };
-            Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks), refusal })
+            Ok(Cache { blobs: Arc::new(blobs), locks: Arc::new(locks), refusal, room: None })
         };
         let hint = |error: Error| error.with_remedy(Remedy::OtherCache);
         let doing = || format!("opening cache {}", Quoted(directory.as_os_str().as_encoded_bytes()));
@@ -74,11 +79,15 @@ impl Cache {
     }
 
     /// The same; where it may not be used at all, none, and where nothing can be kept in it, the reason.
-    pub(super) fn open_as_allowed(directory: &Path) -> Result<(Option<Cache>, Option<String>)> {
+    /// With `room`, no more is kept than there is room for.
+    pub(super) fn open_as_allowed(
+        directory: &Path,
+        room: Option<&Arc<Room>>,
+    ) -> Result<(Option<Cache>, Option<String>)> {
         match Cache::open(directory) {
             Ok(cache) => {
                 let refusal = cache.refusal.clone();
-                Ok((Some(cache), refusal))
+                Ok((Some(Cache { room: room.cloned(), ..cache }), refusal))
             }
             Err(error) if error.io_kind().is_some_and(is_refusal) => Ok((None, Some(error.to_string()))),
             Err(error) => Err(error),
@@ -109,10 +118,27 @@ impl Cache {
         match self.find(digest, size, monitor)? {
             Some(file) => Ok(Claim::There(file)),
             None => {
+                let room = self.room_for(digest, size).inspect_err(|_| {
+                    // What is not fetched needs no lock.
+                    let _ = lock.as_ref().map(|_| self.locks.remove(&digest.hex()));
+                })?;
                 let lock = lock.map(|lock| (lock, Arc::clone(&self.locks)));
-                Writer::create(&self.blobs, digest, lock).map(|writer| Claim::Mine(Box::new(writer)))
+                Writer::create(&self.blobs, digest, lock, room).map(|writer| Claim::Mine(Box::new(writer)))
             }
         }
+    }
+
+    /// Takes the room for a blob.
+    fn room_for(&self, digest: Digest, size: Option<u64>) -> Result<Option<Taken>> {
+        let doing =
+            || format!("keeping blob {digest} in {}", Quoted(self.blobs.path("").as_os_str().as_encoded_bytes()));
+        let full = || Error::new(ErrorKind::NoSpace, "there is no room for it").with_remedy(Remedy::RoomInCache);
+        if size.is_some_and(|size| self.blobs.free_bytes().is_some_and(|free| free < size)) {
+            return Err(full()).doing(doing);
+        }
+        let Some(room) = &self.room else { return Ok(None) };
+        let taken = size.filter(|&size| room.take(size)).map(|bytes| Taken { room: Arc::clone(room), bytes });
+        taken.map(Some).ok_or_else(full).doing(doing)
     }
 
     /// Waits until the lock is ours, the blob is there, or nobody seems to be at work.
@@ -160,9 +186,10 @@ impl Cache {
     }
 }
 
-/// Whether an error says that somebody may not write, rather than that something is broken.
+/// Whether an error says that nothing may or can be written any more, rather than that something is broken.
 fn is_refusal(kind: std::io::ErrorKind) -> bool {
-    matches!(kind, std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+    use std::io::ErrorKind as Is;
+    matches!(kind, Is::PermissionDenied | Is::ReadOnlyFilesystem | Is::StorageFull | Is::QuotaExceeded)
 }
 
 fn is_same(one: &File, other: &File) -> bool {

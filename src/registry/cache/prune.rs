@@ -119,9 +119,9 @@ fn prune_blobs(root: &Folder, older_than: Option<Duration>) -> io::Result<Pruned
         let age = age(&data);
         let goes = match older_than {
             _ if !is_blob && !name.ends_with(UNFINISHED_SUFFIX) => false,
-            _ if !is_blob => age.is_some_and(|age| age > ABANDONED),
+            _ if !is_blob => age > ABANDONED,
             None => true,
-            Some(limit) => age.is_some_and(|age| age >= limit),
+            Some(limit) => age >= limit,
         };
         // What belongs to others may not be removable.
         let is_gone = match goes.then(|| blobs.remove(&name)) {
@@ -144,7 +144,7 @@ fn prune_locks(root: &Folder) -> io::Result<()> {
     }
     let locks = root.folder(LOCKS)?;
     for (name, data) in locks.files()? {
-        if is_hash(&name) && age(&data).is_some_and(|age| age > ABANDONED) {
+        if is_hash(&name) && age(&data) > ABANDONED {
             match locks.remove(&name) {
                 Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
                 _ => {}

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Room;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
 use crate::io::folder::{Folder, touch};
 use crate::io::{Expected, Scratch};
@@ -21,16 +22,35 @@ pub(in crate::registry) struct Writer {
     bytes: u64,
     lock: Option<(File, Arc<Folder>)>,
     alive: Instant,
+    /// The room that it fills.
+    taken: Option<Taken>,
+}
+
+/// Room that was taken. It is given back unless the blob stays.
+pub(super) struct Taken {
+    pub(super) room: Arc<Room>,
+    pub(super) bytes: u64,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes);
+    }
 }
 
 impl Writer {
-    pub(super) fn create(blobs: &Arc<Folder>, digest: Digest, lock: Option<(File, Arc<Folder>)>) -> Result<Writer> {
+    pub(super) fn create(
+        blobs: &Arc<Folder>,
+        digest: Digest,
+        lock: Option<(File, Arc<Folder>)>,
+        taken: Option<Taken>,
+    ) -> Result<Writer> {
         let scratch = blobs.scratch(&digest.hex(), 0o666);
         let scratch = scratch.or_kind(ErrorKind::Output).map_err(full).doing(|| doing(blobs, digest))?;
         if let Some((lock, _)) = &lock {
             let _ = touch(lock);
         }
-        Ok(Writer::of(blobs, digest, scratch, lock))
+        Ok(Writer { taken, ..Writer::of(blobs, digest, scratch, lock) })
     }
 
     pub(super) fn of(
@@ -40,7 +60,7 @@ impl Writer {
         lock: Option<(File, Arc<Folder>)>,
     ) -> Writer {
         let (blobs, hasher) = (Arc::clone(blobs), Hasher::like(Some(digest)));
-        Writer { scratch, blobs, digest, hasher, bytes: 0, lock, alive: Instant::now() }
+        Writer { scratch, blobs, digest, hasher, bytes: 0, lock, alive: Instant::now(), taken: None }
     }
 
     pub(in crate::registry) fn file(&self) -> &Arc<File> {
@@ -70,6 +90,9 @@ impl Writer {
         // the blob is not kept.
         if placed.doing(|| doing(&self.blobs, self.digest))? {
             self.scratch.keep();
+            if let Some(mut taken) = self.taken {
+                taken.bytes = 0;
+            }
         }
         if let Some((_, locks)) = &self.lock {
             let _ = locks.remove(&name);

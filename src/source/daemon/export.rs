@@ -16,7 +16,7 @@ use super::EngineSettings;
 use super::endpoint::{Place, places};
 use super::engine::{Engine, ended};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
-use crate::io::{CHUNK_BYTES, Monitor};
+use crate::io::{CHUNK_BYTES, Monitor, no_thread};
 use crate::model::{Platform, Quoted};
 
 /// How many batches may wait for the reader: with one of [`CHUNK_BYTES`] each, and what hyper holds beside, a few MiB.
@@ -78,7 +78,7 @@ pub(in crate::source) fn export<'a>(
     let thread = thread::Builder::new()
         .name("engine".to_string())
         .spawn(move || talk(asked, &sender, &for_thread))
-        .or_kind(ErrorKind::Other)?;
+        .map_err(no_thread)?;
     let mut export = Export {
         events: Some(events),
         thread: Some(thread),

@@ -44,6 +44,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// What [`packing`](super::Superblock::packing) will be.
+    pub fn packing(&self) -> (u16, u32) {
+        (super::format::compression_id(self.compression), self.block_size)
+    }
+
     /// What mksquashfs and Apptainer use by default: gzip, 128 KiB.
     pub fn new(mkfs_time: u32, threads: NonZeroUsize) -> Self {
         Options { compression: Compression::GZIP, block_size: 128 << 10, mkfs_time, threads }

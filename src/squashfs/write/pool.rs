@@ -13,8 +13,8 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::output::{Output, Owner};
 use super::source::is_zero;
 use super::{BlockName, FileSource, Memo, MemoBlock, Options, Store};
-use crate::error::{Error, ErrorKind, IoResultExt, Result};
-use crate::io::Monitor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Monitor, no_thread};
 use crate::squashfs::codec::Compressor;
 use crate::squashfs::format::DATA_STORED;
 
@@ -128,7 +128,7 @@ impl<S: Store + 'static> Pool<S> {
             let worker = Worker { compressor: Compressor::new(options.compression)?, raw: vec![0; block_size] };
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("squashfs-{number}"));
-            pool.threads.push(thread.spawn(move || shared.work(worker)).or_kind(ErrorKind::Other)?);
+            pool.threads.push(thread.spawn(move || shared.work(worker)).map_err(no_thread)?);
         }
         Ok(pool)
     }

@@ -21,5 +21,6 @@ pub mod registry;
 pub mod run;
 pub mod siftool;
 pub mod singularity;
+pub mod small;
 pub mod squashfs;
 pub mod tar;
