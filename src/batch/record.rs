@@ -194,7 +194,7 @@ impl Book {
         self.put(record).map(drop)
     }
 
-    /// Writes a record of what is being worked on. Nobody else can take it before `page` is dropped.
+    /// Writes a record of what is being worked on. Until `page` is dropped, nobody else can take it.
     pub(super) fn claim(&self, page: &Page, record: &Record) -> Result<()> {
         page.claim.replace(Some(self.put(record)?));
         Ok(())

@@ -12,7 +12,7 @@ use super::summary::Summary;
 use super::{Entry, Make, origin};
 use crate::conversion::Conversion;
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::io::{Monitor, affordable, no_thread};
+use crate::io::{Monitor, jobs_in_address_space, no_thread};
 use crate::model::{Digest, OUTPUT_FORMAT};
 use crate::output::{IfExists, Signing, added_objects, hash_file};
 use crate::report::{ImageRecord, Report};
@@ -88,7 +88,7 @@ impl Batch<'_> {
         let rows = (0..self.entries.len()).map(|_| None).collect();
         let queue = Queue { next: chosen.clone(), busy: VecDeque::new(), rows, running: 0 };
         let run = Run { batch: self, book, store, queue: Mutex::new(queue), changed: Condvar::new(), monitor };
-        let threads = self.at_once(&chosen)?;
+        let threads = self.at_once(&chosen);
         std::thread::scope(|scope| -> Result<()> {
             for number in 1..threads {
                 let thread = std::thread::Builder::new().name(format!("batch-{number}"));
@@ -136,14 +136,14 @@ impl Batch<'_> {
         self.only.as_ref().is_none_or(|range| range.contains(&(index + 1)))
     }
 
-    /// How many images are converted at once: fewer than asked for where limits of memory or threads allow no more. Each
-    /// conversion looks for itself how many threads it may have, and knows nothing of the others.
-    fn at_once(&self, chosen: &VecDeque<usize>) -> Result<usize> {
+    /// How many images are converted at once: fewer than asked for where the address space is limited. Each conversion looks for
+    /// itself how many threads it may have, and knows nothing of the others.
+    fn at_once(&self, chosen: &VecDeque<usize>) -> usize {
         let wanted = self.parallel.get().min(chosen.len().max(1));
-        let first = chosen.front().map(|&first| self.conversion(&self.entries[first]));
-        let jobs = first.and_then(Result::ok).map_or(NonZeroUsize::MIN, |conversion| conversion.options.jobs);
-        let (fitting, _) = affordable(jobs.saturating_mul(NonZeroUsize::new(wanted).unwrap_or(NonZeroUsize::MIN)))?;
-        Ok(wanted.min(fitting.get().div_euclid(jobs.get())).max(1))
+        let Some(fitting) = jobs_in_address_space() else { return wanted };
+        let first = chosen.front().and_then(|&first| self.conversion(&self.entries[first]).ok());
+        let jobs = first.map_or(1, |conversion| conversion.options.jobs.get());
+        wanted.min(fitting / jobs).max(1)
     }
 
     /// Room for blobs that several images share, where no cache is given.

@@ -21,7 +21,7 @@ pub struct DirectoryUsage {
     pub path: Vec<u8>,
     /// Bytes of regular files.
     pub bytes: u64,
-    /// Names below it; 1 of what is no directory.
+    /// How many names are below it; 1 for a file.
     pub names: u64,
 }
 
@@ -41,8 +41,7 @@ impl View {
     /// [`ErrorKind::SourceUnavailable`](crate::ErrorKind) when there is no such name.
     pub fn usage(&self, path: &[u8], depth: Option<usize>) -> Result<Usage> {
         let first = self.find(path, false)?;
-        let (base, named) = (level(&first.path), first.path.clone());
-        let (mut names, mut all_bytes) = (0, 0);
+        let (base, named) = (level(&first.path), first.clone());
         let layers = match self.backing {
             Backing::Volume(_) => 0,
             Backing::Layered(_) => self.image.layers.len(),
@@ -67,15 +66,15 @@ impl View {
                 _ => 0,
             };
             open.iter().for_each(|&at| add(&mut usage.directories[at].bytes, bytes));
-            (names, all_bytes) = (names + 1, bytes.saturating_add(all_bytes));
             if let Some(layer) = usage.layers.get_mut(visit.layer as usize) {
                 layer.names += 1;
                 add(&mut layer.bytes, bytes);
             }
         }
         if usage.directories.is_empty() {
-            // One file was named, as one may to du.
-            usage.directories.push(DirectoryUsage { path: named, bytes: all_bytes, names });
+            // What was named is no directory: as with du, it is told by itself.
+            let bytes = if let Kind::File(data) = &tree.inode(named.inode).kind { data.size } else { 0 };
+            usage.directories.push(DirectoryUsage { path: named.path, bytes, names: 1 });
         }
         let depth_max = depth.map_or(usize::MAX, |depth| base.saturating_add(depth));
         usage.directories.retain(|directory| level(&directory.path) <= depth_max);

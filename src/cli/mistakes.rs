@@ -50,7 +50,7 @@ fn after_dashes(words: &[OsString]) -> Option<Error> {
     let (source, rest) = words.get(at + 1..)?.split_first()?;
     let option = rest.iter().find(|word| word.as_bytes().starts_with(b"-"))?;
     let meant = words[..at].iter().chain(rest).map(|word| shell_word(word)).collect::<Vec<_>>().join(" ");
-    let error = format!("what stands behind \"--\" is no option, {} neither", quoted(option));
+    let error = format!("{} stands behind \"--\", where nothing is an option", quoted(option));
     Some(usage(error, write(&format!("sif-convert {meant} -- {}", shell_word(source)))))
 }
 

@@ -91,7 +91,7 @@ impl Listener {
                         let (state, end) = (Arc::clone(&state), Arc::clone(&end));
                         // Where no thread can be started, the next signal ends it.
                         let _ = Builder::new().spawn(move || {
-                            // The last words may wait for ever, for a pipe that nobody reads.
+                            // Printing may block for ever: a pipe may have no reader.
                             if state.settles_within(PATIENCE) {
                                 std::thread::sleep(PATIENCE);
                             }

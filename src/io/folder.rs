@@ -187,8 +187,8 @@ impl Folder {
         system::open_beneath(&self.fd, name, flags, mode)
     }
 
-    /// A new file that gets a name in it when it is finished. Of the bits of `mode`, the umask takes those that let others
-    /// write: whoever can read the folder is to be able to read what is in it, whoever filled it.
+    /// A new file that gets a name in it when it is finished. Everybody who can read the folder can read the file, as far as `mode`
+    /// lets them: the umask only takes bits that let others write.
     pub(crate) fn scratch(&self, stem: &str, mode: u32) -> io::Result<Scratch> {
         let mode = self.shared(mode)?;
         let made = Scratch::beside(self.base(), Path::new(stem), mode)?;

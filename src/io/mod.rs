@@ -55,6 +55,8 @@ pub(crate) use spool::Reclaimer;
 pub use spool::{Spool, SpoolWriter};
 pub(crate) use stamp::Stamp;
 pub(crate) use system::file_system_kind;
+#[cfg(feature = "network")]
+pub(crate) use threads::jobs_in_address_space;
 pub(crate) use threads::{affordable, no_thread};
 pub use veil::Veil;
 pub use verify::Expected;

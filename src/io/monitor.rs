@@ -51,7 +51,7 @@ struct Shared {
     phase: AtomicU8,
     done_bytes: AtomicU64,
     total_bytes: AtomicU64,
-    /// Why to stop, shared by all forks; 0 while there is no reason to.
+    /// The reason to stop, 0 for none; all forks share it.
     stop: Arc<AtomicU8>,
     /// Of the whole, where this is a part.
     whole: Option<Monitor>,

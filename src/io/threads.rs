@@ -25,12 +25,9 @@ const ADDRESS_BYTES_BESIDE: u64 = 256 << 20;
 /// # Errors
 /// [`ErrorKind::Other`] where not even one job can be done.
 pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
-    let fitting = match getrlimit(Resource::As).current {
+    let fitting = match jobs_in_address_space() {
         // Each thread that was ever started keeps some: trying would take what is to be spared.
-        Some(bytes) => {
-            let left = bytes.saturating_sub(ADDRESS_BYTES_BESIDE);
-            usize::try_from(left / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1)
-        }
+        Some(fitting) => fitting,
         None => startable_jobs(jobs)?,
     };
     let fewer = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN).min(jobs);
@@ -39,7 +36,13 @@ pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Not
     Ok((fewer, (fewer < jobs).then(note)))
 }
 
-/// Says that a thread could not be started, and what may be in the way.
+/// How many jobs there is address space for in this process, at least one; `None` where that is not limited.
+pub(crate) fn jobs_in_address_space() -> Option<usize> {
+    let left = getrlimit(Resource::As).current?.saturating_sub(ADDRESS_BYTES_BESIDE);
+    Some(usize::try_from(left / ADDRESS_BYTES_PER_JOB).unwrap_or(usize::MAX).max(1))
+}
+
+/// The error for a thread that could not be started, with the limit that may be the cause.
 pub(crate) fn no_thread(error: std::io::Error) -> Error {
     Error::io(ErrorKind::Other, error).doing("starting a thread").hint(RAISE_THREADS)
 }

@@ -95,7 +95,7 @@ impl Verify {
         let options = (&self.choice, &self.registry);
         let hash = OpenOptions::default().hash;
         let subject = Subject::resolve(&self.file, options, (true, hash), given, environment)?;
-        // That there is no such file is told when it is opened.
+        // Opening a file that does not exist says so.
         if let Subject::Source(_) = subject
             && spec.path().is_none_or(Path::exists)
         {
@@ -138,7 +138,7 @@ impl Verify {
     }
 }
 
-/// What is verified is files: a download is compared with the digest that names it, and that is all a reader of sources does.
+/// Only files are verified. Reading a SIF from a registry compares it with the digest of its manifest, and looks at no checksum in it.
 fn hosted_sif(word: &OsStr) -> Error {
     let hint = format!("fetch it first: sif-convert pull x.sif {}; then verify x.sif", shell_word(word));
     usage(format!("{} is a SIF that is hosted", Quoted(word.as_encoded_bytes())), hint)
