@@ -202,7 +202,8 @@ fn pump(
 
 fn reclaim(spares: &Receiver<Chunk>) -> Vec<u8> {
     let spare = spares.try_iter().find_map(Arc::into_inner);
-    spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
+    // Zeroed by the system, page by page as they are first written.
+    spare.unwrap_or_else(|| vec![0; PIECE_BYTES])
 }
 
 /// Fills `buffer`, whatever it holds: bytes that are overwritten anyway are not zeroed before.

@@ -29,12 +29,14 @@ impl Block {
         let mut header = tar::Header::new_old();
         header.as_mut_bytes().copy_from_slice(bytes);
         let stated = parse_field(&header.as_old().cksum)?;
-        let outside = |(at, _): &(usize, &u8)| !(148..156).contains(at);
-        let blanks = 8 * i64::from(b' ');
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            blanks + bytes.iter().enumerate().filter(outside).map(|(_, &byte)| value(byte)).sum::<i64>()
-        };
-        (stated == sum(i64::from) || stated == sum(|byte| i64::from(byte as i8))).then_some(Block(header))
+        let (mut unsigned, mut signed) = (8 * i64::from(b' '), 8 * i64::from(b' '));
+        for part in [&bytes[..148], &bytes[156..]] {
+            for &byte in part {
+                unsigned += i64::from(byte);
+                signed += i64::from(byte as i8);
+            }
+        }
+        (stated == unsigned || stated == signed).then_some(Block(header))
     }
 
     pub(super) fn layout(&self) -> Layout {

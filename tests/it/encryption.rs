@@ -64,9 +64,11 @@ fn layers() -> Vec<Vec<u8>> {
 
 /// Whether a run of 16 bytes says anything: zeros and the ends of names are everywhere.
 fn says_something(window: &[u8]) -> bool {
-    let mut seen = [0; 256];
-    window.iter().for_each(|&byte| seen[usize::from(byte)] = 1);
-    seen.iter().sum::<u32>() > 8
+    let mut seen = [0u128; 2];
+    for &byte in window {
+        seen[usize::from(byte >> 7)] |= 1 << (byte & 127);
+    }
+    seen[0].count_ones() + seen[1].count_ones() > 8
 }
 
 /// Every run of 16 bytes of these.
