@@ -86,7 +86,9 @@ pub fn compare(
     let mut differences =
         diff_explained(&left, &right, DiffOptions::default().times(true), &view_options, monitor, &explain::explain)?;
     differences.iter_mut().for_each(explain::config);
-    let volume = raw.volume().ok_or_else(|| Error::new(ErrorKind::Bug, "a SIF is not a file system"))?;
+    let not_a_volume = || Error::new(ErrorKind::Bug, "a SIF is not a file system");
+    let [volume, without] = [raw.volume().ok_or_else(not_a_volume)?, as_image.volume().ok_or_else(not_a_volume)?];
+    differences.extend(scripts::made_places(volume, without).doing(|| "comparing what was made to bind to")?);
     differences.extend(scripts::compare(volume, &image).doing(|| "comparing .singularity.d")?);
     Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
 }

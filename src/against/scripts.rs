@@ -52,6 +52,27 @@ pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>>
     Ok(differences)
 }
 
+/// What the SIF says was made outside of `.singularity.d`, and so was not compared: empty directories, and empty files that
+/// nobody can run. `without` is the root that was compared.
+pub(super) fn made_places(volume: &Volume, without: &Volume) -> Result<Vec<Difference>> {
+    let Some(list) = singularity::list_of_made(&volume.tree) else { return Ok(Vec::new()) };
+    let list = volume.read(list, BYTES_MAX)?.unwrap_or_default();
+    let paths = list.split(|&byte| byte == 0).filter(|path| !path.is_empty());
+    let left_out = paths.filter_map(|path| {
+        let inode = volume.tree.get(path)?;
+        without.tree.get(path).is_none().then(|| (path, crate::browse::EntryKind::of(&volume.tree.inode(inode).kind)))
+    });
+    let difference = |(path, kind): (&[u8], crate::browse::EntryKind)| Difference {
+        place: Place::Path(path.to_vec()),
+        aspect: Aspect::Presence,
+        left: None,
+        right: Some(format!("empty {kind}")),
+        names: 1,
+        explanation: Some("a place to bind to: the SIF says that it was made"),
+    };
+    Ok(left_out.map(difference).collect())
+}
+
 /// What a conversion adds, whatever else the image holds.
 fn ours(image: &Image, change_to_workdir: bool) -> Result<Tree> {
     let mut tree = Tree::default();

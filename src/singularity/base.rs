@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
+
 use super::inspect::Texts;
-use super::site::{Asked, MADE_LIST, Obstacle, Origin, Site};
+use super::site::{Asked, MADE_LIST, Obstacle, Origin, Site, is_as_made};
 use super::{Additions, Kept, labels, scripts};
 use crate::error::Result;
 use crate::model::{BindKind, Config, EntryPath, Note, Quoted};
@@ -29,6 +31,21 @@ pub(super) const LINKS: [(&str, &str); 6] = [
     (".shell", ".singularity.d/actions/shell"),
     ("environment", ".singularity.d/env/90-environment.sh"),
 ];
+
+/// Files that the runtime binds the host's over.
+const BIND_FILES: [(&str, &str); 2] = [("etc/hosts", "hosts"), ("etc/resolv.conf", "resolv.conf")];
+
+/// All that may have to give way ([`directories`], [`bind_targets`]), parents first.
+pub(super) fn replaceable() -> BTreeSet<&'static str> {
+    let directories = DIRECTORIES.map(|(path, _)| path).into_iter();
+    let with_parents = directories.flat_map(|path| [path.split('/').next().unwrap_or(path), path]);
+    with_parents.chain(BIND_FILES.map(|(path, _)| path)).collect()
+}
+
+/// Whether a file is made at `path`, of which [`replaceable`] says that it may replace something.
+pub(super) fn is_bind_file(path: &[u8]) -> bool {
+    BIND_FILES.iter().any(|(bind, _)| bind.as_bytes() == path)
+}
 
 /// The directories that are made where missing.
 pub(super) fn directories(site: &mut Site<'_>) -> Result<()> {
@@ -99,16 +116,26 @@ pub(super) fn files(site: &mut Site<'_>, texts: &Texts, kept: Kept) -> Result<()
     Ok(())
 }
 
-/// What the way back needs ([`super::remove`]): the very last, when everything has been made. What an earlier preparation
-/// of the same root wrote down stands: it knows the image.
+/// What the way back needs ([`super::remove`]): the very last, when everything has been made. The list of an earlier
+/// preparation of the same root stands: it knows the image.
 pub(super) fn record(site: &mut Site<'_>) -> Result<()> {
     let top = site.own_directory(Tree::ROOT, METADATA_DIRECTORY, METADATA_DIRECTORY)?;
-    if site.tree().lookup(top, MADE_LIST).is_some() {
-        return Ok(());
+    let has_list = site.tree().lookup(top, MADE_LIST).is_some();
+    if has_list {
+        site.forget_replaced(|tree, inode| is_as_made(tree, inode) || is_own_link(tree, inode));
     }
     site.keep_replaced(top)?;
-    site.write_list_of_made(top);
+    if !has_list {
+        site.write_list_of_made(top);
+    }
     Ok(())
+}
+
+fn is_own_link(tree: &Tree, inode: InodeId) -> bool {
+    match &tree.inode(inode).kind {
+        Kind::Symlink(target) => LINKS.iter().any(|(_, own)| own.as_bytes() == &**target),
+        _ => false,
+    }
 }
 
 fn own_directory(site: &mut Site<'_>, parent: InodeId, name: &str) -> Result<InodeId> {
@@ -146,11 +173,11 @@ pub(super) fn links(site: &mut Site<'_>) {
     }
 }
 
-/// Files that the runtime binds the host's over. A symlink there is replaced: at run time it would be followed, or dangle.
+/// A symlink there is replaced: at run time it would be followed, or dangle.
 pub(super) fn bind_targets(site: &mut Site<'_>) -> Result<()> {
     let etc = site.directory(b"etc", 0o755, Obstacle::Replace)?;
-    for name in ["hosts", "resolv.conf"] {
-        site.own_file(etc, name.as_bytes(), format!("etc/{name}").as_bytes(), 0o644, b"");
+    for (path, name) in BIND_FILES {
+        site.own_file(etc, name.as_bytes(), path.as_bytes(), 0o644, b"");
     }
     Ok(())
 }

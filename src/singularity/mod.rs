@@ -107,6 +107,11 @@ pub fn prepare(tree: &mut Tree, config: &Config, additions: &Additions<'_>) -> R
         notes.retain(|note| !advice::ABOUT_WORKDIR.contains(&note.code));
     }
 
+    if is_prepared(tree) {
+        let message = "the image holds .singularity.d already, as a root that was prepared for Singularity does: an \
+                       image that is made of the output again may be without it, and without what it says was made";
+        notes.push(Note::new("singularity-files-present", message, 1));
+    }
     let mut site = Site::new(tree, additions.time);
     base::directories(&mut site)?;
     let workdir = workdir(&mut site, config, additions)?;

@@ -4,8 +4,10 @@
 //! the same files. In a root that somebody else prepared only what is certain goes: `.singularity.d`, and links that lead
 //! into it.
 
-use super::base::{LINKS, METADATA_DIRECTORY};
-use super::site::{MADE_LIST, REPLACED_DIRECTORY};
+use std::collections::BTreeSet;
+
+use super::base::{LINKS, METADATA_DIRECTORY, is_bind_file, replaceable};
+use super::site::{MADE_LIST, REPLACED_DIRECTORY, is_as_made};
 use crate::model::Note;
 use crate::tree::{InodeId, Kind, Tree};
 
@@ -21,25 +23,27 @@ pub(crate) fn list_of_made(tree: &Tree) -> Option<InodeId> {
 }
 
 /// Takes out of `tree` what was put into it for Singularity. `made` is what [`list_of_made`] holds. What is not as it was
-/// made stays.
+/// made stays, and nothing takes the place of what could not have been made: whoever made the file may have written
+/// there what they wanted.
 pub(crate) fn remove(tree: &mut Tree, made: Option<&[u8]>) -> Vec<Note> {
-    let replaced = replaced(tree);
-    for (name, target) in LINKS {
-        let found = tree.lookup(Tree::ROOT, name.as_bytes()).map(|dentry| &tree.inode(dentry.inode).kind);
-        if matches!(found, Some(Kind::Symlink(found)) if **found == *target.as_bytes()) {
-            tree.detach(Tree::ROOT, name.as_bytes());
+    for (name, target) in LINKS.map(|(name, target)| (name.as_bytes(), target.as_bytes())) {
+        let found = tree.lookup(Tree::ROOT, name).map(|dentry| &tree.inode(dentry.inode).kind);
+        if matches!(found, Some(Kind::Symlink(found)) if **found == *target) {
+            tree.detach(Tree::ROOT, name);
+            if let Some(before) = take_replaced(tree, name) {
+                tree.attach(Tree::ROOT, name, before, 0);
+            }
         }
     }
-    let mut paths: Vec<&[u8]> =
-        made.unwrap_or_default().split(|&byte| byte == 0).filter(|path| !path.is_empty()).collect();
+    let replaced: Vec<Vec<u8>> = places_of_replaced(tree).filter(|path| has_replaced(tree, path)).collect();
+    let made_paths = made.unwrap_or_default().split(|&byte| byte == 0).filter(|path| !path.is_empty());
+    let mut paths: Vec<&[u8]> = made_paths.filter(|path| !replaced.iter().any(|replaced| replaced == path)).collect();
     // What is inside of a directory goes before the directory; a file may lie behind a symlink, in one with another path.
     paths.sort_unstable();
     for is_directory in [false, true] {
         paths.iter().rev().for_each(|path| take_made(tree, path, is_directory));
     }
-    for (path, inode) in replaced {
-        put_back(tree, &path, inode);
-    }
+    replaced.iter().for_each(|path| put_back(tree, path));
     tree.detach(Tree::ROOT, METADATA_DIRECTORY);
     if made.is_some() {
         return Vec::new();
@@ -53,32 +57,50 @@ pub(crate) fn remove(tree: &mut Tree, made: Option<&[u8]>) -> Vec<Note> {
 fn take_made(tree: &mut Tree, path: &[u8], is_directory: bool) {
     let Some((parent, name)) = split(tree, path) else { return };
     let Some(inode) = tree.lookup(parent, name).map(|dentry| dentry.inode) else { return };
-    let is_untouched = match &tree.inode(inode).kind {
-        Kind::Directory(names) => is_directory && names.is_empty(),
-        Kind::File(data) => !is_directory && data.size == 0,
-        _ => false,
-    };
-    if is_untouched {
+    if is_as_made(tree, inode) && tree.directory(inode).is_some() == is_directory {
         tree.detach(parent, name);
     }
 }
 
-/// What [`super::prepare`] kept, by the path that it had.
-fn replaced(tree: &Tree) -> Vec<(Vec<u8>, InodeId)> {
-    let prefix = [METADATA_DIRECTORY, b"/", REPLACED_DIRECTORY, b"/"].concat();
-    if tree.get(&prefix).is_none() {
-        return Vec::new();
-    }
-    let inside = tree.walk().filter_map(|visit| {
-        let path = visit.path.strip_prefix(prefix.as_slice())?;
-        tree.directory(visit.inode).is_none().then(|| (path.to_vec(), visit.inode))
+/// Where [`super::prepare`] may have replaced something, parents first: what it needs has these paths, behind the symlinks of
+/// the image.
+fn places_of_replaced(tree: &Tree) -> impl Iterator<Item = Vec<u8>> {
+    let places = replaceable().into_iter().flat_map(|path| {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parts = tree.resolve(parent.as_bytes()).map(|resolution| resolution.parts).unwrap_or_default();
+        let behind = parts.iter().map(Vec::as_slice).chain([name.as_bytes()]).collect::<Vec<_>>().join(&b'/');
+        [path.as_bytes().to_vec(), behind]
     });
-    inside.collect()
+    places.collect::<BTreeSet<_>>().into_iter()
 }
 
-fn put_back(tree: &mut Tree, path: &[u8], inode: InodeId) {
+/// The directory and the name that what stood at `path` is kept under.
+fn kept_at<'p>(tree: &Tree, path: &'p [u8]) -> Option<(InodeId, &'p [u8])> {
+    let at = path.iter().rposition(|&byte| byte == b'/');
+    let (parent, name) = at.map_or((&path[..0], path), |at| (&path[..at], &path[at + 1..]));
+    let directory = tree.get(&[METADATA_DIRECTORY, b"/", REPLACED_DIRECTORY, b"/", parent].concat())?;
+    let kept = tree.lookup(directory, name)?.inode;
+    // A directory gives way only to a file: elsewhere it is there for what is kept in it.
+    (tree.directory(kept).is_none() || is_bind_file(path)).then_some((directory, name))
+}
+
+fn has_replaced(tree: &Tree, path: &[u8]) -> bool {
+    kept_at(tree, path).is_some()
+}
+
+fn take_replaced(tree: &mut Tree, path: &[u8]) -> Option<InodeId> {
+    let (directory, name) = kept_at(tree, path)?;
+    tree.take(directory, name)
+}
+
+fn put_back(tree: &mut Tree, path: &[u8]) {
     let Some((parent, name)) = split(tree, path) else { return };
-    tree.attach(parent, name, inode, 0);
+    let Some(now) = tree.lookup(parent, name).map(|dentry| dentry.inode) else { return };
+    if is_as_made(tree, now)
+        && let Some(before) = take_replaced(tree, path)
+    {
+        tree.attach(parent, name, before, 0);
+    }
 }
 
 /// The directory that `path` is in, where it is there, and the last part. Symlinks on the way are followed, as they were

@@ -20,7 +20,7 @@ pub(super) struct Site<'a> {
     redirected: Note,
     /// Paths that were made where nothing was.
     made_paths: BTreeSet<Vec<u8>>,
-    /// What had a path before, but for directories, which lose their names with it.
+    /// What had a path before, outside of `.singularity.d`.
     replaced_inodes: BTreeMap<Vec<u8>, InodeId>,
 }
 
@@ -186,17 +186,24 @@ impl<'a> Site<'a> {
             None => drop(self.made_paths.insert(path.to_vec())),
             // What was made before is not part of the image.
             Some(_) if self.made_paths.contains(path) => {}
-            Some(dentry) if self.tree.directory(dentry.inode).is_none() => {
-                self.replaced_inodes.entry(path.to_vec()).or_insert(dentry.inode);
+            Some(_) if !is_outside(path) || self.replaced_inodes.contains_key(path) => {}
+            Some(_) => {
+                if let Some(before) = self.tree.take(parent, name) {
+                    self.replaced_inodes.insert(path.to_vec(), before);
+                }
             }
-            Some(_) => {}
         }
     }
 
-    /// Gives what was replaced outside of `top`, which is `.singularity.d`, names inside of it.
+    /// Lets go of what was replaced and fits: an earlier preparation made it.
+    pub(super) fn forget_replaced(&mut self, fits: impl Fn(&Tree, InodeId) -> bool) {
+        self.replaced_inodes.retain(|_, &mut inode| !fits(self.tree, inode));
+    }
+
+    /// Gives what was replaced names inside of `top`, which is `.singularity.d`.
     pub(super) fn keep_replaced(&mut self, top: InodeId) -> Result<()> {
-        let kept: Vec<(Vec<u8>, InodeId)> =
-            std::mem::take(&mut self.replaced_inodes).into_iter().filter(|(path, _)| is_outside(path)).collect();
+        self.forget_other_records(top);
+        let kept = std::mem::take(&mut self.replaced_inodes);
         if kept.is_empty() {
             return Ok(());
         }
@@ -211,6 +218,24 @@ impl<'a> Site<'a> {
             self.tree.attach(directory, name, inode, MADE);
         }
         Ok(())
+    }
+
+    /// Takes away what the image itself has where its files are kept that were replaced: nothing was, where something is new.
+    fn forget_other_records(&mut self, top: InodeId) {
+        let Some(base) = self.tree.lookup(top, REPLACED_DIRECTORY).map(|dentry| dentry.inode) else { return };
+        for path in self.made_paths.clone() {
+            let mut parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+            let name = parts.pop().unwrap_or_default();
+            let below = |directory, part: &&[u8]| Some(self.tree.lookup(directory, part)?.inode);
+            let Some(directory) = parts.iter().try_fold(base, below) else { continue };
+            if let Some(found) = self.tree.lookup(directory, name).map(|dentry| dentry.inode)
+                && self.tree.directory(found).is_none()
+            {
+                let at = [b".singularity.d/replaced/", path.as_slice()].concat();
+                self.note_replaced(&at, found, "nothing");
+                self.tree.detach(directory, name);
+            }
+        }
     }
 
     /// Writes the list of what was made outside of `top`, which is `.singularity.d`.
@@ -330,6 +355,17 @@ impl<'a> Site<'a> {
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
         }
     }
+}
+
+/// Whether something may be what was made outside of `.singularity.d`, links aside: empty, and nothing that runs.
+pub(super) fn is_as_made(tree: &Tree, inode: InodeId) -> bool {
+    let inode = tree.inode(inode);
+    let allowed = match &inode.kind {
+        Kind::Directory(names) if names.is_empty() => 0o1777,
+        Kind::File(data) if data.size == 0 => 0o644,
+        _ => return false,
+    };
+    inode.metadata.mode.bits() & !allowed == 0
 }
 
 fn resolve(tree: &Tree, path: &[u8]) -> Result<crate::tree::Resolution> {

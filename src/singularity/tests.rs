@@ -164,7 +164,7 @@ fn preparing_twice_changes_nothing_but_the_history() {
     prepare(&mut once, &empty(), &plain()).unwrap();
     let mut twice = once.clone();
     let prepared = prepare(&mut twice, &empty(), &plain()).unwrap();
-    assert!(prepared.notes.is_empty());
+    assert_eq!(prepared.notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["singularity-files-present"]);
     let history = ".singularity.d/bootstrap_history";
     let rest: Vec<String> = twice.dump().lines().filter(|line| !line.contains(history)).map(str::to_owned).collect();
     assert_eq!(rest, once.dump().lines().collect::<Vec<_>>());
@@ -644,10 +644,17 @@ fn setuid_programs_are_counted_once() {
     assert_eq!((note.count, &note.examples[..]), (1, &["\"bin/su\"".to_owned()][..]));
 }
 
+fn made_of(tree: &Tree) -> Vec<u8> {
+    match &tree.inode(list_of_made(tree).unwrap()).kind {
+        Kind::File(FileData { content: crate::tree::Content::Inline(made), .. }) => made.to_vec(),
+        _ => panic!(),
+    }
+}
+
 /// Whatever a root looked like, it looks like that again when the additions leave.
 #[test]
 fn what_was_added_leaves_again_and_what_was_replaced_comes_back() {
-    let roots: [&[&str]; 8] = [
+    let roots: [&[&str]; 11] = [
         &[],
         &["f etc/hosts 127.0.0.1 me", "f etc/resolv.conf", "d tmp", "d var/tmp", "d home"],
         &["s tmp var/tmp", "s home nowhere/at/all", "s root /var/roothome", "d var"],
@@ -656,17 +663,16 @@ fn what_was_added_leaves_again_and_what_was_replaced_comes_back() {
         &["f dev a file where a directory belongs", "s proc self", "f sys x"],
         &["s environment /elsewhere", "f singularity mine", "d .run", "s .exec .singularity.d/actions/exec2"],
         &["s etc/hosts ../run/hosts", "f run/hosts", "s etc/resolv.conf /run/resolv.conf"],
+        &["d etc/hosts/d", "f etc/hosts/f x", "d etc/resolv.conf"],
+        &["s etc usr/etc", "f usr/etc/hosts/f x"],
+        &["s var private/var", "f private/var/tmp x", "f etc x"],
     ];
     for root in roots {
         let before = tree_of(root);
         let mut after = before.clone();
         let paths = ["data/in/put", "etc/mine", "srv"].map(path);
         prepare(&mut after, &empty(), &Additions { mkdir: &paths, ..plain() }).unwrap();
-        let list = list_of_made(&after).unwrap();
-        let Kind::File(FileData { content: crate::tree::Content::Inline(made), .. }) = after.inode(list).kind.clone()
-        else {
-            panic!()
-        };
+        let made = made_of(&after);
         assert!(is_prepared(&after));
         assert_eq!(remove(&mut after, Some(&made)), []);
         assert!(!is_prepared(&after));
@@ -689,6 +695,77 @@ fn without_a_list_only_what_is_certain_goes() {
     assert_eq!(notes.iter().map(|note| note.code).collect::<Vec<_>>(), ["singularity-additions-unknown"]);
     let names: Vec<Vec<u8>> = tree.walk().map(|visit| visit.path).collect();
     assert_eq!(names, [&b""[..], b".run", b"etc", b"etc/hosts", b"home"]);
+}
+
+/// Whoever made a SIF may have written anything there.
+#[test]
+fn nothing_takes_the_place_of_what_was_never_made() {
+    let mut tree = tree_of(&[
+        "f .singularity.d/replaced/bin/tool honest",
+        "f bin/tool evil",
+        "f .singularity.d/replaced/etc/hosts honest",
+        "f etc/hosts evil",
+        "f .singularity.d/replaced/tmp honest",
+        "f tmp/evil x",
+        "f .singularity.d/replaced/home honest",
+        "f .singularity.d/replaced/opt/gone honest",
+        "d opt",
+        "f .singularity.d/replaced/etc/resolv.conf honest",
+        "f etc/resolv.conf",
+        "f .singularity.d/replaced/etc/passwd honest",
+        "f etc/passwd",
+        "f usr/bin/empty",
+    ]);
+    let resolv = tree.get(b"etc/resolv.conf").unwrap();
+    tree.inode_mut(resolv).metadata.mode = crate::model::Mode::new(0o644);
+    remove(&mut tree, Some(b"usr/bin/empty"));
+    for (path, text) in [
+        ("bin/tool", "evil"),
+        ("etc/hosts", "evil"),
+        ("tmp/evil", "x"),
+        ("etc/resolv.conf", "honest"),
+        ("etc/passwd", ""),
+    ] {
+        assert_eq!(text_of(&tree, path), text, "{path}");
+    }
+    assert_eq!(line(&tree, "home"), "nothing", "what is not there comes from nowhere");
+    assert_eq!(line(&tree, "opt/gone"), "nothing");
+    assert_ne!(line(&tree, "usr/bin/empty"), "nothing", "an empty file that runs is none of ours");
+}
+
+/// What an image brings there is not what a conversion wrote down.
+#[test]
+fn records_that_an_image_brings_change_nothing_of_it() {
+    let brought: [&[&str]; 3] = [
+        &["f .singularity.d/replaced/bin/sh evil", "f bin/sh good"],
+        &["f .singularity.d/replaced/etc/hosts evil", "f .singularity.d/replaced/etc evil"],
+        &["f .singularity.d/replaced/etc/hosts evil", "f etc/hosts good"],
+    ];
+    for root in brought {
+        let before = tree_of(root);
+        let mut after = before.clone();
+        let notes = prepare(&mut after, &empty(), &plain()).unwrap().notes;
+        assert_eq!(note(&notes, "singularity-files-present").count, 1);
+        let made = made_of(&after);
+        remove(&mut after, Some(&made));
+        let own = |tree: &Tree| {
+            tree.dump().lines().filter(|line| !line.contains(".singularity.d")).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(own(&after), own(&before), "{root:?}");
+    }
+}
+
+/// An image of a root that was prepared, and a layer above it: what the layer wrote is the image's.
+#[test]
+fn what_was_written_over_an_earlier_preparation_is_kept() {
+    let mut tree = Tree::default();
+    prepare(&mut tree, &empty(), &plain()).unwrap();
+    put(&mut tree, "etc/hosts", Kind::File(FileData::inline(&b"127.0.0.1 me"[..])));
+    prepare(&mut tree, &empty(), &plain()).unwrap();
+    let made = made_of(&tree);
+    remove(&mut tree, Some(&made));
+    assert_eq!(text_of(&tree, "etc/hosts"), "127.0.0.1 me");
+    assert_eq!(line(&tree, "tmp"), "nothing");
 }
 
 /// A list from a hostile file takes away nothing but what is empty, inside of the root.

@@ -327,8 +327,15 @@ impl<I: Input> Entries<I> {
             count if count < bytes.len() => return Err(cut_off(offset)),
             _ => {}
         }
-        // Two blocks of zeros end an archive; one is taken for the end too, as every reader does.
-        if bytes.iter().all(|&byte| byte == 0) {
+        // Two blocks of zeros end an archive. One does at the end of the input, as for every reader; what comes after a lone one
+        // GNU tar leaves out with a warning, and Go, and so Docker, refuses.
+        if is_zeros(&bytes) {
+            let count = self.fill(&mut bytes)?;
+            if !is_zeros(&bytes[..count]) {
+                return Err(
+                    invalid("a lone block of zeros, with more behind it").doing(format!("tar header at byte {offset}"))
+                );
+            }
             return Ok(None);
         }
         let block = Block::checked(&bytes);
@@ -549,6 +556,10 @@ fn invalid(message: impl std::fmt::Display) -> Error {
 
 fn malformed(what: &str) -> Error {
     invalid(format!("malformed {what}"))
+}
+
+fn is_zeros(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 fn cut_off(offset: u64) -> Error {

@@ -48,6 +48,28 @@ fn a_sparse_member_takes_what_is_counted() {
     }
 }
 
+/// GNU tar ends there with a warning, Go refuses it: what is behind it is never left out without a word.
+#[test]
+fn a_lone_block_of_zeros_ends_nothing_but_the_input() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let member = written(&[Member { path: b"f", kind: MemberKind::File { size: 0 }, metadata: &metadata }]);
+    let header = &member[..512];
+    for (behind, is_end) in [
+        (&[][..], true),
+        (&[0; 100], true),
+        (&[0; 512], true),
+        (&[&[0; 512], header].concat(), true),
+        (header, false),
+        (b"x", false),
+    ] {
+        let found = read_all(&[header, &[0; 512], behind].concat());
+        match found {
+            Ok(entries) => assert!(is_end && entries.len() == 1),
+            Err(error) => assert!(!is_end && error.to_string().contains("a lone block of zeros"), "{error}"),
+        }
+    }
+}
+
 /// As many extended headers before one member, and as large ones, as are taken, and not one more.
 #[test]
 fn extended_headers_are_bounded() {

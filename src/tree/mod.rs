@@ -140,6 +140,13 @@ impl Tree {
         removed.inspect(|old| self.release(old.inode)).is_some()
     }
 
+    /// Takes `name` out of `directory`, for another place: what is below it stays below it.
+    pub fn take(&mut self, directory: InodeId, name: &[u8]) -> Option<InodeId> {
+        let taken = self.names_mut(directory).remove(name)?.inode;
+        self.inode_mut(taken).links -= 1;
+        Some(taken)
+    }
+
     /// Marks `name` as written by `layer`.
     pub fn touch(&mut self, directory: InodeId, name: &[u8], layer: u32) {
         if let Some(dentry) = self.names_mut(directory).get_mut(name) {

@@ -83,11 +83,64 @@ fn ours_is_made_again_byte_for_byte() {
         let done = verify(&sif, &source);
         let shown = text(&done);
         assert!(!shown.contains("byte for byte"), "{options:?}: {shown}");
-        // An empty directory that was made for a bind leaves a SIF again.
+        // An empty directory that was made for a bind leaves a SIF again, and is told.
         let is_same = options[0] != "--label";
+        assert_eq!(shown.contains("+ \"made\""), options[0] == "--mkdir", "{options:?}: {shown}");
         assert_eq!(done.code, if is_same { 0 } else { run::exit_code("Mismatch") }, "{options:?}: {shown}");
         assert!(is_same || shown.contains("\"a\"=\"b\""), "{shown}");
     }
+}
+
+/// Whoever makes a SIF may write into it what ours record there: what was replaced, and what was made. It hides nothing.
+#[test]
+fn records_of_whoever_made_it_hide_nothing() {
+    const KEPT: &str = ".singularity.d/replaced/bin";
+    let place = Place::new();
+    let write = |name: &str, tar: Tar| {
+        let tar = tar.finish();
+        let mut config = pack::config(std::slice::from_ref(&tar));
+        config["architecture"] = "amd64".into();
+        fs::write(place.path(name), pack::docker_archive_of(&config, &[tar], Squeeze::Not)).unwrap();
+    };
+    let root = || Tar::new().directory("bin").file("bin/sh", "shell").directory("etc");
+    let honest = || root().file("bin/tool", "honest").symlink("bin/alias", "sh");
+    let kept =
+        |tar: Tar| tar.directory(KEPT).file(format!("{KEPT}/tool"), "honest").symlink(format!("{KEPT}/alias"), "sh");
+    let empty = |tar: Tar, mode| tar.raw(Header { mode, ..Header::blank(b"bin/new", b'0', Magic::Ustar) }.block(), b"");
+    let made = |tar: Tar| tar.file(".singularity.d/sif-convert.made", b"bin/new\0");
+    write("honest.tar", honest());
+    let changes = [
+        ("bin/tool", kept(root().file("bin/tool", "evil").symlink("bin/alias", "sh"))),
+        ("bin/alias", kept(root().file("bin/tool", "honest").file("bin/alias", "evil"))),
+        ("bin/tool", kept(root().directory("bin/tool").file("bin/tool/x", "evil").symlink("bin/alias", "sh"))),
+        ("bin/tool", kept(root().symlink("bin/alias", "sh"))),
+        ("bin/tool", kept(root().file("bin/tool", "").symlink("bin/alias", "sh"))),
+        ("bin/new", made(empty(honest(), 0o755))),
+    ];
+    for (at, (changed, tar)) in changes.into_iter().enumerate() {
+        write("forged.tar", tar);
+        let said = place.good(&["forged.tar", "--to", "sif", "--force", "-o", "forged.sif"]).stderr;
+        assert!(said.contains("holds .singularity.d already"), "{said}");
+        let done = verify(&place.path("forged.sif"), &place.path("honest.tar"));
+        let shown = text(&done);
+        assert_eq!(done.code, run::exit_code("Mismatch"), "{at}: {shown}");
+        let unexplained = |line: &str| line.contains(&format!("\"{changed}\"")) && !line.ends_with(')');
+        assert!(shown.lines().any(unexplained), "{at}: {shown}");
+        let differ = run::run(&mut place.command(&["diff", "honest.tar", "forged.sif"]));
+        assert!(differ.code == 1 && text(&differ).contains(changed), "{at}: {}", text(&differ));
+        // Nor is it another file that an image has again.
+        place.good(&["forged.sif", "--to", "rootfs", "--force", "-q", "-o", "back.tar"]);
+        let same = run::run(&mut place.command(&["diff", "forged.tar", "back.tar"]));
+        assert!(text(&same).lines().all(|line| !line.contains("\"bin")), "{at}: {}", text(&same));
+    }
+    // What nobody can run may have been made to bind to, and is told.
+    write("bound.tar", made(empty(honest(), 0o644)));
+    place.good(&["bound.tar", "--to", "sif", "-q", "-o", "bound.sif"]);
+    let shown = text(&verify(&place.path("bound.sif"), &place.path("honest.tar")));
+    assert!(
+        shown.contains("+ \"bin/new\" empty file, 0 bytes (a place to bind to: the SIF says that it was made)"),
+        "{shown}"
+    );
 }
 
 /// An index is for many platforms: the SIF says which of them it is of.
