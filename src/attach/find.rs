@@ -42,25 +42,37 @@ pub fn find_attached(
     let origin = repositories.pop();
     for mirror in &repositories {
         // A mirror need not have what refers to an image: then the registry itself says whether it is there.
-        if let Ok(Some(found)) = find_in(mirror, subject, wanted.as_deref()) {
+        if let Ok(Some(found)) = find_in(mirror, subject, wanted.as_deref(), None) {
             return Ok(Some(found));
         }
         monitor.check()?;
     }
-    origin.map_or(Ok(None), |origin| find_in(&origin, subject, wanted.as_deref()))
+    origin.map_or(Ok(None), |origin| find_in(&origin, subject, wanted.as_deref(), None))
 }
 
-/// The first SIF among the referrers of `subject` that was made in this output format with these options.
-pub(super) fn find_in(repository: &Repository, subject: Digest, options: Option<&str>) -> Result<Option<Found>> {
+/// The first SIF among the referrers of `subject` that is said to be made in this output format with these options, and whose
+/// file is there; `made` before all others, the manifest of one that was made here.
+pub(super) fn find_in(
+    repository: &Repository,
+    subject: Digest,
+    options: Option<&str>,
+    made: Option<Digest>,
+) -> Result<Option<Found>> {
+    let mut first = None;
     for referrer in repository.referrers(subject, Some(SIF_LAYER))?.into_iter().take(LOOKED_AT_MAX) {
         let Ok(manifest) = referrer.digest().to_string().parse::<Digest>() else { continue };
         // Some registries list what is there no more.
         let Some(bytes) = repository.manifest(&manifest.to_string())? else { continue };
-        if let Some(found) = Found::read(manifest, &bytes, subject, options) {
-            return Ok(Some(found));
+        let Some(found) = Found::read(manifest, &bytes, subject, options) else { continue };
+        let is_the_one = made.is_none_or(|made| made == manifest);
+        if (is_the_one || first.is_none()) && repository.has_blob(found.sha256)? {
+            if is_the_one {
+                return Ok(Some(found));
+            }
+            first = Some(found);
         }
     }
-    Ok(None)
+    Ok(first)
 }
 
 impl Found {

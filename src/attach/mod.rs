@@ -170,7 +170,7 @@ impl Attach {
         }
         monitor.begin(Phase::Finish, 0);
         let index = match index_tag {
-            Some(tag) => Some(self.update_index(&repository, tag, &source, options.as_deref())?),
+            Some(tag) => Some(self.update_index(&repository, tag, &source, options.as_deref(), &sifs)?),
             None => None,
         };
         repository.warnings().into_iter().for_each(|text| observer.note(Note::new("registry", text, 1)));
@@ -306,13 +306,18 @@ impl Attach {
         tag: &str,
         source: &Source,
         options: Option<&str>,
+        attached: &[AttachedSif],
     ) -> Result<AttachedIndex> {
+        let attached = |subject: Digest| {
+            let sif = attached.iter().find(|sif| sif.image_manifest_digest == subject.to_string());
+            sif.and_then(|sif| sif.manifest_digest.parse().ok())
+        };
         let images = source.images();
         for writes in 0..WRITES_MAX {
             let mut entries = Vec::new();
             for (position, platform) in linux_images(source) {
                 let Candidate { manifest_digest: Some(subject), .. } = images[position] else { continue };
-                if let Some(found) = find_in(repository, subject, options)? {
+                if let Some(found) = find_in(repository, subject, options, attached(subject))? {
                     entries.push(entry(&found, platform.as_ref()));
                 }
             }
@@ -370,7 +375,7 @@ impl Run<'_> {
             Ok(records.collect())
         };
         let hosted = self.hosted(subject)?;
-        let found = if attach.signatures_only { None } else { find_in(repository, subject, options)? };
+        let found = if attach.signatures_only { None } else { find_in(repository, subject, options, None)? };
         let found = found.map(|found| record(found.manifest, found.sha256, found.size, false));
         if pending.is_empty() && hosted.is_empty() && !attach.signatures.is_empty() {
             let message = "none of the signatures is of this SIF: each is attached for another platform";
@@ -403,7 +408,18 @@ impl Run<'_> {
         let of_image = image.warnings.iter().map(|text| Note::new("image", text, 1));
         of_image.chain(outcome.notes).for_each(|note| observer.note(note));
         let pushed = outcome.manifest_digest.zip(outcome.sha256);
-        let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, found.is_none()));
+        let other = |manifest: Digest| found.as_ref().filter(|found| found.manifest_digest != manifest.to_string());
+        if let Some(other) = pushed.and_then(|(manifest, _)| other(manifest)) {
+            let mut note = Note::new(
+                "other-sif-attached",
+                "SIFs are attached that say they are this one, and are not: delete them",
+                1,
+            );
+            note.example(&other.manifest_digest);
+            observer.note(note);
+        }
+        let is_new = |manifest| found.is_none() || other(manifest).is_some();
+        let pushed = pushed.map(|(manifest, sha256)| record(manifest, sha256, outcome.size, is_new(manifest)));
         if pushed.is_none() && !attach.signatures_only {
             return Err(Error::new(ErrorKind::Bug, "a SIF that was pushed has no digest"));
         }

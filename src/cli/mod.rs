@@ -50,6 +50,8 @@ use settings::Settings;
 
 pub use signals::Quit;
 
+use crate::error::Error;
+
 /// Whether a program reads what is written, even where stderr is a terminal: it calls "build" or "pull", or asks for plain
 /// lines. pexpect, for one, gives each program a terminal.
 fn has_lines_read(arguments: &[OsString], environment: &Environment) -> bool {
@@ -76,15 +78,12 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
     }
     let (parsed, given) = match args::parse(&arguments) {
         Ok(both) => both,
-        Err(error) if arguments.get(1).is_some_and(|word| word == "pull") => {
-            return i32::from(pull::misuse(error, &arguments));
-        }
-        Err(error) => return i32::from(session::misuse(error, &arguments, Voice::default())),
+        Err(error) => return misuse(error, &arguments),
     };
     if parsed.heeds_settings() {
         match Settings::load(&environment) {
             Ok(settings) => environment.settings = settings,
-            Err(error) => return i32::from(session::misuse(error, &arguments, Voice::default())),
+            Err(error) => return misuse(error, &arguments),
         }
     }
     let code = match parsed {
@@ -117,6 +116,14 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Convert(convert) => convert::run(&convert, &given, None, &arguments, &environment, quit),
     };
     i32::from(code)
+}
+
+/// Ends what cannot begin, in the words of the command that was meant.
+fn misuse(error: Error, arguments: &[OsString]) -> i32 {
+    i32::from(match arguments.get(1) {
+        Some(word) if word == "pull" => pull::misuse(error, arguments),
+        _ => session::misuse(error, arguments, Voice::default()),
+    })
 }
 
 #[cfg(test)]

@@ -218,9 +218,9 @@ impl Http {
             return Ok(agent.clone());
         }
         let proxy = self.settings.proxies.serving(url).map(|address| {
-            Proxy::new(address.expose()).map_err(|_| {
+            proxy(address).ok_or_else(|| {
                 Error::new(ErrorKind::Usage, format!("the proxy for {} is not given as an address", url.authority))
-                    .hint("set HTTP_PROXY and HTTPS_PROXY to http://HOST:PORT")
+                    .hint("set HTTP_PROXY and HTTPS_PROXY to http://HOST:PORT or socks5://HOST:PORT")
             })
         });
         let timeout = Some(self.settings.timeout);
@@ -252,25 +252,33 @@ impl Http {
 
     fn failure(&self, url: &Url, error: &ureq::Error) -> Failure {
         use ureq::Error as E;
-        let via = self.settings.proxies.serving(url).map_or("", |_| " through the proxy");
+        let proxy = self.settings.proxies.serving(url).and_then(proxy);
+        let via = proxy.as_ref().map_or("", |_| " through the proxy");
         let host = &url.authority;
         let network = |what: String| Error::new(ErrorKind::Network, what);
+        // Through a proxy no other name is looked up here than that of the proxy itself.
+        let no_host = || match &proxy {
+            Some(proxy) => no_proxy(proxy.host(), host),
+            None => no_host(host),
+        };
         match error {
-            E::HostNotFound => no_host(host),
+            E::HostNotFound => no_host(),
             E::Other(inner) if inner.is::<guard::Refused>() => Failure::Lasting(
                 network(format!("{url}: {inner}"))
                     .hint("download the layer yourself, or push the image with all its layers"),
             ),
-            E::Io(error) if is_lookup(error) && !error.to_string().contains("emporary") => no_host(host),
+            E::Io(error) if is_lookup(error) && !error.to_string().contains("emporary") => no_host(),
             E::Timeout(_) => {
                 let seconds = self.settings.timeout.as_secs_f64();
                 let error = network(format!("{host}{via} sent nothing for {seconds} s"));
                 Failure::Passing { error: error.with_remedy(Remedy::Timeout), wait: None }
             }
-            E::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Nobody(
-                network(format!("cannot connect to {host}{via}: {error}"))
-                    .hint("check the name and the port of the registry, and that it runs"),
-            ),
+            E::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Failure::Nobody(network(format!("cannot connect to {host}{via}: {error}")).hint(match &proxy {
+                    Some(_) => PROXY_HINT,
+                    None => "check the name and the port of the registry, and that it runs",
+                }))
+            }
             E::Io(inner) => tls_trouble(url, &inner.to_string()).unwrap_or_else(|| {
                 let error = network(format!("the connection to {host}{via} broke: {inner}"));
                 Failure::Passing { error, wait: None }
@@ -278,8 +286,7 @@ impl Http {
             E::Rustls(inner) => tls_trouble(url, &inner.to_string())
                 .unwrap_or_else(|| Failure::Lasting(network(format!("no encrypted connection to {host}: {inner}")))),
             E::ConnectProxyFailed(why) => Failure::Passing {
-                error: network(format!("the proxy does not connect to {host}: {why}"))
-                    .hint("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"),
+                error: network(format!("the proxy does not connect to {host}: {why}")).hint(PROXY_HINT),
                 wait: None,
             },
             E::ConnectionFailed | E::Protocol(_) => Failure::Passing {
@@ -289,6 +296,22 @@ impl Http {
             other => Failure::Lasting(network(format!("asking {host}{via}: {other}"))),
         }
     }
+}
+
+const PROXY_HINT: &str = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and that the proxy runs";
+
+/// What is said of a proxy, where it can be used. As in Go, names are looked up by the proxy, whatever kind of SOCKS it speaks.
+fn proxy(address: &Secret) -> Option<Proxy> {
+    let text = address.expose();
+    let by_proxy = [("socks://", "socks5h://"), ("socks5://", "socks5h://"), ("socks4://", "socks4a://")];
+    let renamed = by_proxy.into_iter().find_map(|(from, to)| Some(format!("{to}{}", text.strip_prefix(from)?)));
+    Proxy::new(renamed.as_deref().unwrap_or(text)).ok()
+}
+
+fn no_proxy(proxy: &str, host: &str) -> Failure {
+    let error =
+        Error::new(ErrorKind::Network, format!("the proxy for {host} is not found: no host is named {proxy:?}"));
+    Failure::Nobody(error.hint(PROXY_HINT))
 }
 
 fn no_host(host: &str) -> Failure {
@@ -308,6 +331,21 @@ fn tls_trouble(url: &Url, words: &str) -> Option<Failure> {
     if words.contains("corrupt message") {
         let error = network(format!("{host} does not speak TLS"));
         return Some(Failure::NoTls(error.with_remedy(Remedy::Insecure(host.clone()))));
+    }
+    // Our certificate is meant, or that there is none.
+    let refused = ["BadCertificate", "CertificateRequired", "CertificateUnknown", "CertificateExpired", "UnknownCA"];
+    if words.contains("fatal alert: ") && refused.iter().any(|alert| words.contains(alert)) {
+        let error = network(format!("{host} asks for a certificate, and takes none that it was shown: {words}"));
+        let hint =
+            format!("put your certificate and its key into /etc/docker/certs.d/{host}, as NAME.cert and NAME.key");
+        return Some(Failure::Lasting(error.hint(hint)));
+    }
+    if words.contains("certificate expired") || words.contains("not valid") {
+        let error = network(format!("{host} is not trusted: {words}"));
+        return Some(Failure::Lasting(
+            error
+                .hint("its certificate must be renewed or corrected by who runs it; check the name, and the date here"),
+        ));
     }
     if words.contains("certificate") || words.contains("UnknownIssuer") {
         let hint =

@@ -1,6 +1,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls_native_certs::load_certs_from_paths;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, TlsConfig, parse_pem};
 
@@ -80,7 +83,23 @@ fn client_certificate(path: &Path) -> Result<ClientCert> {
     let key_path = path.with_extension("key");
     let key =
         PrivateKey::from_pem(&read(&key_path)?).map_err(|_| malformed(&key_path, "there is no private key in it"))?;
+    check_pair(&chain, &key_path)?;
     Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+/// ureq panics where a certificate and its key do not belong together: it is renewed alone easily.
+fn check_pair(chain: &[Certificate<'_>], key_path: &Path) -> Result<()> {
+    let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der()).into_owned()).collect();
+    let why = match PrivateKeyDer::from_pem_slice(&read(key_path)?) {
+        Ok(key) => match CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()) {
+            Ok(_) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => error.to_string(),
+    };
+    let quoted = Quoted(key_path.as_os_str().as_encoded_bytes());
+    Err(Error::new(ErrorKind::Network, format!("{quoted} is not the key of the certificate beside it: {why}"))
+        .hint("put the key there that the certificate was made with, or remove both files"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -391,11 +391,44 @@ fn what_is_not_what_it_says_is_not_used() {
     assert_eq!(done.code, 255, "{}", done.stderr);
     assert!(done.stderr.contains("not what a conversion gives"), "{}", done.stderr);
     assert!(!place.path("y.sif").exists());
+    // A signature can only be of the SIF that is made: it is this one that is listed then, and the other is told.
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/ed25519.pem");
+    place.good(&["amd64.tar", "--to", "sif", "--sign-key", key, "--sign-detached", "owner.json"]);
+    let words = ["attach", &uri, "--platform", "linux/amd64", "--signature", "owner.json", "--sif-tag", "good.sif"];
+    let done = place.good(&[&words[..], &["--report", "report.json"]].concat());
+    assert!(done.stderr.contains("say they are this one") && done.stderr.contains(&name), "{}", done.stderr);
+    let report = place.report();
+    let attached = &report["attached"][0];
+    assert_eq!((&attached["is_new"], &attached["sha256"]), (&json!(true), &json!(sha256(&place.sif("amd64")))));
+    let listed: Value = serde_json::from_slice(&fetch(&host, "manifests/good.sif")).unwrap();
+    assert_eq!(listed["manifests"][0]["digest"], attached["manifest_digest"]);
     // Neither is a tag taken away that is something else.
     put(&host, "manifests/1.sif", OCI_MANIFEST, &fetch(&host, "manifests/amd64"));
     let done = run(&mut place.command(&["attach", &uri]));
     assert!(done.code == 8 && done.stderr.contains("is not an index of SIFs"), "{}", done.stderr);
     place.good(&["attach", &uri, "--force"]);
+}
+
+/// A registry may lose a file and keep what refers to it.
+#[test]
+fn a_sif_whose_file_is_gone_is_attached_again() {
+    let place = Place::new();
+    let depot = Depot { has_referrers: true, ..Depot::default() };
+    let held = depot.clone();
+    let fake = Fake::start(move |request| held.answer(request));
+    let host = fake.host();
+    let uri = format!("docker://{host}/org/app:1");
+    place.host(&host);
+    place.good(&["attach", &uri]);
+    depot.lose_blob("org/app", &format!("sha256:{}", sha256(&place.sif("amd64"))));
+    // Whoever pulls gets what the image gives.
+    let done = place.good(&["pull", "--attached", "x.sif", &uri, "--arch", "amd64"]);
+    assert!(done.stderr.contains("no SIF is attached"), "{}", done.stderr);
+    let done = place.good(&["attach", &uri, "--report", "report.json"]);
+    assert!(done.stderr.contains("already attached: linux/arm64"), "{}", done.stderr);
+    assert_eq!(place.report()["attached"][0]["is_new"], true);
+    place.good(&["pull", "y.sif", &format!("oras://{host}/org/app:1.sif"), "--no-https", "--arch", "amd64"]);
+    assert!(fs::read(place.path("y.sif")).unwrap() == place.sif("amd64"));
 }
 
 /// The config of an image need not say what it runs on.

@@ -627,4 +627,63 @@ fn proxies_are_used_as_the_environment_says() {
     let done = converted(&[("HTTP_PROXY", &address), ("NO_PROXY", "other,.invalid")]);
     assert!(done.code == 6 && done.stderr.contains("there is no host"), "{}", done.stderr);
     assert_eq!(proxy.log().len(), before, "the proxy was asked all the same");
+    // What is wrong with a proxy is not wrong with the registry.
+    for (address, words) in [
+        ("http://proxy.invalid:3128", "the proxy for registry.invalid:5000 is not found"),
+        ("socks5://proxy.invalid:1080", "the proxy for registry.invalid:5000 is not found"),
+        ("http://127.0.0.1:1", "cannot connect to registry.invalid:5000 through the proxy"),
+        ("ftp://127.0.0.1:1", "the proxy for registry.invalid:5000 is not given as an address"),
+    ] {
+        let done = converted(&[("HTTP_PROXY", address)]);
+        assert!(done.code != 0 && done.stderr.contains(words), "{address}: {}", done.stderr);
+        assert!(
+            done.stderr.lines().any(|line| line.starts_with("hint: ") && line.contains("PROXY")),
+            "{}",
+            done.stderr
+        );
+    }
+}
+
+/// What `ssh -D` speaks (RFC 1928): names are looked up on its side.
+#[test]
+fn socks_proxies_look_names_up_themselves() {
+    use std::io::{Read as _, Write as _};
+    let repository = Repository::of(&layers());
+    let registry = Fake::start(move |request| repository.answer(request));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, behind) = (Arc::new(std::sync::Mutex::new(Vec::new())), registry.host());
+    let names = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, names) = (client.unwrap(), Arc::clone(&names));
+            let mut server = std::net::TcpStream::connect(&behind).unwrap();
+            std::thread::spawn(move || {
+                let read = |count: usize| {
+                    let mut bytes = vec![0; count];
+                    (&client).read_exact(&mut bytes).map(|()| bytes)
+                };
+                let methods = read(2)?[1];
+                read(methods.into())?;
+                (&client).write_all(&[5, 0])?;
+                let length = read(5)?[4];
+                let name = read(length.into())?;
+                names.lock().unwrap().push(String::from_utf8(name).unwrap());
+                read(2)?;
+                (&client).write_all(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 0])?;
+                let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                std::io::copy(&mut server, &mut client)
+            });
+        }
+    });
+    let place = Place::new();
+    for scheme in ["socks5", "socks5h", "socks"] {
+        let words = ["--insecure", "registry.invalid:5000", "--force"];
+        let mut command = place.command("docker://registry.invalid:5000/x:1", &words);
+        let done = run(command.env("ALL_PROXY", format!("{scheme}://{address}")));
+        assert_eq!(done.code, 0, "{scheme}: {}", done.stderr);
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(!asked.is_empty() && asked.iter().all(|name| name == "registry.invalid"), "{asked:?}");
+    }
 }

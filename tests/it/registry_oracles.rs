@@ -213,7 +213,12 @@ fn a_private_authority_is_trusted_where_docker_would_look() {
     fs::copy(place.path("ca.crt"), directory.join("ca.crt")).unwrap();
     // Trusted, but who are we?
     let done = run::run(&mut place.command(&source, "none.sif"));
-    assert_eq!(done.code, 6, "{}", done.stderr);
+    assert!(done.code == 6 && done.stderr.contains("asks for a certificate"), "{}", done.stderr);
+    assert!(!done.stderr.contains("retrying"), "{}", done.stderr);
+    fs::copy(place.path("client.crt"), directory.join("client.cert")).unwrap();
+    fs::copy(place.path("server.key"), directory.join("client.key")).unwrap();
+    let done = run::run(&mut place.command(&source, "none.sif"));
+    assert!(done.code == 6 && done.stderr.contains("client.key\" is not the key of"), "{}", done.stderr);
     fs::copy(place.path("client.crt"), directory.join("client.cert")).unwrap();
     fs::copy(place.path("client.key"), directory.join("client.key")).unwrap();
     place.is_same(&registry, |_| {});

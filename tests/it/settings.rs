@@ -118,6 +118,9 @@ fn a_file_that_cannot_be_read_stops_what_heeds_it_only() {
         assert!(named && failed.stderr.contains("hint: "), "{}", failed.stderr);
     }
     assert!(!place.path().join("x.tar").exists());
+    // Who calls pull looks for these words, and for nothing else.
+    let pulled = place.run("pull x.sif docker://registry.invalid/x");
+    assert!(pulled.code == 255 && pulled.stderr.starts_with("FATAL:   "), "{}", pulled.stderr);
     assert_eq!(place.run("--version").code, 0);
     assert_eq!(place.run("completions bash").code, 0);
 }

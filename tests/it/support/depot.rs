@@ -35,6 +35,11 @@ impl Depot {
         self.held.lock().unwrap().blobs.insert(key, bytes.to_vec());
     }
 
+    pub fn lose_blob(&self, repository: &str, digest: &str) {
+        let lost = self.held.lock().unwrap().blobs.remove(&(repository.to_string(), digest.to_string()));
+        assert!(lost.is_some(), "{digest}");
+    }
+
     pub fn manifest(&self, repository: &str, name: &str) -> Option<Vec<u8>> {
         let held = self.held.lock().unwrap();
         held.manifests.get(&(repository.to_string(), name.to_string())).map(|(_, bytes)| bytes.clone())
