@@ -14,7 +14,12 @@ pub(super) fn lines(failure: &Failure) -> Vec<String> {
     if let Some(words) = familiar_words(failure).filter(|words| !text.contains(words.as_str())) {
         text.push_str(&format!(": {words}"));
     }
-    vec![text, format!("hint: {}", failure.hint)]
+    // What chooses an image elsewhere, Apptainer's pull does not have.
+    let hint = match failure.hint.contains("--platform OS/ARCH") {
+        true => "choose with --arch, for example --arch amd64",
+        false => &failure.hint,
+    };
+    vec![text, format!("hint: {hint}")]
 }
 
 /// How Go's clients call it: what nf-core and others tell failures apart by.

@@ -375,7 +375,7 @@ pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
         )),
         401 | 403 => {
             Failure::Lasting(error(format!("{} denied access to {what} ({status}){words}", url.authority)).hint(
-                "check the name; if it is right, log in with docker login or podman login as someone who may read it",
+                "check the name; if it is right, log in with docker login or podman login as someone who may do that",
             ))
         }
         408 | 425 | 429 | 500..=599 => Failure::Passing {

@@ -21,6 +21,8 @@ pub struct Selection {
     pub platform: Option<Platform>,
 }
 
+/// How long a number in the list of images may be, in digits.
+const NUMBER_DIGITS_MAX: usize = 4;
 /// How many images an error lists.
 const LISTED_MAX: usize = 20;
 
@@ -96,6 +98,10 @@ impl Source {
             return by_tag;
         }
         let hex = word.strip_prefix("sha256:").unwrap_or(word).to_ascii_lowercase();
+        // So short a number is none of an ID: an image is meant that is not there.
+        if number.is_some() && word.len() <= NUMBER_DIGITS_MAX {
+            return Vec::new();
+        }
         if hex.is_empty() || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Vec::new();
         }

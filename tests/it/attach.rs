@@ -369,6 +369,8 @@ fn what_is_not_what_it_says_is_not_used() {
     let done = place.good(&["pull", "--attached", "x.sif", &uri, "--arch", "amd64"]);
     assert!(done.stderr.contains("no SIF is attached"), "{}", done.stderr);
     assert!(fs::read(place.path("x.sif")).unwrap() == place.sif("amd64"));
+    let done = run(&mut place.command(&["pull", "no.sif", &uri, "--arch", "s390x"]));
+    assert!(done.code == 255 && done.stderr.contains("hint: choose with --arch"), "{}", done.stderr);
     // Somebody attached another SIF than a conversion gives.
     let other = place.sif("arm64");
     let digest = format!("sha256:{}", sha256(&other));

@@ -431,7 +431,7 @@ fn diff_compares_how_images_run() {
         ]
     );
     // In a SIF it runs the same.
-    convert(&one, "sif", &scratch.path().join("one.sif"), &["--arch", "amd64"]);
+    convert(&one, "sif", &scratch.path().join("one.sif"), &["--arch", "x86_64"]);
     let done = run::run(program().arg("diff").arg(&one).arg(scratch.path().join("one.sif")));
     assert_eq!(done.code, 0, "{}{}", done.stdout.escape_ascii(), done.stderr);
 }

@@ -339,6 +339,11 @@ fn selection() {
     for word in words {
         assert_eq!(source.select(&by_image(&word)).unwrap().id(), second, "{word}");
     }
+    for number in 0..10 {
+        // Two images are there: 2 to 9 are none, whatever IDs begin with.
+        let found = source.select(&by_image(&number.to_string()));
+        assert_eq!(found.is_ok(), number < 2, "{number}");
+    }
     for word in ["debian", "2", "example.org/first:2", "sha256:", "xyz"] {
         let error = source.select(&by_image(word)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::SourceUnavailable, "{word}");

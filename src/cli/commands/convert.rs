@@ -207,7 +207,7 @@ fn apply(id: &str, target: &mut Target, arguments: &Convert) -> Result<bool> {
         "for" => set(target.runtime_mut(), parsed("--for", output.runtime.as_deref())?.unwrap_or_default()),
         "provenance" => target.has_digest(),
         "with_sbom" => set(target.sbom_mut(), output.with_sbom),
-        "arch" => set(target.architecture_mut(), root.arch.clone()),
+        "arch" => set(target.architecture_mut(), root.arch.as_deref().map(go_architecture)),
         "reference" => set(target.root_mut().map(|it| &mut it.reference), root.reference.clone()),
         "xattrs" => set(target.root_mut().map(|it| &mut it.xattrs), xattrs(root.xattrs)),
         // Owners of a directory are this machine's.
@@ -443,6 +443,11 @@ pub(in crate::cli) fn pushed(hosting: &Hosting, outcome: &Outcome, seconds: f64)
     let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, how)| format!("{count} {how}"));
     let counts = counts.collect::<Vec<_>>().join(", ");
     format!("pushed {hosting}{digest}: {}; blobs: {counts}; {seconds:.1} s", Bytes(outcome.size))
+}
+
+/// The name that images and SIF files have for an architecture: `uname` has others.
+fn go_architecture(name: &str) -> String {
+    crate::model::Platform::new("linux", name, None).architecture
 }
 
 #[cfg(test)]
