@@ -89,6 +89,7 @@ pub fn compare(
     let not_a_volume = || Error::new(ErrorKind::Bug, "a SIF is not a file system");
     let [volume, without] = [raw.volume().ok_or_else(not_a_volume)?, as_image.volume().ok_or_else(not_a_volume)?];
     differences.extend(scripts::made_places(volume, without).doing(|| "comparing what was made to bind to")?);
+    differences.extend(scripts::whiteout_names(volume));
     differences.extend(scripts::compare(volume, &image).doing(|| "comparing .singularity.d")?);
     Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
 }

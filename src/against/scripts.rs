@@ -73,6 +73,18 @@ pub(super) fn made_places(volume: &Volume, without: &Volume) -> Result<Vec<Diffe
     Ok(left_out.map(difference).collect())
 }
 
+/// Names of whiteouts, which were not compared: no image leaves any behind.
+pub(super) fn whiteout_names(volume: &Volume) -> impl Iterator<Item = Difference> {
+    volume.whiteout_names.iter().map(|path| Difference {
+        place: Place::Path(path.clone()),
+        aspect: Aspect::Presence,
+        left: None,
+        right: Some("a name of whiteouts".to_string()),
+        names: 1,
+        explanation: None,
+    })
+}
+
 /// What a conversion adds, whatever else the image holds.
 fn ours(image: &Image, change_to_workdir: bool) -> Result<Tree> {
     let mut tree = Tree::default();

@@ -46,6 +46,8 @@ pub struct Volume {
     pub tree: Tree,
     /// What was left out, or is not as it was.
     pub notes: Vec<Note>,
+    /// The names that were left out by [`Volume::drop_whiteout_names`].
+    pub whiteout_names: Vec<Vec<u8>>,
     /// Compares all that holds the volume with checksums that lie beside it, where there are such. Whoever takes blocks as they
     /// are does that, too; else each block must be decoded.
     pub check: Option<Box<Check>>,
@@ -84,7 +86,7 @@ enum Reader {
 
 impl Volume {
     fn new(tree: Tree, notes: Vec<Note>, backing: Backing) -> Volume {
-        Volume { tree, notes, check: None, backing, tar_bytes: OnceLock::new() }
+        Volume { tree, notes, whiteout_names: Vec::new(), check: None, backing, tar_bytes: OnceLock::new() }
     }
 
     /// Looks at the squashfs in `input`: a [`Region`](crate::io::Region), or an encrypted one that was
@@ -188,6 +190,7 @@ impl Volume {
             directory.is_some_and(|directory| self.tree.detach(directory, last_part(path)))
         });
         self.notes.extend(whiteout_names(paths.iter().map(Vec::as_slice)));
+        self.whiteout_names.append(&mut paths);
     }
 
     fn for_each_part(&self, data: &crate::tree::FileData, mut each: impl FnMut(Part) -> Result<()>) -> Result<()> {

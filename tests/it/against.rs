@@ -249,6 +249,12 @@ fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
         ("echo evil >box/bin/evil", "+ \"bin/evil\""),
         ("echo 10.0.0.1 bank >box/etc/hosts", "\"etc/hosts\""),
         ("rm box/opt/attribute", "- \"opt/attribute\""),
+        ("cp box/bin/busybox box/bin/.wh.evil", "+ \"bin/.wh.evil\""),
+        (
+            "mkdir -p box/.singularity.d/replaced/opt && mv box/opt/attribute box/.singularity.d/replaced/opt/ \
+             && echo evil >box/opt/attribute",
+            "~ \"opt/attribute\"",
+        ),
     ];
     for (change, named) in changes {
         // Apptainer's own build from a directory would write its files anew.
