@@ -228,11 +228,9 @@ impl<'a> Site<'a> {
             let name = parts.pop().unwrap_or_default();
             let below = |directory, part: &&[u8]| Some(self.tree.lookup(directory, part)?.inode);
             let Some(directory) = parts.iter().try_fold(base, below) else { continue };
-            if let Some(found) = self.tree.lookup(directory, name).map(|dentry| dentry.inode)
-                && self.tree.directory(found).is_none()
-            {
+            if let Some(found) = self.tree.lookup(directory, name) {
                 let at = [b".singularity.d/replaced/", path.as_slice()].concat();
-                self.note_replaced(&at, found, "nothing");
+                self.note_replaced(&at, found.inode, "nothing");
                 self.tree.detach(directory, name);
             }
         }

@@ -736,10 +736,11 @@ fn nothing_takes_the_place_of_what_was_never_made() {
 /// What an image brings there is not what a conversion wrote down.
 #[test]
 fn records_that_an_image_brings_change_nothing_of_it() {
-    let brought: [&[&str]; 3] = [
+    let brought: [&[&str]; 4] = [
         &["f .singularity.d/replaced/bin/sh evil", "f bin/sh good"],
         &["f .singularity.d/replaced/etc/hosts evil", "f .singularity.d/replaced/etc evil"],
         &["f .singularity.d/replaced/etc/hosts evil", "f etc/hosts good"],
+        &["f .singularity.d/replaced/etc/hosts/file evil", "d etc"],
     ];
     for root in brought {
         let before = tree_of(root);
