@@ -52,8 +52,8 @@ pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>>
     Ok(differences)
 }
 
-/// What the SIF says was made outside of `.singularity.d`, and so was not compared: empty directories, and empty files that
-/// nobody can run. `without` is the root that was compared.
+/// The empty files and directories that the SIF says were made outside of `.singularity.d`. `without` is the root as it was
+/// compared with the image, from which they were taken away.
 pub(super) fn made_places(volume: &Volume, without: &Volume) -> Result<Vec<Difference>> {
     let Some(list) = singularity::list_of_made(&volume.tree) else { return Ok(Vec::new()) };
     let list = volume.read(list, BYTES_MAX)?.unwrap_or_default();

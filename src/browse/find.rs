@@ -1,6 +1,6 @@
 use super::view::View;
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::model::Quoted;
+use crate::model::{Quoted, split_last};
 use crate::tree::{Tree, Visit};
 
 impl View {
@@ -15,8 +15,7 @@ impl View {
             Error::new(ErrorKind::SourceUnavailable, format!("{}: {error}", Quoted(path)))
                 .with_remedy(Remedy::PathInImage)
         };
-        let at = path.iter().rposition(|&byte| byte == b'/');
-        let (parent, name) = at.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
+        let (parent, name) = split_last(path);
         let is_plain = !matches!(name, b"" | b"." | b"..");
         let mut parts = if follows || !is_plain {
             tree.resolve(path).map_err(looped)?.parts

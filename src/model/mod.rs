@@ -34,8 +34,8 @@ pub use metadata::{Metadata, Mode, Xattrs};
 #[cfg(feature = "program")]
 pub(crate) use note::Grouped;
 pub use note::Note;
-pub(crate) use path::PATH_BYTES_MAX;
 pub use path::{EntryPath, PathError};
+pub(crate) use path::{PATH_BYTES_MAX, split_last};
 pub use platform::Platform;
 pub use quote::Quoted;
 #[cfg(feature = "program")]

@@ -77,10 +77,15 @@ impl EntryPath {
         if self.is_root() {
             return None;
         }
-        Some(match self.0.iter().rposition(|&byte| byte == b'/') {
-            Some(slash) => (&self.0[..slash], &self.0[slash + 1..]),
-            None => (&[], &self.0),
-        })
+        Some(split_last(&self.0))
+    }
+}
+
+/// Parent and last part of a path of plain parts.
+pub(crate) fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
     }
 }
 

@@ -300,7 +300,7 @@ impl Http {
 
 const PROXY_HINT: &str = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and that the proxy runs";
 
-/// What is said of a proxy, where it can be used. As in Go, names are looked up by the proxy, whatever kind of SOCKS it speaks.
+/// The proxy at an address; `None` where it is none. As in Go, a SOCKS proxy of any version looks up names itself.
 fn proxy(address: &Secret) -> Option<Proxy> {
     let text = address.expose();
     let by_proxy = [("socks://", "socks5h://"), ("socks5://", "socks5h://"), ("socks4://", "socks4a://")];

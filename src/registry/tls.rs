@@ -81,16 +81,16 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
 fn client_certificate(path: &Path) -> Result<ClientCert> {
     let chain = certificates(path)?;
     let key_path = path.with_extension("key");
-    let key =
-        PrivateKey::from_pem(&read(&key_path)?).map_err(|_| malformed(&key_path, "there is no private key in it"))?;
-    check_pair(&chain, &key_path)?;
+    let pem = read(&key_path)?;
+    let key = PrivateKey::from_pem(&pem).map_err(|_| malformed(&key_path, "there is no private key in it"))?;
+    check_pair(&chain, &pem, &key_path)?;
     Ok(ClientCert::new_with_certs(&chain, key))
 }
 
-/// ureq panics where a certificate and its key do not belong together: it is renewed alone easily.
-fn check_pair(chain: &[Certificate<'_>], key_path: &Path) -> Result<()> {
+/// ureq panics where a certificate and its key do not belong together, as after a renewal of the certificate alone.
+fn check_pair(chain: &[Certificate<'_>], pem: &[u8], key_path: &Path) -> Result<()> {
     let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der()).into_owned()).collect();
-    let why = match PrivateKeyDer::from_pem_slice(&read(key_path)?) {
+    let why = match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => match CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()) {
             Ok(_) => return Ok(()),
             Err(error) => error.to_string(),

@@ -4,7 +4,7 @@ use super::inspect::Texts;
 use super::site::{Asked, MADE_LIST, Obstacle, Origin, Site, is_as_made};
 use super::{Additions, Kept, labels, scripts};
 use crate::error::Result;
-use crate::model::{BindKind, Config, EntryPath, Note, Quoted};
+use crate::model::{BindKind, Config, EntryPath, Note, Quoted, split_last};
 use crate::tree::{InodeId, Kind, Tree};
 
 pub(super) const METADATA_DIRECTORY: &[u8] = b".singularity.d";
@@ -33,18 +33,18 @@ pub(super) const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Files that the runtime binds the host's over.
-const BIND_FILES: [(&str, &str); 2] = [("etc/hosts", "hosts"), ("etc/resolv.conf", "resolv.conf")];
+const BIND_FILES: [&str; 2] = ["etc/hosts", "etc/resolv.conf"];
 
 /// All that may have to give way ([`directories`], [`bind_targets`]), parents first.
 pub(super) fn replaceable() -> BTreeSet<&'static str> {
     let directories = DIRECTORIES.map(|(path, _)| path).into_iter();
     let with_parents = directories.flat_map(|path| [path.split('/').next().unwrap_or(path), path]);
-    with_parents.chain(BIND_FILES.map(|(path, _)| path)).collect()
+    with_parents.chain(BIND_FILES).collect()
 }
 
 /// Whether a file is made at `path`, of which [`replaceable`] says that it may replace something.
 pub(super) fn is_bind_file(path: &[u8]) -> bool {
-    BIND_FILES.iter().any(|(bind, _)| bind.as_bytes() == path)
+    BIND_FILES.iter().any(|bind| bind.as_bytes() == path)
 }
 
 /// The directories that are made where missing.
@@ -176,8 +176,8 @@ pub(super) fn links(site: &mut Site<'_>) {
 /// A symlink there is replaced: at run time it would be followed, or dangle.
 pub(super) fn bind_targets(site: &mut Site<'_>) -> Result<()> {
     let etc = site.directory(b"etc", 0o755, Obstacle::Replace)?;
-    for (path, name) in BIND_FILES {
-        site.own_file(etc, name.as_bytes(), path.as_bytes(), 0o644, b"");
+    for path in BIND_FILES.map(str::as_bytes) {
+        site.own_file(etc, split_last(path).1, path, 0o644, b"");
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::base::{LINKS, METADATA_DIRECTORY, is_bind_file, replaceable};
 use super::site::{MADE_LIST, REPLACED_DIRECTORY, is_as_made};
-use crate::model::Note;
+use crate::model::{Note, split_last};
 use crate::tree::{InodeId, Kind, Tree};
 
 /// Whether a root was prepared for Singularity.
@@ -22,9 +22,10 @@ pub(crate) fn list_of_made(tree: &Tree) -> Option<InodeId> {
     Some(tree.lookup(directory, MADE_LIST)?.inode)
 }
 
-/// Takes out of `tree` what was put into it for Singularity. `made` is what [`list_of_made`] holds. What is not as it was
-/// made stays, and nothing takes the place of what could not have been made: whoever made the file may have written
-/// there what they wanted.
+/// Takes out of `tree` what was put into it for Singularity. `made` is what [`list_of_made`] holds.
+///
+/// The records come from whoever made the SIF, and may be forged. So only what looks as it was made is taken out, and what is
+/// kept in `replaced` is put back only where [`super::prepare`] replaces things, and only over what looks as it was made.
 pub(crate) fn remove(tree: &mut Tree, made: Option<&[u8]>) -> Vec<Note> {
     for (name, target) in LINKS.map(|(name, target)| (name.as_bytes(), target.as_bytes())) {
         let found = tree.lookup(Tree::ROOT, name).map(|dentry| &tree.inode(dentry.inode).kind);
@@ -76,8 +77,7 @@ fn places_of_replaced(tree: &Tree) -> impl Iterator<Item = Vec<u8>> {
 
 /// The directory and the name that what stood at `path` is kept under.
 fn kept_at<'p>(tree: &Tree, path: &'p [u8]) -> Option<(InodeId, &'p [u8])> {
-    let at = path.iter().rposition(|&byte| byte == b'/');
-    let (parent, name) = at.map_or((&path[..0], path), |at| (&path[..at], &path[at + 1..]));
+    let (parent, name) = split_last(path);
     let directory = tree.get(&[METADATA_DIRECTORY, b"/", REPLACED_DIRECTORY, b"/", parent].concat())?;
     let kept = tree.lookup(directory, name)?.inode;
     // A directory gives way only to a file: elsewhere it is there for what is kept in it.
@@ -106,8 +106,7 @@ fn put_back(tree: &mut Tree, path: &[u8]) {
 /// The directory that `path` is in, where it is there, and the last part. Symlinks on the way are followed, as they were
 /// when the path was made.
 fn split<'p>(tree: &Tree, path: &'p [u8]) -> Option<(InodeId, &'p [u8])> {
-    let at = path.iter().rposition(|&byte| byte == b'/');
-    let (parent, name) = at.map_or((&path[..0], path), |at| (&path[..at], &path[at + 1..]));
+    let (parent, name) = split_last(path);
     let parent = tree.resolve(parent).ok()?.inode?;
     (tree.directory(parent).is_some() && !name.is_empty()).then_some((parent, name))
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{BindKind, EntryPath, Metadata, Note, Quoted, Timestamp};
+use crate::model::{BindKind, EntryPath, Metadata, Note, Quoted, Timestamp, split_last};
 use crate::tree::{Directory, FileData, InodeId, Kind, MADE, Resolution, Tree};
 
 /// The file in `.singularity.d` that lists what was made outside of it, each path ended by a NUL.
@@ -202,7 +202,7 @@ impl<'a> Site<'a> {
 
     /// Gives what was replaced names inside of `top`, which is `.singularity.d`.
     pub(super) fn keep_replaced(&mut self, top: InodeId) -> Result<()> {
-        self.forget_other_records(top);
+        self.forget_other_records();
         let kept = std::mem::take(&mut self.replaced_inodes);
         if kept.is_empty() {
             return Ok(());
@@ -220,17 +220,13 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Takes away what the image itself has where its files are kept that were replaced: nothing was, where something is new.
-    fn forget_other_records(&mut self, top: InodeId) {
-        let Some(base) = self.tree.lookup(top, REPLACED_DIRECTORY).map(|dentry| dentry.inode) else { return };
+    /// Takes away what the image itself has in `replaced` for paths that are new: there was nothing to replace.
+    fn forget_other_records(&mut self) {
         for path in self.made_paths.clone() {
-            let mut parts: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
-            let name = parts.pop().unwrap_or_default();
-            let below = |directory, part: &&[u8]| Some(self.tree.lookup(directory, part)?.inode);
-            let Some(directory) = parts.iter().try_fold(base, below) else { continue };
-            if let Some(found) = self.tree.lookup(directory, name) {
-                let at = [b".singularity.d/replaced/", path.as_slice()].concat();
-                self.note_replaced(&at, found.inode, "nothing");
+            let at = [b".singularity.d/replaced/", path.as_slice()].concat();
+            let (directory, name) = split_last(&at);
+            if let (Some(found), Some(directory)) = (self.tree.get(&at), self.tree.get(directory)) {
+                self.note_replaced(&at, found, "nothing");
                 self.tree.detach(directory, name);
             }
         }

@@ -30,7 +30,7 @@ pub(super) enum Content {
 
 /// Artifacts that people may take for an image: how their type begins, what they are, what to do with them.
 const KNOWN: [(&str, &str, &str); 10] = [
-    ("application/vnd.sylabs.sif", "a SIF file", "name it with oras:// instead of docker://"),
+    ("application/vnd.sylabs.sif", "a SIF file", "on a registry, name it oras://HOST/NAME:TAG"),
     ("application/vnd.wasm", "a WebAssembly module", WASM),
     ("application/wasm", "a WebAssembly module", WASM),
     ("application/vnd.cncf.helm", "a Helm chart", "give the image that the chart names"),

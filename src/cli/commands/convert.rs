@@ -30,7 +30,7 @@ use crate::conversion::{Conversion, Observer};
 use crate::error::{Error, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, is_stream};
-use crate::model::{Note, Quoted};
+use crate::model::{Note, Platform, Quoted};
 use crate::output::{
     AdditionalFiles, Destination, Hosting, IfExists, Outcome, PushedBlobs, Target, WriteOptions, XattrPolicy,
 };
@@ -447,7 +447,7 @@ pub(in crate::cli) fn pushed(hosting: &Hosting, outcome: &Outcome, seconds: f64)
 
 /// The name that images and SIF files have for an architecture: `uname` has others.
 fn go_architecture(name: &str) -> String {
-    crate::model::Platform::new("linux", name, None).architecture
+    Platform::new("linux", name, None).architecture
 }
 
 #[cfg(test)]
