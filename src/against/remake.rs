@@ -25,7 +25,7 @@ pub(super) fn is_same(
     monitor: &Monitor,
 ) -> Result<bool> {
     // An encrypted one cannot be made again: its salts are not known here.
-    if whole.file_system != FileSystem::Squashfs {
+    if whole.file_system != Some(FileSystem::Squashfs) {
         return Ok(false);
     }
     if whole.image.as_deref() != Some(&image.id().to_string()) || whole.format != Some(OUTPUT_FORMAT) {

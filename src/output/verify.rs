@@ -12,7 +12,9 @@ use crate::gocryptfs::Secret;
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Monitor, Phase, Region, decode, hash_region};
 use crate::model::{Digest, Note};
-use crate::sif::{Container, DataType, Extra, FileSystem, Finding, Severity, additions, check_seal, read_seal};
+use crate::sif::{
+    Container, DataType, Descriptor, Extra, FileSystem, Finding, Severity, additions, check_seal, read_seal,
+};
 use crate::squashfs::{self, Input as _};
 use crate::volume::UnlockedRoot;
 
@@ -32,8 +34,9 @@ pub struct Whole {
     pub architecture: Option<&'static str>,
     /// The number of the output format it was made in, where it says so: see [`crate::model::OUTPUT_FORMAT`].
     pub format: Option<u32>,
-    /// What its root file system is.
-    pub file_system: FileSystem,
+    /// What its root file system is, where it has one. Inside of others than squashfs, encrypted with gocryptfs or not, nothing
+    /// was looked at.
+    pub file_system: Option<FileSystem>,
     /// How its blocks are compressed, as squashfs numbers it, and how many bytes they have; of what is encrypted only with the key.
     pub packing: Option<(u16, u32)>,
     /// How many bills of materials it carries.
@@ -58,13 +61,18 @@ pub(crate) fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
     let doing = || format!("hashing {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    hash_open(&region, monitor).doing(doing)
+}
+
+/// The same of a file that is open.
+pub(super) fn hash_open(region: &Region, monitor: &Monitor) -> Result<Digest> {
     monitor.begin(Phase::Verify, region.len);
     let failed = |error| Error::io(ErrorKind::SourceUnavailable, error);
-    let hashed = hash_region(&region, failed, |count| {
+    let hashed = hash_region(region, failed, |count| {
         monitor.advance(count);
         monitor.check()
     });
-    hashed.map(|(digest, _)| digest).doing(doing)
+    hashed.map(|(digest, _)| digest)
 }
 
 /// Checks a SIF, ours or anyone's: header, descriptors, bounds, every table and every block of the squashfs, and the
@@ -77,8 +85,18 @@ pub fn verify_sif(path: &Path, secret: Option<&Secret>, threads: NonZeroUsize, m
     let doing = || format!("verifying {path:?}");
     let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
     let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    verify_open_sif(&region, secret, threads, monitor).doing(doing)
+}
+
+/// The same of a file that is open.
+pub(super) fn verify_open_sif(
+    region: &Region,
+    secret: Option<&Secret>,
+    threads: NonZeroUsize,
+    monitor: &Monitor,
+) -> Result<Whole> {
     monitor.begin(Phase::Verify, region.len);
-    verify_region(&region, secret, threads, monitor).map_err(broken).doing(doing)
+    verify_region(region, secret, threads, monitor).map_err(broken)
 }
 
 /// Damage in a file that should be whole is a mismatch, whatever reader met it.
@@ -93,27 +111,27 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
     let mut notes = Vec::new();
     sort_out(crate::sif::verify(region)?, &mut notes)?;
     let container = Container::open(region.clone())?;
-    let primary = container.primary();
-    let primary = primary.ok_or_else(|| Error::new(ErrorKind::Unsupported, "it has no system partition to verify"))?;
-    let Extra::Partition { file_system, .. } = primary.extra() else {
-        return Err(Error::new(ErrorKind::Bug, "a primary partition is not a partition"));
-    };
-    if file_system == FileSystem::GocryptfsSquashfs && secret.is_none() {
-        let message = "the root file system is encrypted: without the key, what is inside was not looked at";
-        notes.push(Note::new("encrypted", message, 1));
+    let root = root_file_system(&container)?;
+    let file_system = root.map(|(_, file_system)| file_system);
+    if secret.is_none() {
+        notes.extend(not_looked_into(file_system));
     }
-    let partition = container.data(primary)?;
-    let found = squashfs::Image::open(partition)
-        .and_then(|image| image.verify(threads, monitor).map(|found| (found, image.superblock().packing())));
-    let (found, outer) = found.doing(|| format!("partition at byte {}", primary.offset))?;
-    let mut shown = (file_system != FileSystem::GocryptfsSquashfs).then_some(outer);
+    let (mut found, mut packing) = (squashfs::Verified::default(), None);
+    if let Some((primary, FileSystem::Squashfs | FileSystem::GocryptfsSquashfs)) = root {
+        let image = squashfs::Image::open(container.data(primary)?);
+        let verified = image.and_then(|image| Ok((image.verify(threads, monitor)?, image.superblock().packing())));
+        let (outer, packed) = verified.doing(|| format!("partition at byte {}", primary.offset))?;
+        found = outer;
+        packing = Some(packed).filter(|_| file_system == Some(FileSystem::Squashfs));
+    }
     match check_seal(&container, monitor)? {
         Some(findings) => sort_out(findings, &mut notes)?,
-        None => notes.push(Note::new(
+        None if found.unprotected_blocks > 0 => notes.push(Note::new(
             "no-checksums",
             "blocks that are stored uncompressed were not checked: the file carries no checksums of them",
             found.unprotected_blocks,
         )),
+        None => {}
     }
     notes.extend(added(&container));
     notes.extend(signatures(&container));
@@ -121,34 +139,61 @@ fn verify_region(region: &Region, secret: Option<&Secret>, threads: NonZeroUsize
         Some((seal, _)) => (Some(seal.image), seal.options, Some(seal.format)),
         None => (None, None, None),
     };
-    let mut found = found;
     if let Some(secret) = secret {
         let (root, hidden) = unlock(&container, secret)?;
         authenticate(&root, monitor)
             .and_then(|()| {
                 let image = squashfs::Image::open(root)?;
-                shown = Some(image.superblock().packing());
+                packing = Some(image.superblock().packing());
                 image.verify(threads, monitor)
             })
             .map(|inner| found = inner)
             .doing(|| "the encrypted root")?;
         image = hidden.map(|hidden| hidden.image).or(image);
     }
-    let blocks = found.checked_blocks + found.unprotected_blocks;
     let architecture = container.header().architecture.goarch();
     let sboms = container.descriptors().filter(|it| it.data_type == DataType::Sbom).count() as u64;
     Ok(Whole {
         names: found.names,
-        blocks,
+        blocks: found.checked_blocks + found.unprotected_blocks,
         image,
         choices,
         architecture,
         format,
         file_system,
-        packing: shown,
+        packing,
         sboms,
         notes,
     })
+}
+
+/// The partition that is run, and what is in it.
+fn root_file_system(container: &Container) -> Result<Option<(&Descriptor, FileSystem)>> {
+    let Some(primary) = container.primary() else { return Ok(None) };
+    match primary.extra() {
+        Extra::Partition { file_system, .. } => Ok(Some((primary, file_system))),
+        _ => Err(Error::new(ErrorKind::Bug, "a primary partition is not a partition")),
+    }
+}
+
+/// What is to be said of a root that was not looked into: it needs the key, or is none of ours to read.
+fn not_looked_into(file_system: Option<FileSystem>) -> Option<Note> {
+    let (code, message) = match file_system {
+        Some(FileSystem::Squashfs) => return None,
+        Some(FileSystem::GocryptfsSquashfs) => {
+            let message = "the root file system is encrypted: without the key, what is inside was not looked at";
+            return Some(Note::new("encrypted", message, 1));
+        }
+        Some(FileSystem::EncryptedSquashfs) => {
+            ("encrypted", "the root file system is encrypted with LUKS2: what is inside was not looked at".to_string())
+        }
+        Some(other) => (
+            "not-looked-into",
+            format!("the root file system is of the kind {other}: what is inside was not looked at"),
+        ),
+        None => ("not-looked-into", "the file has no root file system: only its objects were looked at".to_string()),
+    };
+    Some(Note::new(code, message, 1))
 }
 
 /// Reads every block, which shows whether whoever has the key made it.

@@ -64,13 +64,16 @@ fn told(output: &Output) -> String {
 const OVERLAY: &[u8] = &[2, 0, 0, 0, 4, 0, 0, 0, b'0', b'2', 0];
 const SYSTEM: &[u8] = &[1, 0, 0, 0, 1, 0, 0, 0, b'0', b'2', 0];
 
+/// What is taken for a file system of that kind.
+fn ext3() -> Vec<u8> {
+    let mut bytes = vec![0; 64 << 10];
+    bytes[1080..1082].copy_from_slice(b"\x53\xef");
+    bytes
+}
+
 /// Everything that `apptainer sif add`, `overlay create` and `sign` add.
 fn objects() -> Vec<(&'static str, Object<'static>)> {
-    let ext3: &'static [u8] = {
-        let mut bytes = vec![0; 64 << 10];
-        bytes[1080..1082].copy_from_slice(b"\x53\xef");
-        bytes.leak()
-    };
+    let ext3: &'static [u8] = ext3().leak();
     let object = |kind, bytes| Object { kind, bytes, ..Object::default() };
     vec![
         ("an overlay", Object { group: 1, extra: OVERLAY, alignment: 4096, ..object(4, ext3) }),
@@ -86,6 +89,32 @@ fn objects() -> Vec<(&'static str, Object<'static>)> {
         ("labels that are JSON", object(3, b"{}")),
         ("an empty object", object(7, b"")),
     ]
+}
+
+/// Of a root in a file system that is not looked into, or of none, header and objects are checked all the same.
+#[test]
+fn roots_of_other_kinds_are_not_called_damaged() {
+    let place = Place::new();
+    let mut bare = Sif(place.sif.0.clone());
+    bare.used().collect::<Vec<_>>().into_iter().for_each(|id| bare.del(id, true, true));
+    assert!(place.expect_sound(&bare, "no root").contains("has no root file system"));
+    let luks = [&b"LUKS\xba\xbe"[..], &[0; 4090]].concat();
+    for (file_system, bytes, magic_at, said) in
+        [(2, &*ext3(), 1080, "of the kind Ext3"), (5, &*luks, 0, "encrypted with LUKS2")]
+    {
+        let mut sif = bare.clone();
+        let extra = &[&[file_system], &SYSTEM[1..]].concat();
+        let root = sif.add(&Object { kind: 4, group: 1, extra, alignment: 4096, bytes, ..Object::default() });
+        sif.set_primary(root);
+        assert!(place.expect_sound(&sif, said).contains(said), "{said}");
+        let page = place.run(&["verify", "image.sif"]).stdout;
+        assert_eq!(String::from_utf8(page).unwrap(), "\"image.sif\": header and objects are whole\n");
+        let at = sif.end() - bytes.len() + magic_at;
+        sif.0[at] ^= 1;
+        let output = place.verify(&sif);
+        assert_eq!(output.status.code(), Some(5), "{}", told(&output));
+        assert!(told(&output).contains("does not hold such a file system"), "{}", told(&output));
+    }
 }
 
 #[test]

@@ -216,7 +216,11 @@ fn sif(
     let (names, blocks) = (counted(whole.names, "name", "names"), counted(whole.blocks, "block", "blocks"));
     let told = whole.image.filter(|image| !image.starts_with(output::HIDDEN_IMAGE));
     let image = told.map_or_else(String::new, |image| format!(", made from image {image}"));
-    Ok(format!("{name} is whole: {names}, {blocks}{image}\n{}", signed.0))
+    let what = match whole.names {
+        0 => format!("{name}: header and objects are whole"),
+        _ => format!("{name} is whole: {names}, {blocks}"),
+    };
+    Ok(format!("{what}{image}\n{}", signed.0))
 }
 
 /// A line for each signer of a SIF whose key was given.

