@@ -18,6 +18,7 @@ use super::commands::diff::Diff;
 use super::commands::inspect::Inspect;
 use super::commands::ls::Ls;
 use super::commands::pull::Pull;
+use super::commands::push::Push;
 use super::commands::shim::Shim;
 use super::commands::sign::Sign;
 use super::commands::verify::Verify;
@@ -64,7 +65,8 @@ Examples:
   sif-convert ls app.sif /etc                          lists files; sif-convert cat prints one
   sif-convert diff app.tar app.sif                     compares files and config
   sif-convert verify app.sif                           checks that it is intact
-  sif-convert sign app.sif --key key.pem               signs it, for apptainer verify --key";
+  sif-convert sign app.sif --key key.pem               signs it, for apptainer verify --key
+  sif-convert push app.sif oras://ghcr.io/org/app:1    pushes it as it is";
 
 const FIRST_EXAMPLES: &str = "\
 Examples:
@@ -127,6 +129,8 @@ pub(super) enum Word {
     /// Fetch or convert what a URI names, with the options of "apptainer pull"
     #[command(override_usage = "sif-convert pull [OPTIONS] [OUTPUT] URI")]
     Pull(Box<Pull>),
+    /// Push a SIF as it is, signatures included, with the options of "apptainer push"
+    Push(Box<Push>),
     /// Attach SIFs to a hosted image: one place for Docker and for Singularity
     Attach(Box<AttachSifs>),
     /// Write "singularity" and "apptainer" programs that call this one for pull and build

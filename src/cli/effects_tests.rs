@@ -63,6 +63,8 @@ fn value(id: &str) -> Option<&'static str> {
         "decrypt_pem" | "pem" => "fixtures/encryption/key.pem",
         "section" | "build_arg" | "build_arg_file" => "x",
         "input_command" => "cat x.tar",
+        "authfile" => "fixtures/encryption/passphrase",
+        "description" | "library" | "docker_host" => "x",
         "against" => "y.tar",
         "to" | "output" => return None,
         _ => "",
@@ -108,6 +110,10 @@ fn meaning(words: &[String]) -> Result<String> {
             let said = feedback(&verify.feedback)?;
             let (keys, secret) = (verify.keys()?, verify.decryption.secret()?);
             Ok(format!("{:?} {keys:?} {secret:?} {said}", verify.resolve(&given, &environment)?))
+        }
+        Word::Push(push) => {
+            let said = feedback(&push.feedback)?;
+            Ok(format!("{:?} {:?} {:?} {said}", push.resolve(&given, &environment)?, push.report, push.meaningless))
         }
         Word::Attach(attach) => {
             let (report, said) = (attach.report.clone(), feedback(&attach.feedback)?);
@@ -224,7 +230,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
     std::fs::write(&sif, [&[b' '; 32][..], b"SIF_MAGIC\0"].concat()).unwrap();
     let sif = sif.display().to_string();
     // Each with how many options have an effect and how many are refused, at least.
-    let lines: [(&[&str], &[&str], usize, usize); 19] = [
+    let lines: [(&[&str], &[&str], usize, usize); 20] = [
         (&["batch"], &["docker://h.example/x:1", "--to", "sif", "--out", "d"], 40, 4),
         (&["batch"], &["docker://h.example/x:1", "--to", "rootfs", "--out", "d"], 25, 12),
         (&["build"], &["x.sif", "docker://h.example/x:1"], 34, 9),
@@ -243,6 +249,7 @@ fn every_option_of_the_other_commands_has_an_effect_or_is_refused() {
         (&["cache", "prune"], &["x"], 2, 0),
         (&["decrypt"], &["x.sif", "-o", "y.sif"], 6, 0),
         (&["attach"], &["docker://h.example/x:1"], 20, 2),
+        (&["push"], &["x.sif", "oras://h.example/x:1"], 14, 2),
         (&["config"], &[], 0, 0),
     ];
     for (command, operands, least_effects, least_refusals) in lines {

@@ -91,6 +91,7 @@ pub fn run(arguments: Vec<OsString>, quit: Quit) -> i32 {
         Parsed::Word(Word::Build(build)) => build.run(given, &arguments, &environment, quit),
         Parsed::Word(Word::Batch(many)) => batch::run(&many, &given, &arguments, &environment, quit),
         Parsed::Word(Word::Pull(pull)) => pull.run(given, &arguments, &environment, quit),
+        Parsed::Word(Word::Push(push)) => push.run(&given, &arguments, &environment, quit),
         Parsed::Word(Word::Attach(attach)) => attach::run(*attach, &given, &arguments, &environment, quit),
         Parsed::Word(Word::Shim(arguments)) => session::printed(|| printer::data(shim::page(&arguments)?.as_bytes())),
         Parsed::Word(Word::Verify(arguments)) => verify::run(&arguments, &given, &environment, quit),

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -66,6 +66,15 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
         cache: cache(options, environment),
         ..Settings::default()
     })
+}
+
+/// Refuses a file of logins that is not there: without it others would be used.
+pub(super) fn expect_login_file(file: &Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let message = format!("option --authfile: there is no file {}", Quoted(file.as_os_str().as_bytes()));
+    Err(Error::new(ErrorKind::Usage, message).hint("name a file that docker login or podman login wrote"))
 }
 
 /// The directory of the cache, where one is given or settled.

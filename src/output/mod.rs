@@ -44,6 +44,8 @@ mod signature;
 mod sink;
 mod squashfs;
 mod tarball;
+#[cfg(feature = "network")]
+mod upload;
 mod verify;
 
 pub use crate::derived::Accounts;
@@ -80,6 +82,8 @@ pub use sif_rootfs::SifRootfs;
 pub(crate) use signature::SIGNATURE_BYTES_MAX;
 pub use signature::{CarriedSignature, SignatureForm, Signer, Signing, Verified, sign_sif, signers, verify_signatures};
 pub use squashfs::Squashfs;
+#[cfg(feature = "network")]
+pub use upload::Upload;
 pub use verify::{Whole, is_sif, verify_layers, verify_sif};
 pub(crate) use verify::{added_objects, hash_file};
 

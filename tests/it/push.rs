@@ -131,6 +131,85 @@ fn what_cannot_be_pushed_is_refused_before_anything_is_sent() {
     assert_eq!((done.code, depot.manifest("y", "1")), (5, None), "{}", done.stderr);
 }
 
+/// With the signature in it, byte for byte; the same SIF has the same manifest, whoever pushes it.
+#[test]
+fn a_sif_that_is_there_is_pushed_as_it_is() {
+    let place = Place::new(Squeeze::Gzip);
+    let (fake, depot) = depot();
+    let place_of = |name: &str| format!("oras://{}/org/app:{name}", fake.host());
+    let key = format!("{}/fixtures/keys/ed25519.pem", env!("CARGO_MANIFEST_DIR"));
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif", "--sign-key", &key]);
+    let done = place.good(&["push", "here.sif", &place_of("1"), "--report", "report.json"]);
+    let sif = fs::read(place.path("here.sif")).unwrap();
+    let hex = sha256(&sif);
+    assert!(depot.blob("org/app", &format!("sha256:{hex}")).unwrap() == sif);
+    let digest = format!("sha256:{}", sha256(&depot.manifest("org/app", "1").unwrap()));
+    let report = place.report();
+    let output = &report["output"];
+    assert_eq!((&output["sha256"], &output["manifest_digest"]), (&Value::from(hex), &Value::from(&*digest)));
+    assert_eq!((&output["size"], &report["status"]), (&Value::from(sif.len()), &Value::from("ok")));
+    assert!(output["image_id"].as_str().unwrap().starts_with("sha256:"), "{output}");
+    assert!(done.stderr.contains(&format!("pushed {}@{digest}: ", place_of("1"))), "{}", done.stderr);
+    let sent = fake.log().iter().filter(|request| request.method == "PATCH").count();
+    place.good(&["push", "here.sif", &place_of("1"), "-U"]);
+    assert_eq!(fake.log().iter().filter(|request| request.method == "PATCH").count(), sent, "it is there");
+    place.good(&["pull", "pulled.sif", &place_of("1")]);
+    assert!(fs::read(place.path("pulled.sif")).unwrap() == sif);
+    place.good(&[
+        "verify",
+        "pulled.sif",
+        "--key",
+        &format!("{}/fixtures/keys/ed25519.pub", env!("CARGO_MANIFEST_DIR")),
+    ]);
+    // Without a signature it is what a conversion pushes.
+    place.good(&["image.tar", "--to", "sif", "-o", "unsigned.sif"]);
+    place.good(&["image.tar", "--to", "sif", "-o", &place_of("same")]);
+    let converted = depot.manifest("org/app", "same").unwrap();
+    place.good(&["push", "unsigned.sif", &place_of("same")]);
+    assert_eq!(depot.manifest("org/app", "same").unwrap(), converted);
+}
+
+#[test]
+fn what_is_no_whole_sif_is_not_pushed() {
+    let place = Place::new(Squeeze::Gzip);
+    let (fake, depot) = depot();
+    let sif = format!("oras://{}/x:1", fake.host());
+    place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    let whole = fs::read(place.path("here.sif")).unwrap();
+    let image = format!("docker://{}/x:1", fake.host());
+    let pinned = format!("oras://{}/x@sha256:{}", fake.host(), "0".repeat(64));
+    for (words, code, said) in [
+        (&["image.tar", &sif][..], 2, "\"image.tar\": this is not a SIF"),
+        (&["none.sif", &sif], 3, "\"none.sif\""),
+        (&[".", &sif], 2, "\".\": this is not a SIF"),
+        (&["here.sif", &image], 2, "is a place for images"),
+        (&["here.sif", "x:1"], 2, "\"x:1\" is not a place on a registry"),
+        (&["here.sif", &pinned], 2, "its digest follows"),
+        (&["here.sif", &sif, "--cache", "c"], 2, "option --cache has no effect"),
+        (&["here.sif", &sif, "--authfile", "nothere"], 2, "there is no file \"nothere\""),
+        (&["here.sif", &sif, "--report", "here.sif"], 8, "and not a report"),
+        (&["here.sif", "library://a/b/c"], 4, "by apptainer or singularity itself"),
+    ] {
+        let mut command = program();
+        command.current_dir(place.place.path()).env("HOME", place.place.path()).env("PATH", "");
+        let done = run(command.arg("push").args(words));
+        assert!(done.code == code && done.stderr.contains(said), "{words:?}: {} {}", done.code, done.stderr);
+        assert!(done.stderr.contains("hint: "), "{}", done.stderr);
+    }
+    assert_eq!(fake.log().len(), 0);
+    // What a flipped bit has damaged, and a tag that is there stays what it was.
+    place.good(&["push", "here.sif", &sif]);
+    let before = depot.manifest("x", "1").unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() - 2000;
+    damaged[middle] ^= 1;
+    fs::write(place.path("damaged.sif"), &damaged).unwrap();
+    let done = place.convert(&["push", "damaged.sif", &sif]);
+    assert!(done.code == 5 && done.stderr.contains("verifying \"damaged.sif\""), "{}", done.stderr);
+    assert_eq!(depot.manifest("x", "1").unwrap(), before);
+    assert!(depot.blob("x", &format!("sha256:{}", sha256(&damaged))).is_none());
+}
+
 /// From a registry by tag and digest, and from a web server: the same as from the file, over connections that break.
 #[test]
 fn a_hosted_sif_is_a_source() {
@@ -241,10 +320,14 @@ fn others_take_what_is_pushed_oracle() {
     }
     place.good(&["image.tar", "--to", "sif", "-o", &format!("oras://{host}/ours:1.sif")]);
     place.good(&["image.tar", "--to", "sif", "-o", "here.sif"]);
+    place.good(&["push", "here.sif", &format!("oras://{host}/pushed:1"), "--no-https"]);
     let sums = shell(&format!(
-        "apptainer pull --no-https apptainer.sif oras://{host}/ours:1.sif >&2
+        "apptainer pull --no-https pushed.sif oras://{host}/pushed:1 >&2
+         apptainer push --no-https here.sif oras://{host}/theirs:1 >&2
+         apptainer pull --no-https theirs.sif oras://{host}/theirs:1 >&2
+         apptainer pull --no-https apptainer.sif oras://{host}/ours:1.sif >&2
          oras pull --plain-http {host}/ours:1.sif >&2
-         sha256sum here.sif apptainer.sif ours_1.sif.sif | cut -d ' ' -f 1 | sort -u"
+         sha256sum here.sif apptainer.sif ours_1.sif.sif pushed.sif theirs.sif | cut -d ' ' -f 1 | sort -u"
     ));
     assert_eq!(sums.lines().count(), 1, "{sums}");
 }

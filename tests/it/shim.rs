@@ -57,6 +57,8 @@ fn the_shim_takes_images_and_hands_on_all_else() {
             &["--version"],
             &["pull", "library://a"],
             &["pull", "a:1"],
+            &["push", "a.sif", "library://a/b/c"],
+            &["push", "--help"],
             &["build", "--sandbox", "d", "docker://a:1"],
             &["--config", "x", "pull", "docker://a:1"],
         ] {
@@ -68,6 +70,8 @@ fn the_shim_takes_images_and_hands_on_all_else() {
             let want = format!("convert <build> <--workdir> <--if-exists> <update> <out.sif> <{source}>");
             assert_eq!(called(name, &["build", "out.sif", source]), (Some(0), want));
         }
+        let want = "convert <push> <--quiet> <--no-https> <a b.sif> <oras://h/a:1>".to_string();
+        assert_eq!(called(name, &["-q", "push", "--no-https", "a b.sif", "oras://h/a:1"]), (Some(0), want));
         for source in ["docker://a:1", "oras://h/a:1", "https://h/a b.sif", "oci:a"] {
             let want = format!("convert <pull> <--workdir> <--quiet> <--name> <a b> <{source}>");
             assert_eq!(called(name, &["--nocolor", "-q", "pull", "--name", "a b", source]), (Some(0), want));

@@ -13,6 +13,7 @@ pub(super) mod diff;
 pub(super) mod inspect;
 pub(super) mod ls;
 pub(super) mod pull;
+pub(super) mod push;
 pub(super) mod shim;
 pub(super) mod sign;
 pub(super) mod verify;

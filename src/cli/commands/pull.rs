@@ -187,11 +187,7 @@ impl Pull {
     }
 
     fn resolve(self, environment: &Environment) -> Result<Job> {
-        if let Some(file) = self.authfile.as_ref().filter(|file| !file.exists()) {
-            // Without it other logins would be used.
-            let message = format!("option --authfile: there is no file {}", Quoted(file.as_os_str().as_bytes()));
-            return Err(usage(message, "name a file that docker login or podman login wrote"));
-        }
+        self.authfile.as_deref().map_or(Ok(()), registry::expect_login_file)?;
         if self.sandbox {
             return Err(usage(
                 "option --sandbox is not supported",

@@ -1,6 +1,6 @@
 #!/bin/sh
 @MARK@
-# Pulls, and builds of images, are done by sif-convert; all else by the next singularity or apptainer in PATH.
+# Pulls, builds of images, and pushes to registries are done by sif-convert; all else by the next singularity or apptainer in PATH.
 ours=@OURS@
 mark='@MARK@'
 
@@ -50,5 +50,8 @@ case $command:${source:-} in
     build:docker://* | build:docker-daemon:* | build:docker-archive:* | build:oci:* | build:oci-archive:*)
         shift $((skip + 1))
         exec "$ours" build@OPTION@ --if-exists update $quiet "$@" ;;
+    push:oras://*)
+        shift $((skip + 1))
+        exec "$ours" push $quiet "$@" ;;
     *) real "$@" ;;
 esac
