@@ -185,6 +185,7 @@ impl Image {
 
     /// How a message names layer `index` (from 0): `layer 3 of docker-archive "x.tar"` counts from 1.
     pub fn layer_name(&self, index: usize) -> String {
-        format!("layer {} of {} ({:?})", index + 1, self.blobs.name(), self.layers[index].blob.key)
+        let key = self.layers.get(index).map_or("", |layer| &layer.blob.key);
+        format!("layer {} of {} ({key:?})", index + 1, self.blobs.name())
     }
 }

@@ -24,8 +24,11 @@ pub enum Names {
     Plain,
     /// As Nextflow looks for them in `singularity.cacheDir`: `HOST-NAME-TAG.img`.
     Nextflow,
-    /// As cwltool looks for them in `CWL_SINGULARITY_CACHE`: `HOST_NAME:TAG.sif`.
+    /// As cwltool before 3.3 looks for them in `CWL_SINGULARITY_CACHE`: `HOST_NAME:TAG.sif`. Later ones find most of them there, too,
+    /// if they may make a link.
     Cwltool,
+    /// As cwltool from 3.3 on does: `HOST_s_NAME:TAG.sif`.
+    CwltoolNow,
     /// After the digest that the source names now: `sha256-HEX.sif`.
     Digest,
 }
@@ -102,6 +105,10 @@ fn usual(
             let latest = if name.contains(':') { "" } else { "_latest" };
             Ok(format!("{}{latest}.sif", name.replace('/', "_")))
         }
+        // SingularityImagePuller.get_image_name of cwl_utils/image_puller.py: no two images have one name.
+        (Names::CwltoolNow, Spec::Registry(name)) => {
+            Ok(format!("{}.sif", name.replace('_', "___").replace('/', "_s_")))
+        }
         (Names::Digest, Spec::Registry(_) | Spec::DockerDaemon(_)) => {
             let conversion = make(&item.source, Path::new("x"))?;
             let digest = origin::now(&item.spec, &item.access, &conversion.open, monitor)?;
@@ -109,7 +116,7 @@ fn usual(
             Ok(format!("{}{suffix}", digest.replace(':', "-")))
         }
         (Names::Digest, _) => Err(no_name("has no digest before it is read")),
-        (Names::Nextflow | Names::Cwltool, _) => {
+        (Names::Nextflow | Names::Cwltool | Names::CwltoolNow, _) => {
             Err(no_name("is not an image on a registry, which workflows look for"))
         }
     }
@@ -169,6 +176,10 @@ mod tests {
         assert_eq!(
             named(&sources, Names::Cwltool, Sif::new()).unwrap(),
             ["quay.io_bio_x:1.0--h1.sif", "ubuntu_latest.sif"]
+        );
+        assert_eq!(
+            named(&["docker://quay.io/a_b/x:1.0--h1", "docker://ubuntu"], Names::CwltoolNow, Sif::new()).unwrap(),
+            ["quay.io_s_a___b_s_x:1.0--h1.sif", "ubuntu.sif"]
         );
         let pinned = format!("docker://x@sha256:{}", "0".repeat(64));
         assert_eq!(named(&[&pinned], Names::Digest, Sif::new()).unwrap(), [format!("sha256-{}.sif", "0".repeat(64))]);

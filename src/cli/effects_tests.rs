@@ -64,7 +64,9 @@ fn value(id: &str) -> Option<&'static str> {
         "section" | "build_arg" | "build_arg_file" => "x",
         "input_command" => "cat x.tar",
         "authfile" => "fixtures/encryption/passphrase",
-        "description" | "library" | "docker_host" => "x",
+        "description" | "library" | "mount" => "x",
+        "docker_host" => "tcp://h.example:1",
+        "arch_variant" => "8",
         "against" => "y.tar",
         "to" | "output" => return None,
         _ => "",
@@ -83,6 +85,7 @@ fn meaning(words: &[String]) -> Result<String> {
     };
     match word {
         Word::Build(build) => {
+            let environment = build.environment(&environment)?;
             let (convert, note) = build.into_convert(&given, &environment)?;
             // A shim adds these to whatever it is called with.
             let given = given.without(&registry::IDS).without(&["encrypt", "passphrase", "pem_path"]);

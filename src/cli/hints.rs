@@ -23,6 +23,7 @@ fn words(remedy: &Remedy) -> String {
         Remedy::SignedPlatform => "choose the platform whose SIF was signed with --platform, and name its signature",
         Remedy::ConvertAgain => "the file is damaged: convert it again, with --force, or fetch it again",
         Remedy::OutputFile => "name a file with -o, or remove the directory",
+        Remedy::OutputName => "name another file with -o",
         Remedy::SeekableOutput => "name a file with -o: its header is written last",
         Remedy::WritableOutput => "name a file in a directory that you may write to, with -o",
         Remedy::CreateDirectory(directory) => {

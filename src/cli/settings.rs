@@ -13,11 +13,9 @@ use serde::Deserialize;
 
 use super::environment::Environment;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::Compression;
+use crate::io::{Compression, JOBS_MAX};
 use crate::registry::{Mirror, is_host, read_settings_file};
 
-/// How many threads anyone may ask for: more than any machine that this is for has cores.
-pub(super) const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 pub(super) const JOBS_HINT: &str = "write a number from 1 to 1024";
 /// The longest file that is read, in bytes.
 const BYTES_MAX: u64 = 1 << 20;

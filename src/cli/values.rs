@@ -9,9 +9,9 @@ use std::path::Path;
 
 use super::environment::Environment;
 use super::options::OutputOptions;
-use super::settings::{JOBS_HINT, JOBS_MAX};
+use super::settings::JOBS_HINT;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
-use crate::io::open_now;
+use crate::io::{JOBS_MAX, open_now};
 use crate::medperf;
 use crate::model::{BindTarget, Digest, EntryPath, Quoted};
 use crate::output::WriteOptions;

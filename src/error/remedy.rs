@@ -21,6 +21,8 @@ pub enum Remedy {
     SignedPlatform,
     /// Choose a file as the output.
     OutputFile,
+    /// Choose another name for the output.
+    OutputName,
     /// Choose a file as the output, for a stream cannot be written to at its start again.
     SeekableOutput,
     /// Choose an output in a directory that may be written to.
@@ -109,6 +111,7 @@ impl fmt::Display for Remedy {
             Remedy::ConvertAgain => "convert again and replace the damaged file, or fetch it again",
             Remedy::SignedPlatform => "choose the platform whose SIF was signed, and name its signature",
             Remedy::OutputFile => "choose a file as the output, or remove the directory",
+            Remedy::OutputName => "choose another name for the output",
             Remedy::SeekableOutput => "choose a file as the output: its header is written last",
             Remedy::WritableOutput => "choose an output in a directory that you may write to",
             Remedy::RoomierOutput | Remedy::RoomForOutput => "free some space, or write to another file system",

@@ -19,6 +19,8 @@ const OAEP_BYTES: usize = 2 * 32 + 2;
 /// Shorter RSA keys protect nothing (NIST SP 800-131A), in bits.
 const KEY_BITS_MIN: usize = 2048;
 
+const MAKE_KEYS: &str = "make a key with: openssl genrsa -traditional -out key.pem 4096; openssl rsa -in key.pem -RSAPublicKey_out -out pub.pem";
+
 /// An RSA key to encrypt with.
 #[derive(Clone)]
 pub struct PublicKey(rsa::PublicKey);
@@ -48,7 +50,7 @@ impl PublicKey {
         let pem = pem.trim();
         let key = match label(pem) {
             Some("RSA PUBLIC KEY") => rsa::PublicKey::from_pkcs1_pem(pem).map_err(|error| malformed(&error))?,
-            Some("PUBLIC KEY") => rsa::PublicKey::from_public_key_pem(pem).map_err(|error| malformed(&error))?,
+            Some("PUBLIC KEY") => rsa::PublicKey::from_public_key_pem(pem).map_err(unfit)?,
             other => return Err(another("a public RSA key", other)),
         };
         if (key.n().bit_width() as usize) < KEY_BITS_MIN {
@@ -99,7 +101,10 @@ impl PrivateKey {
         }
         match label(pem) {
             Some("RSA PRIVATE KEY") => rsa::PrivateKey::from_pkcs1_pem(pem).map_err(|error| malformed(&error)),
-            Some("PRIVATE KEY") => rsa::PrivateKey::from_pkcs8_pem(pem).map_err(|error| malformed(&error)),
+            Some("PRIVATE KEY") => rsa::PrivateKey::from_pkcs8_pem(pem).map_err(|error| match error {
+                pkcs8::Error::PublicKey(error) => unfit(error),
+                other => malformed(&other),
+            }),
             other => return Err(another("a private RSA key", other)),
         }
         .map(PrivateKey)
@@ -172,6 +177,16 @@ fn label(pem: &str) -> Option<&str> {
     pem.strip_prefix("-----BEGIN ")?.split_once("-----").map(|(label, _)| label)
 }
 
+/// A key of another kind is not malformed.
+fn unfit(error: pkcs8::spki::Error) -> Error {
+    match error {
+        pkcs8::spki::Error::OidUnknown { .. } => {
+            Error::new(ErrorKind::Usage, "an RSA key is needed, this is one of another kind").hint(MAKE_KEYS)
+        }
+        other => malformed(&other),
+    }
+}
+
 fn malformed(error: &dyn fmt::Display) -> Error {
     Error::new(ErrorKind::Usage, format!("the RSA key is malformed: {error}"))
         .hint("make it again, for example with openssl")
@@ -179,6 +194,5 @@ fn malformed(error: &dyn fmt::Display) -> Error {
 
 fn another(expected: &str, found: Option<&str>) -> Error {
     let found = found.map_or_else(|| "no PEM".to_string(), |label| format!("PEM of the type {label:?}"));
-    let hint = "make a key with: openssl genrsa -traditional -out key.pem 4096; openssl rsa -in key.pem -RSAPublicKey_out -out pub.pem";
-    Error::new(ErrorKind::Usage, format!("{expected} is needed, this is {found}")).hint(hint)
+    Error::new(ErrorKind::Usage, format!("{expected} is needed, this is {found}")).hint(MAKE_KEYS)
 }

@@ -45,7 +45,9 @@ pub use monitor::{Download, DownloadCounter, Event, Monitor, Phase, Snapshot};
 pub(crate) use noise::deflate_is_futile;
 #[cfg(feature = "program")]
 pub(crate) use output::open_now;
-pub(crate) use output::{Output, directory_of, free_bytes, is_stream, open_stream, umask, unnamed_file, writable};
+pub(crate) use output::{
+    Output, directory_of, expect_name, free_bytes, is_stream, open_stream, umask, unnamed_file, writable,
+};
 pub(crate) use pipeline::{Decoded, Watched, decode};
 pub use region::{Region, RegionReader};
 #[cfg(feature = "network")]
@@ -57,7 +59,7 @@ pub(crate) use stamp::Stamp;
 pub(crate) use system::file_system_kind;
 #[cfg(feature = "network")]
 pub(crate) use threads::jobs_in_address_space;
-pub(crate) use threads::{affordable, no_thread};
+pub(crate) use threads::{JOBS_MAX, affordable, no_thread};
 pub use veil::Veil;
 pub use verify::Expected;
 pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};

@@ -240,7 +240,7 @@ impl Monitor {
         self.0.downloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the conversion to stop with `kind` ([`ErrorKind::Interrupted`] or [`ErrorKind::Terminated`]).
+    /// Asks the conversion to stop with `kind`: [`ErrorKind::Interrupted`], or else [`ErrorKind::Terminated`].
     pub fn stop(&self, kind: ErrorKind) {
         let reason = if kind == ErrorKind::Interrupted { 1 } else { 2 };
         self.0.stop.store(reason, Ordering::Release);

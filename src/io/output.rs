@@ -28,6 +28,21 @@ pub(crate) fn writable(path: &Path) -> Remedy {
     if directory.exists() { Remedy::WritableOutput } else { Remedy::CreateDirectory(directory.to_path_buf()) }
 }
 
+/// Refuses what cannot be a name. It would be found out when all is written: until then an output has none, or a hidden one.
+///
+/// # Errors
+/// [`ErrorKind::Output`] for a name that is too long, empty, or holds a NUL.
+pub(crate) fn expect_name(path: &Path) -> Result<()> {
+    let error = match fs::symlink_metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput) => {
+            Error::io(ErrorKind::Output, error)
+        }
+        Err(_) if path.as_os_str().is_empty() => Error::new(ErrorKind::Output, "the name is empty"),
+        _ => return Ok(()),
+    };
+    Err(error.with_remedy(Remedy::OutputName).at(path))
+}
+
 impl Output {
     /// Begins an output at `path` with the permission bits `mode`.
     ///
@@ -45,6 +60,7 @@ impl Output {
             Ok(_) if !replace => return Err(exists(path)),
             _ => {}
         }
+        expect_name(path).doing(doing)?;
         let scratch = Scratch::beside(Base::default(), path, mode)
             .or_kind(ErrorKind::Output)
             .doing(doing)
@@ -200,6 +216,13 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
         assert_eq!(late.publish().unwrap_err().kind(), ErrorKind::Output);
         assert_eq!(begin(false).unwrap_err().kind(), ErrorKind::Output);
+
+        // What can be no name is refused before anything is written.
+        for name in ["x".repeat(256), "x\0y".to_string(), String::new(), "..".to_string()] {
+            let error = Output::create(&directory.path().join(&name), false, 0o640).map(drop).unwrap_err();
+            assert!(error.kind() == ErrorKind::Output && error.remedy().is_some(), "{name:?}: {error}");
+        }
+        assert_eq!(Output::create(Path::new(""), false, 0o640).map(drop).unwrap_err().kind(), ErrorKind::Output);
 
         let replacement = begin(true).unwrap();
         replacement.file().write_all_at(b"two", 0).unwrap();

@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::leftover::{sweep, unfinished_name};
-use super::output::directory_of;
+use super::output::{directory_of, expect_name};
 use super::system::{link, unnamed};
 use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
 
@@ -216,7 +216,7 @@ impl ScratchDirectory {
     /// # Errors
     /// [`ErrorKind::Output`] when the directory around it cannot be written.
     pub(crate) fn create(path: &Path, mode: u32) -> Result<Self> {
-        let made = Scratch::directory(path, mode).or_kind(ErrorKind::Output);
+        let made = expect_name(path).and_then(|()| Scratch::directory(path, mode).or_kind(ErrorKind::Output));
         Ok(ScratchDirectory { scratch: made.doing(|| format!("creating output {path:?}"))?, path: path.to_path_buf() })
     }
 

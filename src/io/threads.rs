@@ -12,6 +12,9 @@ const THREADS_PER_JOB: usize = 4;
 /// How many are started besides: for signals, progress, moving and writing.
 const THREADS_BESIDE: usize = 6;
 
+/// More are never worked on: more than any machine has cores, and few enough for what a system lets one process map.
+pub(crate) const JOBS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
 const RAISE_THREADS: &str = "raise the limit of the shell: ulimit -u";
 
 /// Address space that one job takes where that is limited: stacks, and what the C library sets aside for each thread.
@@ -25,12 +28,14 @@ const ADDRESS_BYTES_BESIDE: u64 = 256 << 20;
 /// # Errors
 /// [`ErrorKind::Other`] where not even one job can be done.
 pub(crate) fn affordable(jobs: NonZeroUsize) -> Result<(NonZeroUsize, Option<Note>)> {
+    // Where the memory for one more thread cannot be mapped, the process is ended, and not told.
+    let most = jobs.min(JOBS_MAX);
     let fitting = match jobs_in_address_space() {
         // Each thread that was ever started keeps some: trying would take what is to be spared.
         Some(fitting) => fitting,
-        None => startable_jobs(jobs)?,
+        None => startable_jobs(most)?,
     };
-    let fewer = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN).min(jobs);
+    let fewer = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN).min(most);
     let threads = if fewer.get() == 1 { "thread" } else { "threads" };
     let note = || Note::new("fewer-threads", format!("limits allow work on {fewer} {threads}, not on {jobs}"), 1);
     Ok((fewer, (fewer < jobs).then(note)))
@@ -84,6 +89,8 @@ mod tests {
     fn what_is_usual_is_affordable() {
         let two = NonZeroUsize::new(2).unwrap();
         assert_eq!(affordable(two).unwrap(), (two, None));
+        let (fewer, note) = affordable(NonZeroUsize::MAX).unwrap();
+        assert!(fewer <= JOBS_MAX && note.unwrap().code == "fewer-threads");
         assert_eq!(startable(20), 20);
     }
 }

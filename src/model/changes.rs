@@ -27,6 +27,13 @@ impl ConfigChanges {
         *self == ConfigChanges::default()
     }
 
+    /// All that it sets.
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        let words = [&self.entrypoint, &self.cmd].into_iter().flatten().flatten();
+        let pairs = self.env.iter().chain(&self.labels).flat_map(|(key, value)| [key, value]);
+        words.chain(pairs).chain(&self.workdir).chain(&self.user)
+    }
+
     /// Words as a Dockerfile has them: a JSON list (the exec form), or a line for `/bin/sh -c` (the shell form).
     ///
     /// # Errors
@@ -51,10 +58,14 @@ impl Config {
     /// The same config with another execution part. All else stays, in its order.
     ///
     /// # Errors
-    /// As [`Config::parse`].
+    /// [`ErrorKind::Usage`] for a change that holds a NUL, which no process can be given; as [`Config::parse`].
     pub fn with_changes(&self, changes: &ConfigChanges) -> Result<Config> {
         if changes.is_empty() {
             return Ok(self.clone());
+        }
+        if let Some(text) = changes.texts().find(|text| text.contains('\0')) {
+            let message = format!("{text:?} cannot be in a config: it holds a NUL");
+            return Err(Error::new(ErrorKind::Usage, message).hint("leave the NUL out"));
         }
         #[expect(clippy::disallowed_methods, reason = "JSON text, not a file name; as Config::parse reads it")]
         let text = String::from_utf8_lossy(self.raw());
@@ -140,6 +151,15 @@ mod tests {
         assert_eq!(changed(before, &entrypoint), before.replace(r#"["e"],"Cmd":["c"]"#, r#"["n"]"#));
         let none = ConfigChanges { entrypoint: Some(Vec::new()), cmd: Some(vec!["d".into()]), ..Default::default() };
         assert_eq!(changed(before, &none), before.replace(r#""Entrypoint":["e"],"Cmd":["c"]"#, r#""Cmd":["d"]"#));
+        let nul = || "a\0b".to_string();
+        for changes in [
+            ConfigChanges { cmd: Some(vec![nul()]), ..Default::default() },
+            ConfigChanges { env: vec![("A".into(), nul())], ..Default::default() },
+            ConfigChanges { user: Some(nul()), ..Default::default() },
+        ] {
+            let error = Config::parse(before.as_bytes().to_vec()).unwrap().with_changes(&changes).unwrap_err();
+            assert!(error.kind() == ErrorKind::Usage && error.to_string().contains("NUL"), "{error}");
+        }
         let others = ConfigChanges {
             workdir: Some("/w".into()),
             user: Some("1:2".into()),

@@ -380,7 +380,7 @@ fn does_not_fit(error: Error) -> Error {
 /// `time_seconds` is when it was signed; `None` is when the SIF was made, so that the same key gives the same bytes.
 ///
 /// # Errors
-/// As [`Container::open`]; [`ErrorKind::Output`] when `output` exists and is not to be replaced, or cannot be written;
+/// [`ErrorKind::Usage`] when `signing` has neither a key nor a signature; as [`Container::open`]; [`ErrorKind::Output`] when `output` exists and is not to be replaced, or cannot be written;
 /// [`ErrorKind::Mismatch`] when a carried signature is of another file.
 pub fn sign_sif(
     path: &Path,
@@ -390,6 +390,10 @@ pub fn sign_sif(
     monitor: &Monitor,
 ) -> Result<u64> {
     let doing = || format!("signing {path:?}");
+    if signing.key.is_none() && signing.carried.is_none() {
+        return Err(Error::new(ErrorKind::Usage, "there is neither a key nor a signature").hint("give one"))
+            .doing(doing);
+    }
     let container = open(path)?;
     crate::sif::verify(container.file())?
         .into_iter()

@@ -51,7 +51,8 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a public key in PEM, as `openssl pkey -pubout` and `cosign generate-key-pair` write it.
+    /// Reads a public key in PEM, as `openssl pkey -pubout` and `cosign generate-key-pair` write it; an RSA key also as PKCS #1,
+    /// as `openssl rsa -RSAPublicKey_out` does.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when it is none, or of a kind that is not supported.
@@ -63,6 +64,7 @@ impl PublicKey {
         };
         match block.label.as_str() {
             "PUBLIC KEY" => Self::from_spki(&block.der),
+            "RSA PUBLIC KEY" => Self::new(Kind::Rsa, &block.der),
             label => Err(Error::new(ErrorKind::Unsupported, format!("a PEM block {label:?} is not a public key"))
                 .hint("write the public key of a pair with: openssl pkey -in KEY.pem -pubout -out PUB.pem")),
         }

@@ -62,6 +62,14 @@ fn nonces_are_those_of_rfc_6979() {
 #[test]
 fn keys_in_other_wrappings_are_the_same_keys() {
     assert_eq!(unencrypted("rsa-pkcs1.pem").public(), &public("rsa.pub"));
+    let pem = String::from_utf8(fixture("rsa.pub")).unwrap();
+    let spki = pkcs8::der::pem::decode_vec(pem.as_bytes()).unwrap().1;
+    let bits = pkcs8::spki::SubjectPublicKeyInfoRef::try_from(&*spki).unwrap().subject_public_key.raw_bytes();
+    let ending = pkcs8::der::pem::LineEnding::LF;
+    let pkcs1 = pkcs8::der::pem::encode_string("RSA PUBLIC KEY", ending, bits).unwrap();
+    assert_eq!(PublicKey::from_pem(pkcs1.as_bytes()).unwrap(), public("rsa.pub"));
+    let cut = pkcs8::der::pem::encode_string("RSA PUBLIC KEY", ending, &bits[..bits.len() - 1]).unwrap();
+    assert!(PublicKey::from_pem(cut.as_bytes()).unwrap_err().to_string().contains("malformed"));
     assert_eq!(private("p256-encrypted.pem", "secret").unwrap().public(), &public("p256.pub"));
     assert_eq!(private("ed25519-encrypted.pem", "secret").unwrap().public(), &public("ed25519.pub"));
     assert_eq!(private("cosign.key", "hunter2").unwrap().public(), &public("cosign.pub"));

@@ -588,7 +588,7 @@ fn lists_of_skopeo_and_tags_of_repositories_are_expanded() {
     let text = String::from_utf8(listed.stdout).unwrap();
     assert_eq!(text, format!("{repository}:t2\tx_t2.sif\n{repository}:t4\tx_t4.sif\n"), "{}", listed.stderr);
     assert_eq!(open.count("/blobs/"), 0);
-    for names in ["nextflow", "cwltool", "digest"] {
+    for names in ["nextflow", "cwltool", "cwltool-3.3", "digest"] {
         let words = [&repository, "--tags", "[24]$", "--to", "sif", "--out", names, "--names", names];
         let done = place.batch(&words);
         assert_eq!(done.code, 0, "{}", done.stderr);
@@ -598,6 +598,7 @@ fn lists_of_skopeo_and_tags_of_repositories_are_expanded() {
         let expected = match names {
             "nextflow" => ["2", "4"].map(|tag| format!("{}-x-t{tag}.img", open.host().replace(':', "-"))),
             "cwltool" => ["2", "4"].map(|tag| format!("{}_x:t{tag}.sif", open.host())),
+            "cwltool-3.3" => ["2", "4"].map(|tag| format!("{}_s_x:t{tag}.sif", open.host())),
             _ => {
                 let rows = fs::read_to_string(place.path("digest/summary.jsonl")).unwrap();
                 let digest =

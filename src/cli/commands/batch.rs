@@ -79,7 +79,8 @@ pub(in crate::cli) struct Batch {
     /// What outputs are called where the list does not say [default: plain]
     ///
     /// plain: NAME_TAG.sif. nextflow: as its cacheDir has them. cwltool: as its
-    /// CWL_SINGULARITY_CACHE has them. digest: sha256-HEX.sif, the digest that the name leads to now.
+    /// CWL_SINGULARITY_CACHE has them, before 3.3; cwltool-3.3: from then on.
+    /// digest: sha256-HEX.sif, the digest that the name leads to now.
     #[arg(long, value_name = "HOW", verbatim_doc_comment)]
     names: Option<Naming>,
     /// How many images at once; they share the cores [default: 4]
@@ -130,6 +131,8 @@ enum Naming {
     Plain,
     Nextflow,
     Cwltool,
+    #[value(name = "cwltool-3.3")]
+    CwltoolNow,
     Digest,
 }
 
@@ -139,6 +142,7 @@ impl From<Naming> for Names {
             Naming::Plain => Names::Plain,
             Naming::Nextflow => Names::Nextflow,
             Naming::Cwltool => Names::Cwltool,
+            Naming::CwltoolNow => Names::CwltoolNow,
             Naming::Digest => Names::Digest,
         }
     }
@@ -214,7 +218,7 @@ impl Batch {
             return Err(usage("no list and no source is named", "write \"sif-convert batch LIST --to sif --out DIR\""));
         }
         let names = self.names.unwrap_or(Naming::Plain).into();
-        if self.to != "sif" && matches!(names, Names::Nextflow | Names::Cwltool) {
+        if self.to != "sif" && matches!(names, Names::Nextflow | Names::Cwltool | Names::CwltoolNow) {
             let message = format!("option --names has no effect on {}: workflows look for SIF files", self.to);
             return Err(usage(message, "leave --names out, or write --to sif"));
         }

@@ -48,12 +48,21 @@ pub(in crate::cli) struct Build {
     /// The architecture of the image, as in --platform linux/ARCH
     #[arg(long, value_name = "ARCH")]
     arch: Option<String>,
+    /// The variant of the architecture
+    #[arg(long, value_name = "VARIANT")]
+    arch_variant: Option<String>,
     /// Where an unnamed temporary file goes when one is needed
     #[arg(long, value_name = "DIR")]
     tmpdir: Option<PathBuf>,
     /// Speak plain HTTP to the registry of a docker:// source
     #[arg(long)]
     no_https: bool,
+    /// Logins for registries, in the form of Docker's config.json
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    authfile: Option<PathBuf>,
+    /// The engine of docker-daemon: sources, as in DOCKER_HOST
+    #[arg(long, value_name = "HOST")]
+    docker_host: Option<OsString>,
 
     #[command(flatten)]
     refused: Refused,
@@ -137,8 +146,26 @@ struct Meaningless {
     #[arg(long)]
     writable_tmpfs: bool,
     /// Nothing is run while building
+    #[arg(long)]
+    nvccli: bool,
+    /// Nothing is run while building
     #[arg(long, short = 'B', value_name = "SPEC")]
     bind: Vec<String>,
+    /// Nothing is run while building
+    #[arg(long, value_name = "SPEC")]
+    mount: Vec<String>,
+    /// No privileges are needed
+    #[arg(long)]
+    userns: bool,
+    /// Only for definition files, which the real program builds
+    #[arg(long)]
+    json: bool,
+    /// Only for definition files, which the real program builds
+    #[arg(long)]
+    warn_unused_build_args: bool,
+    /// Only for library:// URIs, which the real program builds
+    #[arg(long, value_name = "URL")]
+    library: Option<String>,
     /// No mksquashfs is run
     #[arg(long, value_name = "SIZE")]
     mksquashfs_mem: Option<String>,
@@ -186,7 +213,7 @@ const REFUSED: [(&str, &str); 9] = [
 ];
 
 /// The IDs of [`Meaningless`].
-const MEANINGLESS: [&str; 12] = [
+const MEANINGLESS: [&str; 18] = [
     "fakeroot",
     "disable_cache",
     "no_cleanup",
@@ -196,7 +223,13 @@ const MEANINGLESS: [&str; 12] = [
     "nv",
     "rocm",
     "writable_tmpfs",
+    "nvccli",
     "bind",
+    "mount",
+    "userns",
+    "json",
+    "warn_unused_build_args",
+    "library",
     "mksquashfs_mem",
     "mksquashfs_procs",
 ];
@@ -219,6 +252,10 @@ impl Build {
         if handover::is_foreign(&self.source) {
             return session::misuse(handover::run_real_program(words, environment), words, Voice::default());
         }
+        let environment = &match self.environment(environment) {
+            Ok(environment) => environment,
+            Err(error) => return session::misuse(error, words, Voice::default()),
+        };
         match self.into_convert(&given, environment) {
             Ok((mut arguments, note)) => {
                 if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) {
@@ -228,6 +265,11 @@ impl Build {
             }
             Err(error) => session::misuse(error, words, Voice::default()),
         }
+    }
+
+    /// The environment with options that are variables for everyone else.
+    pub(in crate::cli) fn environment(&self, environment: &Environment) -> Result<Environment> {
+        registry::with_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())
     }
 
     /// The conversion that is meant, and what is to be said about options without effect.
@@ -246,16 +288,13 @@ impl Build {
             Note::new("options-without-effect", message, without_effect.len() as u64)
         });
         let without_key = self.settle_encryption(environment)?;
+        let platform = registry::platform(self.arch.as_deref(), self.arch_variant.as_deref());
         let convert = Convert {
             source: Some(self.source),
             to: Some("sif".to_string()),
             output: Some(self.output),
             input_command: None,
-            choice: Choice {
-                image: None,
-                platform: self.arch.as_ref().map(|arch| format!("linux/{arch}")),
-                tmpdir: self.tmpdir,
-            },
+            choice: Choice { image: None, platform, tmpdir: self.tmpdir },
             registry: RegistryOptions { no_https: self.no_https, ..self.registry },
             output_options: OutputOptions {
                 compression: self.compression,

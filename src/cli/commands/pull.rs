@@ -146,8 +146,10 @@ impl Pull {
         if self.is_for_the_real_program() {
             return exit_code(session::misuse(handover::run_real_program(words, environment), words, voice));
         }
-        let mut environment = environment.clone();
-        self.settle(&mut environment);
+        let environment = match self.settled(environment) {
+            Ok(environment) => environment,
+            Err(error) => return exit_code(session::misuse(error, words, voice)),
+        };
         let given = given.without(&registry::IDS);
         exit_code(match self.resolve(&environment) {
             Err(error) => session::misuse(error, words, voice),
@@ -169,25 +171,22 @@ impl Pull {
     }
 
     /// Options that are variables for everyone else.
-    fn settle(&self, environment: &mut Environment) {
-        for (name, value) in [
-            ("DOCKER_HOST", self.docker_host.clone()),
-            ("REGISTRY_AUTH_FILE", self.authfile.clone().map(OsString::from)),
-            ("APPTAINER_DOCKER_USERNAME", self.docker_username.clone()),
-            ("APPTAINER_DOCKER_PASSWORD", self.docker_password.clone()),
-        ] {
-            if let Some(value) = value {
-                environment.variables.insert(name, value);
-            }
+    fn settled(&self, environment: &Environment) -> Result<Environment> {
+        let mut environment =
+            registry::with_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())?;
+        for (name, value) in
+            [("APPTAINER_DOCKER_USERNAME", &self.docker_username), ("APPTAINER_DOCKER_PASSWORD", &self.docker_password)]
+        {
+            environment.variables.extend(value.iter().map(|value| (name, value.clone())));
         }
         if environment.variable("CONVERT_PROGRESS").is_none_or(OsStr::is_empty) && self.feedback.progress.is_none() {
             // Who calls this reads lines, through a terminal or not.
             environment.variables.insert("CONVERT_PROGRESS", "plain".into());
         }
+        Ok(environment)
     }
 
     fn resolve(self, environment: &Environment) -> Result<Job> {
-        self.authfile.as_deref().map_or(Ok(()), registry::expect_login_file)?;
         if self.sandbox {
             return Err(usage(
                 "option --sandbox is not supported",
@@ -258,8 +257,7 @@ impl Pull {
         let text = |name: &str| setting(environment, &[name]).and_then(|value| value.into_string().ok());
         let arch = self.arch.or_else(|| text("PULL_ARCH"));
         let variant = self.arch_variant.or_else(|| text("PULL_ARCH_VARIANT"));
-        let variant = variant.map(|variant| format!("/{}{variant}", if variant.starts_with('v') { "" } else { "v" }));
-        let platform = arch.map(|arch| format!("linux/{arch}{}", variant.unwrap_or_default()));
+        let platform = registry::platform(arch.as_deref(), variant.as_deref());
         Convert {
             source: Some(uri),
             to: Some("sif".to_string()),

@@ -108,11 +108,7 @@ impl Push {
         let shown = || usage(format!("{} is not text", Quoted(self.place.as_bytes())), "write oras://HOST/NAME[:TAG]");
         let place: Hosting = self.place.to_str().ok_or_else(shown)?.parse()?;
         let registry = RegistryOptions { no_https: self.no_https, ..self.registry.clone() };
-        let mut environment = environment.clone();
-        if let Some(file) = &self.authfile {
-            registry::expect_login_file(file)?;
-            environment.variables.insert("REGISTRY_AUTH_FILE", file.clone().into());
-        }
+        let environment = registry::with_options(environment, self.authfile.as_deref(), None)?;
         let spec = Spec::Oras(place.reference.to_string());
         let settings = registry::settings(&registry, &spec, &environment)?;
         let mut upload = Upload::new(&self.file, place, settings);

@@ -15,7 +15,9 @@ use serde_json::{Map, Value, json};
 use super::LAYOUT_FILE;
 use super::documents::{FULL_NAME, Package, REF_NAME};
 use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
-use crate::io::{Monitor, Scratch, ScratchDirectory, directory_of, lock_directory, sync_directory, writable};
+use crate::io::{
+    Monitor, Scratch, ScratchDirectory, directory_of, expect_name, lock_directory, sync_directory, writable,
+};
 use crate::model::Digest;
 use crate::output::options::IfExists;
 use crate::output::prepared::Task;
@@ -45,7 +47,7 @@ impl Layout {
     /// Looks at what is at `path`, and refuses what cannot become or take a layout, or where nobody can write.
     pub(in crate::output) fn open(path: &Path, task: &Task) -> Result<Self> {
         let if_exists = task.options.if_exists;
-        let there = look(path).and_then(|there| refuse_existing(there, if_exists));
+        let there = expect_name(path).and_then(|()| look(path)).and_then(|there| refuse_existing(there, if_exists));
         let there = there.doing(|| format!("creating output {path:?}"))?;
         let layout = Layout { path: path.to_path_buf(), there, mode: task.mode, if_exists };
         layout.scratch().doing(|| format!("creating output {path:?}"))?;
