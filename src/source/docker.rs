@@ -12,6 +12,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
     let Some(bytes) = documents.read(MANIFEST)? else { return Ok(false) };
     let items = ArchiveManifestItem::parse_list(&bytes).doing(|| documents.doing(MANIFEST))?;
+    let items = documents.called(items, |it| it.config.clone(), |it| it.repo_tags.clone());
     for (at, item) in items.into_iter().enumerate() {
         match item {
             Ok(item) => add(documents, catalogue, item)?,

@@ -1,6 +1,8 @@
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use super::catalogue::full_name;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::image::{Blobs, Layer};
 use crate::io::Expected;
@@ -32,12 +34,37 @@ pub(super) trait Store: Blobs {
 /// Reads documents out of a store: bounded, and checked against their digests.
 pub(super) struct Documents<'a> {
     pub(super) store: &'a dyn Store,
+    /// The name of the image that is asked for: of others nothing needs to be read.
+    wanted: Option<&'a str>,
     left_bytes: Cell<u64>,
 }
 
 impl<'a> Documents<'a> {
     pub(super) fn new(store: &'a dyn Store) -> Self {
-        Documents { store, left_bytes: Cell::new(DOCUMENTS_BYTES_MAX) }
+        Documents { store, wanted: None, left_bytes: Cell::new(DOCUMENTS_BYTES_MAX) }
+    }
+
+    /// Those in which an image is looked for by the word of a SOURCE, which may be its name.
+    pub(super) fn looked_through_for(store: &'a dyn Store, wanted: Option<&'a str>) -> Self {
+        Documents { wanted, ..Documents::new(store) }
+    }
+
+    /// Those entries of a list of images that have the name that is asked for, and what is of the same image: each has an
+    /// identity, and names. All of them, where none has that name: it may be a number, or the digest of something.
+    pub(super) fn called<T, I: Ord>(
+        &self,
+        entries: Vec<Result<T>>,
+        identity: impl Fn(&T) -> I,
+        names: impl Fn(&T) -> Vec<String>,
+    ) -> Vec<Result<T>> {
+        let Some(word) = self.wanted else { return entries };
+        let full = full_name(word);
+        let is_called = |entry: &&T| names(entry).iter().any(|name| name == word || full_name(name) == full);
+        let wanted: BTreeSet<I> = entries.iter().flatten().filter(is_called).map(&identity).collect();
+        if wanted.is_empty() {
+            return entries;
+        }
+        entries.into_iter().filter(|entry| entry.as_ref().is_ok_and(|it| wanted.contains(&identity(it)))).collect()
     }
 
     /// Reads the document under `key`; `None` where there is none.

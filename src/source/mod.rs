@@ -244,7 +244,7 @@ impl Source {
         open(&Spec::parse(word.as_ref())?, &OpenOptions::default(), &Monitor::default())
     }
 
-    /// All images that the source lists, in its own order; absent ones too.
+    /// All images that the source lists, in its own order; absent ones too. Where the SOURCE word names one, that alone.
     pub fn images(&self) -> Vec<Candidate> {
         self.found.iter().map(|found| found.candidate.clone()).collect()
     }
@@ -326,11 +326,15 @@ fn open_as(spec: &Spec, options: &OpenOptions, monitor: &Monitor) -> Result<Sour
         Spec::Path(path) if path.is_dir() => open_path_of_directory(path, options, monitor),
         Spec::Path(path) => match filesystem::recognise(path)? {
             Some(kind) => filesystem::open_file(path, kind, options, monitor),
-            None => open_archive(path, None, options, monitor),
+            None => open_archive(path, (None, None), options, monitor),
         },
-        Spec::DockerArchive { path, .. } => open_archive(path, Some(Kind::DockerArchive), options, monitor),
-        Spec::OciArchive { path, .. } => open_archive(path, Some(Kind::OciArchive), options, monitor),
-        Spec::OciLayout { path, .. } => open_layout(path, options),
+        Spec::DockerArchive { path, image } => {
+            open_archive(path, (Some(Kind::DockerArchive), image.as_deref()), options, monitor)
+        }
+        Spec::OciArchive { path, image } => {
+            open_archive(path, (Some(Kind::OciArchive), image.as_deref()), options, monitor)
+        }
+        Spec::OciLayout { path, image } => open_layout(path, image.as_deref(), options),
         Spec::Stdin => open_stdin(options, monitor),
         #[cfg(feature = "network")]
         Spec::DockerDaemon(word) => remote::open_engine(word, options, monitor),
@@ -401,36 +405,47 @@ fn open_path_of_directory(path: &Path, options: &OpenOptions, monitor: &Monitor)
         }
         return filesystem::open_directory(path, options, monitor);
     }
-    open_layout(path, options)
+    open_layout(path, None, options)
 }
 
-fn open_archive(path: &Path, asked: Option<Kind>, options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
+/// Opens an archive as what is `asked` for; of its images the one with that name is enough.
+fn open_archive(
+    path: &Path,
+    (asked, image): (Option<Kind>, Option<&str>),
+    options: &OpenOptions,
+    monitor: &Monitor,
+) -> Result<Source> {
     if path.is_dir() {
         let hint = "for an OCI layout directory write oci:DIR";
         return Err(Error::new(ErrorKind::SourceUnavailable, "this is a directory, not an archive").hint(hint));
     }
     let place = quoted(path);
     let name = asked.map_or_else(|| place.clone(), |kind| kind.name(&place));
-    read_archive(Archive::open(path, name, options, monitor)?, asked, options, &place)
+    read_archive(Archive::open(path, name, options, monitor)?, (asked, image), options, &place)
 }
 
 fn open_stdin(options: &OpenOptions, monitor: &Monitor) -> Result<Source> {
     match &options.input_command {
         None => {
             let archive = Archive::of_stdin("standard input".to_string(), options, monitor)?;
-            read_archive(archive, None, options, "from standard input")
+            read_archive(archive, (None, None), options, "from standard input")
         }
         Some(command) => {
             let archive = command::archive(command, "the command's output".to_string(), options, monitor)?;
-            read_archive(archive, None, options, "from a command")
+            read_archive(archive, (None, None), options, "from a command")
         }
     }
 }
 
 /// Reads an archive: as a docker-archive when it has the documents of one, for these say more.
-fn read_archive(mut archive: Archive, asked: Option<Kind>, options: &OpenOptions, place: &str) -> Result<Source> {
+fn read_archive(
+    mut archive: Archive,
+    (asked, image): (Option<Kind>, Option<&str>),
+    options: &OpenOptions,
+    place: &str,
+) -> Result<Source> {
     let mut catalogue = Catalogue::default();
-    let documents = Documents::new(&archive);
+    let documents = Documents::looked_through_for(&archive, image);
     let trust = options.trust.as_ref();
     // What is signed are manifests: the list of a docker-archive names none.
     let listed = if trust.is_some() { Ok(false) } else { docker::read(&documents, &mut catalogue) };
@@ -494,7 +509,7 @@ fn other_kind(asked: Kind) -> Error {
         .hint(format!("write {instead}, or just PATH"))
 }
 
-fn open_layout(path: &Path, options: &OpenOptions) -> Result<Source> {
+fn open_layout(path: &Path, image: Option<&str>, options: &OpenOptions) -> Result<Source> {
     if !path.exists() {
         return Err(spec::no_such_path(path));
     }
@@ -504,7 +519,7 @@ fn open_layout(path: &Path, options: &OpenOptions) -> Result<Source> {
     }
     let layout = Layout::new(path, Kind::OciLayout.name(&quoted(path)));
     let mut catalogue = Catalogue::default();
-    if !oci::read(&Documents::new(&layout), &mut catalogue, options.trust.as_ref())? {
+    if !oci::read(&Documents::looked_through_for(&layout, image), &mut catalogue, options.trust.as_ref())? {
         return Err(recognise::directory_without_layout(path));
     }
     Ok(Source::of(layout, Kind::OciLayout, catalogue))

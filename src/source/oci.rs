@@ -27,6 +27,7 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue, trust: Option<&ImagePolicy>) -> Result<bool> {
     let Some(bytes) = documents.read(INDEX)? else { return Ok(false) };
     let mut index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
+    index.manifests = documents.called(index.manifests, |it| it.digest_text().to_string(), names_of);
     if let Some(policy) = trust {
         index.manifests = only_signed(documents, catalogue, policy, index.manifests)?;
     }

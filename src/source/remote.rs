@@ -22,7 +22,7 @@ pub(super) fn open_engine(word: &str, options: &OpenOptions, monitor: &Monitor) 
     // The bytes of two exports differ (in times, at least): their hash says nothing.
     let options = OpenOptions { hash: InputHash::Unneeded, ..options.clone() };
     let archive = Archive::of_reader(export, at_least, Kind::DockerDaemon.name(&place), &options, monitor)?;
-    let mut source = read_archive(archive, Some(Kind::DockerDaemon), &options, &place)?;
+    let mut source = read_archive(archive, (Some(Kind::DockerDaemon), None), &options, &place)?;
     if let Some(id) = full_id(word) {
         keep_only(&mut source, id)?;
     }
@@ -94,7 +94,7 @@ pub(super) fn open_web(url: &str, options: &OpenOptions, monitor: &Monitor) -> R
         return open_sif(start.as_slice().chain(file), expected, &place, options, monitor);
     }
     let archive = Archive::of_reader(start.as_slice().chain(file), size, place.clone(), options, monitor)?;
-    read_archive(archive, None, options, &place)
+    read_archive(archive, (None, None), options, &place)
 }
 
 /// Downloads a SIF that a registry holds.

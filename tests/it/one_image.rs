@@ -5,8 +5,13 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Stdio;
 
+use serde_json::{Value, json};
+use sif_convert::Source;
+
+use crate::support::archives::{self, Described};
 use crate::support::pack::sha256;
 use crate::support::run::{program, run, scratch};
+use crate::support::tar::Tar;
 
 const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/hello.tar");
 
@@ -152,3 +157,37 @@ const SUMS: [&str; 2] = [
     "784811fa82063fc10ad539067a0a22ab39b17e76538ba702a31153334876b1da",
     "67cfc071176bd10e6d43599fb65b0218dfa3468ece0459903674391eac5ca761",
 ];
+
+/// Of a source that lists more images than anyone may, the one that is named is read alone, under all of its names.
+#[test]
+fn of_many_images_only_the_named_one_is_read() {
+    let place = scratch();
+    let image = Described::new(vec![Tar::new().file("a", b"1").finish()]).tagged("app:1").tagged("app:also");
+    let add = |entries: &mut Vec<Value>, other: &dyn Fn(usize) -> Value| entries.extend((0..5000).map(other));
+    let mut members = archives::layout(&[image.clone()], archives::Squeeze::Not);
+    let mut index: Value = serde_json::from_slice(members.get("index.json")).unwrap();
+    add(index["manifests"].as_array_mut().unwrap(), &|number| {
+        let manifest = number.to_string();
+        let mut entry = archives::descriptor("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": format!("other:{number}") });
+        entry
+    });
+    members.file("index.json", index.to_string());
+    members.write_below(&place.path().join("layout"));
+    fs::write(place.path().join("oci.tar"), members.pack("")).unwrap();
+    let mut members = archives::docker_with_v1(&[image], false);
+    let mut list: Value = serde_json::from_slice(members.get("manifest.json")).unwrap();
+    add(list.as_array_mut().unwrap(), &|number| json!({ "Config": format!("{number}.json"), "Layers": [] }));
+    members.file("manifest.json", list.to_string());
+    fs::write(place.path().join("docker.tar"), members.pack("")).unwrap();
+    for (source, word) in [("oci", "layout"), ("oci-archive", "oci.tar"), ("docker-archive", "docker.tar")] {
+        let all = run(program().current_dir(place.path()).args([word, "--image", "app:1", "--to", "rootfs"]));
+        assert!(all.code == 4 && all.stderr.contains("more than 4096 images are listed"), "{}", all.stderr);
+        let named = Source::open(format!("{source}:{}:app:also", place.path().join(word).display())).unwrap();
+        let [only] = &named.images()[..] else { panic!("{source}: {:?}", named.images().len()) };
+        assert_eq!(only.names, ["docker.io/library/app:1", "docker.io/library/app:also"], "{source}");
+        let none = run(program().current_dir(place.path()).args([&format!("{source}:{word}:app:2"), "--to", "rootfs"]));
+        assert!(none.code == 4 && none.stderr.contains("more than 4096 images are listed"), "{}", none.stderr);
+        convert(place.path(), &[&format!("{source}:{word}:app:1"), "--to", "rootfs", "-f", "-o", "x.tar"]);
+    }
+}

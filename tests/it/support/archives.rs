@@ -163,6 +163,14 @@ impl Members {
         })
     }
 
+    /// The contents of a file.
+    pub fn get(&self, name: &str) -> &[u8] {
+        match self.0.get(name) {
+            Some(Stored::File(contents)) => contents,
+            _ => panic!("{name} is not a file here"),
+        }
+    }
+
     /// Takes a member away.
     pub fn remove(&mut self, name: &str) {
         assert!(self.0.remove(name).is_some(), "{name} is not there to be removed");
@@ -264,7 +272,8 @@ pub fn docker_v1(images: &[Described]) -> Packed {
     Packed { bytes: members.pack(""), kind: "docker-archive", configs }
 }
 
-fn docker_with_v1(images: &[Described], linked: bool) -> Members {
+/// The members of what Docker 1.10 to 24 save.
+pub fn docker_with_v1(images: &[Described], linked: bool) -> Members {
     let mut members = Members::default();
     let mut stored_at: BTreeMap<String, String> = BTreeMap::new();
     let mut manifest = Vec::new();
