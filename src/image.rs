@@ -6,6 +6,8 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::error::Result;
 use crate::io::{Expected, Region};
 use crate::model::{Algorithm, Config, ConfigChanges, Digest, Platform};
@@ -146,6 +148,9 @@ pub struct Image {
     pub manifest: Option<Arc<[u8]>>,
     /// Things a user should know that are not errors.
     pub warnings: Vec<String>,
+    /// What made each layer, lowest first, where the config has no history: entries as image-spec config.md has them, of an image
+    /// of Docker before 1.10.
+    pub history: Option<Value>,
     /// What builds say of it, where that was asked for: see [`Source::attestations`](crate::source::Source::attestations).
     pub attestations: Vec<Attestation>,
 }

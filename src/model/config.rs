@@ -196,6 +196,22 @@ impl Config {
         Config::parse(Value::Object(document).to_string().into_bytes())
     }
 
+    /// The config that Docker 1.10 and later make of one of before (`MakeConfigFromV1Config` of their `image/v1`), to the byte
+    /// where a Docker of 1.8.3 or later wrote it: [`Config::with_layers`], with its keys in order and all that HTML reads escaped.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn migrated(&self, diff_ids: &[Digest], history: &Value) -> Result<Config> {
+        let members: BTreeMap<String, Value> =
+            self.with_layers(diff_ids, Some(history.clone()))?.members()?.into_iter().collect();
+        let mut text = json!(members).to_string();
+        // None of them is part of JSON itself: they stand in strings.
+        for character in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
+            text = text.replace(character, &format!("\\u{:04x}", u32::from(character)));
+        }
+        Config::parse(text.into_bytes())
+    }
+
     /// The history, oldest first.
     pub fn history(&self) -> &[HistoryEntry] {
         &self.document.history
@@ -284,6 +300,21 @@ mod tests {
         );
         let bare = Config::parse(b"{}".as_slice()).unwrap().with_layers(&[], None).unwrap();
         assert_eq!(text(bare), r#"{"rootfs":{"type":"layers","diff_ids":[]},"os":"linux"}"#);
+    }
+
+    #[test]
+    fn what_docker_migrates_is_in_order_and_escaped() {
+        let old = r#"{"id":"0","parent":"1","os":"linux","config":{"Env":["A=1 > 0"],"Cmd":null},"architecture":"amd64","Size":0}"#;
+        let config = Config::parse(old.as_bytes().to_vec()).unwrap();
+        let digest = Digest::of(b"x");
+        let migrated = config.migrated(&[digest], &json!([{"created_by": "a && b"}])).unwrap();
+        assert_eq!(
+            std::str::from_utf8(migrated.raw()).unwrap(),
+            format!(
+                r#"{{"architecture":"amd64","config":{{"Env":["A=1 \u003e 0"],"Cmd":null}},"history":[{{"created_by":"a \u0026\u0026 b"}}],"os":"linux","rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+            )
+        );
+        assert_eq!(migrated.env(), ["A=1 > 0"]);
     }
 
     #[test]

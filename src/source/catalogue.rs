@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::attestation::AttestationEntry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Config, Digest, Manifest, Platform, Reference};
@@ -58,6 +60,8 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
     /// Whether the config was made here, before anyone read the layers.
     pub(super) diff_ids_unknown: bool,
+    /// What made the layers of an image whose config cannot say it: see [`Image::history`](crate::image::Image).
+    pub(super) history: Option<Value>,
     /// The v1 image ID, in hexadecimal digits, which is not a digest of anything.
     pub(super) v1_id: Option<String>,
 }

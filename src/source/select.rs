@@ -256,6 +256,7 @@ impl Source {
             warnings: self.warnings_about(found),
             tags: found.candidate.tags.clone(),
             ref_names: found.odd_names.clone(),
+            history: found.history.clone(),
             attestations: Vec::new(),
             manifest: self.manifest_bytes(manifest)?,
         })

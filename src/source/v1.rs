@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::catalogue::{Catalogue, MemberList};
 use super::document::Documents;
@@ -44,6 +45,42 @@ pub(super) fn read(documents: &Documents<'_>, members: &Members, catalogue: &mut
     Ok(true)
 }
 
+/// A line of history for each layer, as Docker's own migration makes them (`HistoryFromConfig` of its `image/v1`).
+fn history(documents: &Documents<'_>, chain: &[String]) -> Result<Value> {
+    let line = |id: &String| {
+        let json = format!("{id}/json");
+        let bytes = documents.read(&json)?.unwrap_or_default();
+        let document: Map<String, Value> =
+            parse_json(&bytes, "an image of Docker before 1.10").doing(|| documents.doing(&json))?;
+        let text = |key: &str| document.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let command = document.get("container_config").and_then(|config| config.get("Cmd"));
+        let words = command.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let command = words.collect::<Vec<_>>().join(" ");
+        let mut line = Map::new();
+        for (key, value) in [
+            ("created", text("created").map(as_go_writes)),
+            ("author", text("author").map(str::to_string)),
+            ("created_by", Some(command).filter(|command| !command.is_empty())),
+            ("comment", text("comment").map(str::to_string)),
+        ] {
+            line.extend(value.map(|value| (key.to_string(), Value::from(value))));
+        }
+        Ok(Value::Object(line))
+    };
+    chain.iter().map(line).collect::<Result<Vec<_>>>().map(Value::Array)
+}
+
+/// A time without zeros at the end of its fraction (RFC3339Nano).
+fn as_go_writes(time: &str) -> String {
+    match time.split_once('.').and_then(|(start, rest)| Some((start, rest.strip_suffix('Z')?))) {
+        Some((start, fraction)) => match fraction.trim_end_matches('0') {
+            "" => format!("{start}Z"),
+            fraction => format!("{start}.{fraction}Z"),
+        },
+        None => time.to_string(),
+    }
+}
+
 fn add(
     documents: &Documents<'_>,
     catalogue: &mut Catalogue,
@@ -57,6 +94,7 @@ fn add(
     let found = catalogue.with_config(Digest::of(&bytes))?;
     found.set_config(Config::parse(bytes).doing(|| documents.doing(&json))?);
     found.v1_id = Some(top.to_string());
+    found.history = Some(history(documents, &chain)?);
     names.iter().for_each(|name| found.add_name(name));
     found.candidate.layers = chain.len();
     let names = chain.iter().map(|id| format!("{id}/layer.tar")).collect();

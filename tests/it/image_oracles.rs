@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::archives::{Described, PRODUCERS};
 use crate::support::disk;
-use crate::support::docker::DockerImage;
+use crate::support::docker::{self, DockerImage};
 use crate::support::entry::When;
 use crate::support::layout::{self, files_below};
 use crate::support::listing::{Listing, Times, parts};
@@ -261,6 +261,55 @@ fn docker_takes_its_image_back() {
         let labels = image.docker(&["inspect", "--format", "{{json .Config.Labels}}", &image.name]);
         assert!(String::from_utf8(labels).unwrap().contains(r#""say \"hi\"""#));
     }
+}
+
+/// An archive of Docker 1.9: what is written of it is what Docker makes when it loads it, ID and history too.
+#[test]
+fn images_of_old_dockers_become_what_docker_makes_of_them_docker() {
+    if !docker::answers() {
+        return;
+    }
+    let image = DockerImage { name: "sif-convert-test/old:1".to_string(), place: run::scratch() };
+    let place = image.place.path();
+    let document = |id: &str, more: &str| {
+        format!(
+            r#"{{"id":"{id}",{more},"container":"c0","docker_version":"1.9.1","author":"Mé \u003cme@h.example>","config":{{"Env":["A=1 > 0 && 2"],"Cmd":["/bin/sh"],"Hostname":""}},"architecture":"amd64","os":"linux","Size":0}}"#
+        )
+    };
+    let (low, top) = ("1".repeat(64), "2".repeat(64));
+    let mut archive = Tar::new();
+    for (id, name, more) in [
+        (&low, "a", r##""created":"2015-01-02T03:04:05.120000000Z","container_config":{"Cmd":["/bin/sh","-c","#(nop) ADD file:x in /"]}"##.to_string()),
+        (&top, "b", format!(r#""parent":"{low}","created":"2015-01-02T03:04:06Z","comment":"two & more","container_config":{{"Cmd":["/bin/sh","-c","echo hi > /etc/b"]}}"#)),
+    ] {
+        archive = archive.file(format!("{id}/VERSION"), "1.0").file(format!("{id}/json"), document(id, &more));
+        archive = archive.file(format!("{id}/layer.tar"), Tar::new().file(name, id.as_bytes()).finish());
+    }
+    let repositories = format!(r#"{{"sif-convert-test/old":{{"1":"{top}"}}}}"#);
+    fs::write(place.join("old.tar"), archive.file("repositories", repositories).finish()).unwrap();
+    let load = |archive: &str| {
+        image.docker(&["load", "--quiet", "--input", archive]);
+        let id = image.docker(&["inspect", "--format", "{{.Id}}", &image.name]);
+        let history = image.docker(&[
+            "history",
+            "--no-trunc",
+            "--format",
+            "{{.CreatedBy}}|{{.CreatedAt}}|{{.Comment}}",
+            &image.name,
+        ]);
+        image.docker(&["rmi", "--force", &image.name]);
+        (String::from_utf8(id).unwrap(), String::from_utf8(history).unwrap())
+    };
+    let theirs = load("old.tar");
+    assert!(theirs.1.contains("echo hi > /etc/b") && theirs.1.contains("ADD file:x in /"), "{}", theirs.1);
+    for format in ["docker-archive", "oci"] {
+        convert(place, &format!("old.tar --to {format} -o new.{format}"));
+    }
+    assert_eq!(load("new.docker-archive"), theirs);
+    convert(place, "new.oci --to docker-archive -o again.tar");
+    assert_eq!(load("again.tar"), theirs);
+    let shown = run::run(run::program().current_dir(place).args(["inspect", "old.tar"]));
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("echo hi > /etc/b"));
 }
 
 #[test]

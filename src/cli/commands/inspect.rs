@@ -9,6 +9,7 @@ use std::io::Read;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::attach::{Referrer, ReferrerList};
 use crate::cli::environment::Environment;
@@ -281,8 +282,10 @@ impl ConfigView {
 impl LayerView {
     /// All layers of an image, the lowest first.
     fn all(image: &Image) -> Vec<Self> {
-        let made: Vec<&str> =
-            image.config.history().iter().filter(|it| !it.empty_layer).map(|it| it.created_by.as_str()).collect();
+        let of_chain = image.history.iter().filter_map(Value::as_array).flatten();
+        let of_chain = of_chain.map(|line| line["created_by"].as_str().unwrap_or_default());
+        let of_config = image.config.history().iter().filter(|it| !it.empty_layer).map(|it| it.created_by.as_str());
+        let made: Vec<&str> = of_chain.chain(of_config).collect();
         // A history of another length does not say which layer is whose.
         let made_by = |at: usize| if made.len() == image.layers.len() { made.get(at).copied() } else { None };
         let layers = image.layers.iter().enumerate();
@@ -354,6 +357,7 @@ mod tests {
             names: vec!["host/x:1".into()],
             tags: Vec::new(),
             ref_names: Vec::new(),
+            history: None,
             attestations: Vec::new(),
             manifest: None,
             warnings: vec!["odd".into()],

@@ -355,5 +355,9 @@ fn config(
         return Ok(Document::new(image.config.raw().to_vec()));
     }
     // Docker before 1.10 knew no diff_ids.
-    Ok(Document::new(image.config.with_layers(diff_ids, None)?.raw().to_vec()))
+    let config = match &image.history {
+        Some(history) => image.config.migrated(diff_ids, history)?,
+        None => image.config.with_layers(diff_ids, None)?,
+    };
+    Ok(Document::new(config.raw().to_vec()))
 }

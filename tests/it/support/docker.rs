@@ -32,6 +32,15 @@ fn alone() -> MutexGuard<'static, ()> {
     BUILDS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether there is an engine; where there is none, what calls it is skipped.
+pub fn answers() -> bool {
+    let answers = host_has("docker") && run::run(Command::new("docker").arg("info")).code == 0;
+    if !answers {
+        skip("no Docker engine answers");
+    }
+    answers
+}
+
 pub struct DockerImage {
     pub name: String,
     pub place: tempfile::TempDir,
@@ -45,8 +54,7 @@ impl DockerImage {
 
     /// The same of another text; a static `busybox` is beside it.
     pub fn build_of(name: &str, dockerfile: &str) -> Option<Self> {
-        if !host_has("docker") || run::run(Command::new("docker").arg("info")).code != 0 {
-            skip("no Docker engine answers");
+        if !answers() {
             return None;
         }
         let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.exists())
