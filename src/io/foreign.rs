@@ -4,9 +4,10 @@
 pub(crate) const FOREIGN_LOOK_BYTES: usize = 33 << 10;
 
 /// (offset, bytes, what it is).
-const FORMATS: [(usize, &[u8], &str); 15] = [
+const FORMATS: [(usize, &[u8], &str); 16] = [
     (32, b"SIF_MAGIC", "a SIF image"),
     (0, b"hsqs", "a squashfs file system"),
+    (0, b"#!/usr/bin/env run-singularity\n", "an image of Singularity 2"),
     (1080, &[0x53, 0xef], "an ext2, ext3 or ext4 file system"),
     (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "an EROFS file system"),
     (32769, b"CD001", "an ISO 9660 image"),

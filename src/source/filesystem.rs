@@ -27,6 +27,10 @@ use crate::volume::{Check, DirectoryOptions, Volume};
 const LAYER: &str = "rootfs.tar";
 /// The most that is read of one of Singularity's own files, in bytes.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
+/// How the first line of an image of Singularity 2 ends.
+const LAUNCH_WORD: &[u8] = b" run-singularity\n";
+/// How much is looked at to tell what a file is, in bytes.
+const START_BYTES: u64 = 64;
 /// Bytes of an ELF header that tell the machine.
 const ELF_BYTES: usize = 20;
 
@@ -61,14 +65,22 @@ pub(super) fn recognise(path: &Path) -> Result<Option<Kind>> {
     }
     let Ok(file) = File::open(path) else { return Ok(None) };
     let mut start = Vec::new();
-    file.take(64).read_to_end(&mut start).or_kind(ErrorKind::SourceUnavailable)?;
+    file.take(START_BYTES).read_to_end(&mut start).or_kind(ErrorKind::SourceUnavailable)?;
     Ok(if start.get(32..).is_some_and(|there| there.starts_with(b"SIF_MAGIC")) {
         Some(Kind::Sif)
-    } else if start.starts_with(b"hsqs") {
+    } else if start[launch_line_bytes(&start)..].starts_with(b"hsqs") {
         Some(Kind::Squashfs)
     } else {
         None
     })
+}
+
+/// How long the line is that images of Singularity 2.4 to 2.6 begin with, before their squashfs; 0 where there is none.
+fn launch_line_bytes(start: &[u8]) -> usize {
+    if !start.starts_with(b"#!") {
+        return 0;
+    }
+    memchr::memmem::find(start, LAUNCH_WORD).map_or(0, |at| at + LAUNCH_WORD.len())
 }
 
 /// Whether a directory is the root of a file system: it has a directory that every one has.
@@ -105,12 +117,19 @@ pub(super) fn open_unnamed(
                 };
                 (volume?, about)
             }
-            _ => (Volume::of_squashfs(region, monitor)?, About::default()),
+            _ => (Volume::of_squashfs(behind_launch_line(region)?, monitor)?, About::default()),
         };
         let about = About { input: Some(Arc::clone(&input)), ..about };
         source(volume, about, kind, place, options)
     };
     opened().map_err(|error| input.blame(error))
+}
+
+fn behind_launch_line(file: Region) -> Result<Region> {
+    let mut start = vec![0; START_BYTES.min(file.len) as usize];
+    file.read_at(&mut start, 0).or_kind(ErrorKind::SourceUnavailable)?;
+    let offset = launch_line_bytes(&start) as u64;
+    file.slice(offset, file.len - offset).ok_or_else(|| Error::new(ErrorKind::Bug, "a line is longer than its file"))
 }
 
 /// Opens a directory.

@@ -126,6 +126,35 @@ fn options_of_mksquashfs_that_change_the_layout_are_read() {
     }
 }
 
+/// The line with which Singularity 2.4 to 2.6 began an image; Apptainer still runs these.
+#[test]
+fn images_of_singularity_2_are_read() {
+    let scratch = scratch();
+    let place = scratch.path();
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/archives/hello.tar");
+    let convert = |source: &Path, format: &str| {
+        let done = convert_to_stdout(source, format, &[]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        done.stdout
+    };
+    let squashfs = place.join("plain.squashfs");
+    let made = run::run(run::program().current_dir(place).args([archive, "--to", "squashfs", "-o", "plain.squashfs"]));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let old = place.join("old.simg");
+    fs::write(&old, [&b"#!/usr/bin/env run-singularity\n"[..], &fs::read(&squashfs).unwrap()].concat()).unwrap();
+    for format in ["rootfs", "sif-rootfs", "docker-archive"] {
+        assert!(convert(&old, format) == convert(&squashfs, format), "{format}");
+    }
+    let other = place.join("other.simg");
+    fs::write(&other, [&b"#!/usr/bin/env run-singularity\n"[..], &[0; 5000]].concat()).unwrap();
+    let done = convert_to_stdout(&other, "rootfs", &[]);
+    assert!(done.code == 4 && done.stderr.contains("an image of Singularity 2"), "{}", done.stderr);
+    let Some(oracles) = oracles() else { return };
+    let differences = unsquashed(&oracles, place, "-o 31 old.simg")
+        .differences(&from_tar(&convert(&old, "rootfs")).unwrap(), Times::Exact);
+    assert!(differences.is_empty(), "{differences}");
+}
+
 #[test]
 fn images_of_squashfs_tools_ng_are_read() {
     let Some(oracles) = oracles() else { return };
