@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::reuse::{HIDDEN, Known};
 use crate::derived::{BlockPlace, Contents, FileEntry, Fragment, LayerIndex, Name, PackWriter, Store};
+use crate::error::Error;
 use crate::layers::{self, ReadLayer};
 use crate::squashfs::{BlockCompressor, ContentName, Hashes, MemoBlock};
 use crate::tree::{Content, FileData};
@@ -316,7 +317,7 @@ struct Hidden {
 
 impl Hidden {
     fn new(block_size: u32) -> io::Result<Hidden> {
-        let compressor = BlockCompressor::new(HIDDEN).map_err(crate::Error::into_io)?;
+        let compressor = BlockCompressor::new(HIDDEN).map_err(Error::into_io)?;
         Ok(Hidden { compressor, block_size: block_size as usize, raw: Vec::new(), packed: Vec::new(), open: None })
     }
 
@@ -363,7 +364,7 @@ impl Hidden {
     }
 
     fn keep(&mut self, lessons: &mut Lessons, raw: &[u8]) -> io::Result<Place> {
-        let word = self.compressor.compress(raw, &mut self.packed).map_err(crate::Error::into_io)?;
+        let word = self.compressor.compress(raw, &mut self.packed).map_err(Error::into_io)?;
         let bytes = &self.packed[..BlockCompressor::length(word)];
         let block = lessons.append(bytes, word, xxh3_128(bytes));
         let failed = || lessons.failure.take().unwrap_or_else(|| io::ErrorKind::Other.into());

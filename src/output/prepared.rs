@@ -136,7 +136,7 @@ impl Prepared {
     }
 
     /// A directory on whose file system the layers of an image may become a part of this output as they are, where that
-    /// is so: see [`OpenOptions::adopting`](crate::OpenOptions).
+    /// is so: see [`OpenOptions::adopting`](crate::source::OpenOptions::adopting).
     pub fn adopts_in(&self) -> Option<&Path> {
         self.place.as_ref().and_then(Place::adopts_in).filter(|_| !self.is_flattened())
     }

@@ -81,7 +81,7 @@ impl Sif {
         Ok((!words.is_empty()).then(|| Digest::of(words.join("\n").as_bytes()).to_string()))
     }
 
-    /// Encrypts the root. Only [`Conversion`](crate::Conversion) keeps what a source puts into temporary files from disks,
+    /// Encrypts the root. Only a `Conversion` keeps what a source puts into temporary files from disks,
     /// too: see [`OpenOptions`](crate::source::OpenOptions).
     #[must_use]
     pub fn encryption(mut self, encryption: Encryption) -> Self {
