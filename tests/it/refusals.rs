@@ -13,8 +13,8 @@ use crate::support::fake::{Answer, Fake};
 use crate::support::run::{is_root, program, scratch};
 use serde_json::json;
 
-/// Words, exit code, what is said.
-const REFUSALS: [(&str, i32, &str); 16] = [
+/// Words, exit code, what is said. `LONG` is a name that is too long.
+const REFUSALS: [(&str, i32, &str); 19] = [
     ("--to sif -o there", 8, "exists already"),
     ("--to rootfs -o there", 8, "exists already"),
     ("--to oci -o full", 8, "neither empty nor an OCI layout"),
@@ -23,6 +23,9 @@ const REFUSALS: [(&str, i32, &str); 16] = [
     ("--to sif -o nowhere/x.sif", 8, "nowhere"),
     ("--to oci -o nowhere/x", 8, "nowhere"),
     ("--to rootfs -o full", 8, "it is a directory"),
+    ("--to sif -o LONG", 8, "File name too long"),
+    ("--to dir -o LONG", 8, "File name too long"),
+    ("--to oci -o LONG", 8, "File name too long"),
     ("--to sif -o -", 2, "cannot be written to a stream"),
     ("--to oci -o -", 2, "an OCI layout is a directory"),
     ("--to sif -o x --compression none", 2, "always compressed"),
@@ -51,7 +54,12 @@ impl Place {
 
     fn command(&self, source: &str, words: &str) -> std::process::Command {
         let mut command = program();
-        command.current_dir(self.0.path()).env("HOME", self.0.path()).arg(source).args(words.split(' ')).arg("-q");
+        command
+            .current_dir(self.0.path())
+            .env("HOME", self.0.path())
+            .arg(source)
+            .args(words.replace("LONG", &"a".repeat(256)).split(' '))
+            .arg("-q");
         command
     }
 }

@@ -115,11 +115,20 @@ fn build_takes_the_argv_of_singularity_build() {
         "--fix-perms",
         "--arch",
         "amd64",
+        "--userns",
+        "--authfile",
+        "/dev/null",
+        "--mount",
+        "type=bind,source=/opt,destination=/opt",
         "out.sif",
         &source,
     ]);
     assert!(forced.status.success(), "{}", told(&forced));
-    assert!(told(&forced).contains("without effect here: --fakeroot, --disable-cache"), "{}", told(&forced));
+    assert!(
+        told(&forced).contains("without effect here: --fakeroot, --disable-cache, --mount, --userns"),
+        "{}",
+        told(&forced)
+    );
     for refused in ["--sandbox", "--encrypt", "--oci", "--update"] {
         let output = run(&["build", refused, "other.sif", &source]);
         assert_eq!(output.status.code(), Some(2), "{refused}");
