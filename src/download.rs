@@ -94,8 +94,9 @@ impl Download {
         let mode = self.mode.unwrap_or(0o777 & !umask());
         let output = Output::create(&self.path, self.replace, mode)?;
         monitor.begin(Phase::Read, expected.size.unwrap_or(0));
-        let (sha256, size) = save(reader, output.file(), expected.size, monitor)?;
-        expected.check(sha256, size).doing(|| format!("downloading {}", self.source))?;
+        let saved = save(reader, output.file(), expected.size, monitor);
+        let saved = saved.and_then(|(sha256, size)| expected.check(sha256, size).map(|()| (sha256, size)));
+        let (sha256, size) = saved.doing(|| format!("downloading {} to {:?}", self.source, self.path))?;
         let region = Region::whole(Arc::clone(output.file())).or_kind(ErrorKind::Output)?;
         Container::open(region).doing(|| format!("checking what came from {}", self.source))?;
         monitor.begin(Phase::Finish, 0);

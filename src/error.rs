@@ -92,6 +92,9 @@ impl Error {
                 wrapped.0.io_kind = Some(error.kind());
                 match Errno::from_io_error(&error) {
                     Some(Errno::FBIG) => wrapped.hint("see whether a limit is in the way: ulimit -f"),
+                    Some(Errno::MLINK) => {
+                        wrapped.hint("this file system allows no more names of one file: write to another")
+                    }
                     Some(Errno::MFILE) => wrapped.hint("see whether a limit is in the way: ulimit -n"),
                     _ => wrapped,
                 }

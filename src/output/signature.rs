@@ -414,7 +414,8 @@ pub fn sign_sif(
     }
     let written = Output::create(output, replace, mode)?;
     let from = container.file();
-    copy_between((&from.file, from.offset), (written.file(), 0), from.len, |bytes| monitor.pass(bytes))?;
+    copy_between((&from.file, from.offset), (written.file(), 0), from.len, |bytes| monitor.pass(bytes))
+        .doing(|| format!("writing {output:?}"))?;
     if let Some(origin) = Origin::read(path) {
         origin.record(written.file());
     }
