@@ -45,6 +45,10 @@ fn a_sparse_member_takes_what_is_counted() {
         member_header(&mut header, &member);
         let data = map.data_bytes();
         assert_eq!(header.len() as u64 + data + padding(data), member_bytes(&member));
+        if path == b"d/f" {
+            // Behind the header and the records of PAX: who does not know these makes a file of this name.
+            assert!(header.windows(20).any(|name| name == b"d/GNUSparseFile.0/f\0"));
+        }
     }
 }
 
@@ -179,6 +183,57 @@ fn the_prefix_is_read_where_there_is_one() {
         let entries = read_all(&bytes).unwrap();
         assert_eq!(entries[0].raw_path, name.as_bytes(), "{magic:?}");
     }
+}
+
+/// ustar has 155 bytes for it, star 131 and two times behind them. Where old Go wrote it GNU has two times, which are none.
+#[test]
+fn the_prefix_is_as_long_as_its_dialect_has_it() {
+    let long = [b'd'; 155];
+    let times = b"12345670123\x0012345670124\0";
+    for (magic, end, bytes) in
+        [(b"ustar\x0000", b"\0\0\0\0", 155), (b"ustar\x0000", b"tar\0", 131), (b"ustar  \0", b"\0\0\0\0", 155)]
+    {
+        let read = changed(|header| {
+            header[257..265].copy_from_slice(magic);
+            header[345..345 + bytes].copy_from_slice(&long[..bytes]);
+            if end == b"tar\0" {
+                header[476..500].copy_from_slice(times);
+            }
+            header[508..512].copy_from_slice(end);
+        });
+        let name = [&long[..bytes], b"/one"].concat();
+        assert_eq!(read_all(&read).unwrap()[0].raw_path, name, "{magic:?} {end:?}");
+    }
+    let of_gnu = changed(|header| {
+        header[257..265].copy_from_slice(b"ustar  \0");
+        header[345..369].copy_from_slice(times);
+    });
+    assert_eq!(read_all(&of_gnu).unwrap()[0].raw_path, b"one");
+}
+
+/// Some old writers summed bytes as signed ones.
+#[test]
+fn checksums_of_signed_bytes_are_taken() {
+    let metadata = Metadata::root_owned(0o644, Timestamp::from_seconds(0));
+    let mut bytes = written(&[Member { path: b"one", kind: MemberKind::File { size: 0 }, metadata: &metadata }]);
+    let header = &mut bytes[..512];
+    header[..5].copy_from_slice("\u{e9}t\u{e9}".as_bytes());
+    header[148..156].fill(b' ');
+    let sum: i32 = header.iter().map(|&byte| i32::from(byte.cast_signed())).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert_eq!(read_all(&bytes).unwrap()[0].raw_path, "\u{e9}t\u{e9}".as_bytes());
+}
+
+#[test]
+fn maps_of_sparse_files_are_bounded_and_hold_no_empty_segment() {
+    let mut map = sparse::Map::default();
+    map.push(0, 5).unwrap();
+    // The end of the file, in a hole.
+    for _ in 1..sparse::SEGMENTS_MAX {
+        map.push(9, 0).unwrap();
+    }
+    assert_eq!(map.push(9, 0), None);
+    assert_eq!(map.finish(9, 5), Some(vec![Segment { at: 0, len: 5 }]));
 }
 
 #[test]
