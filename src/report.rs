@@ -182,7 +182,7 @@ impl OutputRecord {
 
 impl OutputRecord {
     /// Describes the index of SIFs at `place` on a registry.
-    #[cfg(feature = "network")]
+    #[cfg(feature = "program")]
     pub(crate) fn of_attached(place: &str, index: Option<Digest>, sifs: &[AttachedSif]) -> Self {
         OutputRecord {
             path: place.to_string(),

@@ -57,9 +57,11 @@ pub(crate) use spool::Reclaimer;
 pub use spool::{Spool, SpoolWriter};
 pub(crate) use stamp::Stamp;
 pub(crate) use system::file_system_kind;
+#[cfg(feature = "program")]
+pub(crate) use threads::JOBS_MAX;
 #[cfg(feature = "network")]
 pub(crate) use threads::jobs_in_address_space;
-pub(crate) use threads::{JOBS_MAX, affordable, no_thread};
+pub(crate) use threads::{affordable, no_thread};
 pub use veil::Veil;
 pub use verify::Expected;
 pub(crate) use verify::{HashingReader, HashingWriter, VerifiedReader, hash_region, hash_region_with};

@@ -64,9 +64,11 @@ pub(crate) use encrypted::HIDDEN_IMAGE;
 pub use hosted_signature::HostedSignature;
 #[cfg(feature = "network")]
 pub(crate) use hosted_signature::signatures_in;
+#[cfg(feature = "program")]
+pub(crate) use hosting::SIGNER;
 pub use hosting::{Attachment, Hosting, Transport};
 #[cfg(feature = "network")]
-pub(crate) use hosting::{FORMAT, IMAGE, OPTIONS, SIGNER};
+pub(crate) use hosting::{FORMAT, IMAGE, OPTIONS};
 pub use oci::Oci;
 pub use oci_archive::OciArchive;
 pub use options::{Destination, IfExists, ImageName, ImageOptions, Outcome, PushedBlobs, WriteOptions};

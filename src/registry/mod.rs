@@ -66,7 +66,9 @@ pub use push::BlobContent;
 pub use registries_conf::{PullSource, RegistriesConf, RegistriesConfFiles};
 pub use repository::{Content, Pushed, Repository, Stored};
 pub use secret::Secret;
+#[cfg(feature = "program")]
 pub(crate) use secret::{redacted, remember_userinfo};
+#[cfg(feature = "program")]
 pub(crate) use settings::is_host;
 pub use settings::{Login, Mirror, Settings};
 pub(crate) use settings_file::read_settings_file;

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::model::Quoted;
 
@@ -70,6 +70,7 @@ fn remember(text: &str) {
 
 /// Takes the password in an address that somebody gave us for a secret: `USER:PASSWORD@HOST`, with a scheme or `NAME=` before
 /// it or not. Of an address without a colon the user may be a token, but not of one for ssh.
+#[cfg(feature = "program")]
 pub(crate) fn remember_userinfo(address: &str) {
     let (scheme, rest) = match address.split_once("://") {
         Some((scheme, rest)) => (scheme, rest),
@@ -84,7 +85,7 @@ pub(crate) fn remember_userinfo(address: &str) {
         None => userinfo,
     };
     remember(password);
-    if let Ok(decoded) = percent_decode_str(password).decode_utf8() {
+    if let Ok(decoded) = percent_encoding::percent_decode_str(password).decode_utf8() {
         remember(&decoded);
     }
 }
