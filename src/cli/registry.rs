@@ -92,7 +92,9 @@ pub(super) fn with_options(
 
 /// `--arch` and `--arch-variant` of Apptainer as a platform; the architecture is this machine's where only the variant is given.
 pub(super) fn platform(arch: Option<&str>, variant: Option<&str>) -> Option<String> {
-    let variant = variant.map(|variant| format!("/{}{variant}", if variant.starts_with('v') { "" } else { "v" }));
+    let variant = variant
+        .filter(|variant| !variant.is_empty())
+        .map(|variant| format!("/{}{variant}", if variant.starts_with('v') { "" } else { "v" }));
     if arch.is_none() && variant.is_none() {
         return None;
     }

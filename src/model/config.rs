@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::json::{is_key, json_text, parse_json};
@@ -202,13 +204,20 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`].
     pub fn migrated(&self, diff_ids: &[Digest], history: &Value) -> Result<Config> {
-        let members: BTreeMap<String, Value> =
-            self.with_layers(diff_ids, Some(history.clone()))?.members()?.into_iter().collect();
-        let mut text = json!(members).to_string();
-        // None of them is part of JSON itself: they stand in strings.
-        for character in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
-            text = text.replace(character, &format!("\\u{:04x}", u32::from(character)));
+        let written = self.with_layers(diff_ids, Some(history.clone()))?;
+        let raw = |text| {
+            serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text)
+                .map_err(|error| Error::new(ErrorKind::InvalidImage, format!("this is not an image config: {error}")))
+        };
+        let (mut members, mut as_read) = (raw(&json_text(&written.raw))?, raw(&json_text(&self.raw))?);
+        // What a member says stays as it is written: another spelling of the same would be another image.
+        for (key, member) in members.iter_mut().filter(|(key, _)| !["rootfs", "history"].contains(&key.as_str())) {
+            if let Some(value) = as_read.remove(key) {
+                *member = value;
+            }
         }
+        let members = members.iter().map(|(key, value)| format!("{}:{}", json!(key), compact(value.get())));
+        let text = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
         Config::parse(text.into_bytes())
     }
 
@@ -260,6 +269,24 @@ impl Config {
     }
 }
 
+/// JSON as Go's `json.Marshal` writes what it was given raw: without spaces between tokens, what HTML reads escaped.
+fn compact(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let (mut is_string, mut is_escaped) = (false, false);
+    for character in json.chars() {
+        match character {
+            ' ' | '\t' | '\n' | '\r' if !is_string => continue,
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(character));
+            }
+            _ => text.push(character),
+        }
+        is_string ^= character == '"' && !is_escaped;
+        is_escaped = character == '\\' && !is_escaped;
+    }
+    text
+}
+
 /// The time that a text says, where it says one: Go writes the first second of the year 1 for an unknown time.
 fn known_time(text: &str) -> Option<Timestamp> {
     Timestamp::from_rfc3339(text).ok().filter(|&time| time != GO_ZERO_TIME)
@@ -304,17 +331,17 @@ mod tests {
 
     #[test]
     fn what_docker_migrates_is_in_order_and_escaped() {
-        let old = r#"{"id":"0","parent":"1","os":"linux","config":{"Env":["A=1 > 0"],"Cmd":null},"architecture":"amd64","Size":0}"#;
+        let old = r#"{"id":"0","parent":"1","os":"linux","config":{ "Env": ["A=1 > \"0\u0009 \\"],"Cmd":null},"architecture":"amd64","Size":0}"#;
         let config = Config::parse(old.as_bytes().to_vec()).unwrap();
         let digest = Digest::of(b"x");
         let migrated = config.migrated(&[digest], &json!([{"created_by": "a && b"}])).unwrap();
         assert_eq!(
             std::str::from_utf8(migrated.raw()).unwrap(),
             format!(
-                r#"{{"architecture":"amd64","config":{{"Env":["A=1 \u003e 0"],"Cmd":null}},"history":[{{"created_by":"a \u0026\u0026 b"}}],"os":"linux","rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+                r#"{{"architecture":"amd64","config":{{"Env":["A=1 \u003e \"0\u0009 \\"],"Cmd":null}},"history":[{{"created_by":"a \u0026\u0026 b"}}],"os":"linux","rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
             )
         );
-        assert_eq!(migrated.env(), ["A=1 > 0"]);
+        assert_eq!(migrated.env(), ["A=1 > \"0\t \\"]);
     }
 
     #[test]

@@ -311,6 +311,10 @@ impl Signing {
             true => vec![one_group(container)?],
             false => groups(container)?,
         };
+        if groups.is_empty() {
+            let message = "no object of it is in a group: there is nothing to sign";
+            return Err(Error::new(ErrorKind::Unsupported, message).hint("give the SIF of a container"));
+        }
         let mut objects = Vec::new();
         for group in groups {
             let statement = Statement::of(container, group, |_| monitor.check())?;

@@ -9,7 +9,7 @@ use super::hosting::{Hosting, Transport};
 use super::options::{Outcome, PushedBlobs};
 use super::verify::{hash_open, is_sif, verify_open_sif};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{Monitor, Phase, Region};
+use crate::io::{Monitor, Phase, Region, Stamp};
 use crate::registry::{ArtifactKind, Repository, Settings, SifArtifact};
 
 /// Pushes one SIF file, with every choice made.
@@ -36,8 +36,8 @@ impl Upload {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] for a file that is not a SIF and for a place that takes none; [`ErrorKind::SourceUnavailable`];
-    /// [`ErrorKind::Mismatch`] for a damaged file, or one that changes meanwhile; [`ErrorKind::Network`]. The tag names
-    /// what it named before then.
+    /// also when the file changes meanwhile; [`ErrorKind::Mismatch`] for a damaged file; [`ErrorKind::Network`]. The tag
+    /// names what it named before then.
     pub fn run(&self, monitor: &Monitor) -> Result<Outcome> {
         let place = &self.place;
         if place.transport != Transport::Oras {
@@ -45,6 +45,7 @@ impl Upload {
             return Err(Error::new(ErrorKind::Usage, message).hint(format!("write oras://{}", place.reference)));
         }
         let region = self.open().doing(|| format!("opening {:?}", self.source))?;
+        let stamp = Stamp::of(&region.file)?;
         monitor.begin(Phase::Open, 0);
         // Whether it takes anything is known before gigabytes are read.
         let repository = Repository::open(&place.reference, &[], &self.registry, monitor)
@@ -64,6 +65,10 @@ impl Upload {
             annotations: &[],
         };
         let pushed = repository.push_sif(&artifact, place.reference.tag.as_deref());
+        if pushed.is_err() {
+            // What the registry says of bytes that do not fit is not what is wrong.
+            stamp.iter().try_for_each(Stamp::check).doing(|| format!("pushing {:?}", self.source))?;
+        }
         let (stored, pushed) = pushed.doing(|| format!("pushing {}", place.reference))?;
         Ok(Outcome {
             size: region.len,
@@ -79,11 +84,13 @@ impl Upload {
     }
 
     fn open(&self) -> Result<Region> {
-        let file = File::open(&self.source).or_kind(ErrorKind::SourceUnavailable)?;
-        if !is_sif(&self.source) {
+        // Opening a named pipe would wait for a writer.
+        let is_file = std::fs::metadata(&self.source).or_kind(ErrorKind::SourceUnavailable)?.is_file();
+        if !is_file || !is_sif(&self.source) {
             let hint = "give a SIF; an image becomes one when it is converted to such a place";
             return Err(Error::new(ErrorKind::Usage, "this is not a SIF").hint(hint));
         }
+        let file = File::open(&self.source).or_kind(ErrorKind::SourceUnavailable)?;
         Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)
     }
 }

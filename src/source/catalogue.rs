@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -61,7 +62,7 @@ pub(super) struct Found {
     /// Whether the config was made here, before anyone read the layers.
     pub(super) diff_ids_unknown: bool,
     /// What made the layers of an image whose config cannot say it: see [`Image::history`](crate::image::Image).
-    pub(super) history: Option<Value>,
+    pub(super) history: Option<Vec<Arc<Value>>>,
     /// The v1 image ID, in hexadecimal digits, which is not a digest of anything.
     pub(super) v1_id: Option<String>,
 }
@@ -88,6 +89,8 @@ pub(super) struct FoundManifest {
 pub(super) struct Catalogue {
     pub(super) found: Vec<Found>,
     pub(super) artifacts: Artifacts,
+    /// Whether images of other names than the one that was asked for were left out.
+    pub(super) is_narrowed: bool,
 }
 
 /// What a source holds beside images.

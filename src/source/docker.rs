@@ -11,8 +11,9 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// Adds the images of `manifest.json`; whether there is one.
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue) -> Result<bool> {
     let Some(bytes) = documents.read(MANIFEST)? else { return Ok(false) };
-    let items = ArchiveManifestItem::parse_list(&bytes).doing(|| documents.doing(MANIFEST))?;
-    let items = documents.called(items, |it| it.config.clone(), |it| it.repo_tags.clone());
+    let mut items = ArchiveManifestItem::parse_list(&bytes).doing(|| documents.doing(MANIFEST))?;
+    let names = |it: &ArchiveManifestItem| it.repo_tags.clone();
+    catalogue.is_narrowed |= documents.narrow(&mut items, |it| it.config.clone(), names, |_| false);
     for (at, item) in items.into_iter().enumerate() {
         match item {
             Ok(item) => add(documents, catalogue, item)?,

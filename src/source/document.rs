@@ -31,11 +31,32 @@ pub(super) trait Store: Blobs {
     fn will_read(&self, _layers: &[Layer]) {}
 }
 
+/// An image that the word of a SOURCE asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) word: &'a str,
+    /// Whether the word is a reference of an OCI layout, which may be a tag that stands beside a full name.
+    pub(super) is_reference: bool,
+}
+
+impl Wanted<'_> {
+    /// Whether it is what an image with these names is found by before all else.
+    fn is_one_of(&self, names: &[String]) -> bool {
+        let full = full_name(self.word);
+        let is_full = |name: &String| name.contains(['/', ':']);
+        let has_full = names.iter().any(is_full);
+        names.iter().any(|name| match is_full(name) {
+            true => name == self.word || full_name(name) == full,
+            false => name == self.word && (self.is_reference || !has_full),
+        })
+    }
+}
+
 /// Reads documents out of a store: bounded, and checked against their digests.
 pub(super) struct Documents<'a> {
     pub(super) store: &'a dyn Store,
-    /// The name of the image that is asked for: of others nothing needs to be read.
-    wanted: Option<&'a str>,
+    /// The image that is asked for, where it may be one name: of others nothing needs to be read.
+    wanted: Option<Wanted<'a>>,
     left_bytes: Cell<u64>,
 }
 
@@ -44,27 +65,31 @@ impl<'a> Documents<'a> {
         Documents { store, wanted: None, left_bytes: Cell::new(DOCUMENTS_BYTES_MAX) }
     }
 
-    /// Those in which an image is looked for by the word of a SOURCE, which may be its name.
-    pub(super) fn looked_through_for(store: &'a dyn Store, wanted: Option<&'a str>) -> Self {
+    /// Those in which an image is looked for.
+    pub(super) fn looked_through_for(store: &'a dyn Store, wanted: Option<Wanted<'a>>) -> Self {
         Documents { wanted, ..Documents::new(store) }
     }
 
-    /// Those entries of a list of images that have the name that is asked for, and what is of the same image: each has an
-    /// identity, and names. All of them, where none has that name: it may be a number, or the digest of something.
-    pub(super) fn called<T, I: Ord>(
+    /// Leaves of a list of images those entries that have the name that is asked for, what is of the same image by its
+    /// `identity`, and what `is_beside` images; whether others were left out. None is where nothing has that name: it may be a
+    /// number, or the digest of something.
+    pub(super) fn narrow<T, I: Ord>(
         &self,
-        entries: Vec<Result<T>>,
+        entries: &mut Vec<Result<T>>,
         identity: impl Fn(&T) -> I,
         names: impl Fn(&T) -> Vec<String>,
-    ) -> Vec<Result<T>> {
-        let Some(word) = self.wanted else { return entries };
-        let full = full_name(word);
-        let is_called = |entry: &&T| names(entry).iter().any(|name| name == word || full_name(name) == full);
-        let wanted: BTreeSet<I> = entries.iter().flatten().filter(is_called).map(&identity).collect();
-        if wanted.is_empty() {
-            return entries;
+        is_beside: impl Fn(&T) -> bool,
+    ) -> bool {
+        let Some(wanted) = &self.wanted else { return false };
+        let is_called = |entry: &&T| wanted.is_one_of(&names(entry));
+        let called: BTreeSet<I> = entries.iter().flatten().filter(is_called).map(&identity).collect();
+        let before = entries.len();
+        if !called.is_empty() {
+            entries.retain(|entry| {
+                entry.as_ref().is_ok_and(|entry| called.contains(&identity(entry)) || is_beside(entry))
+            });
         }
-        entries.into_iter().filter(|entry| entry.as_ref().is_ok_and(|it| wanted.contains(&identity(it)))).collect()
+        entries.len() < before
     }
 
     /// Reads the document under `key`; `None` where there is none.
@@ -102,5 +127,32 @@ impl<'a> Documents<'a> {
         })?;
         self.left_bytes.set(left);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number of a docker-archive is no tag that stands beside a full name, as a reference of a layout is.
+    #[test]
+    fn a_name_is_what_an_image_is_found_by_first() {
+        for (word, names, of_layout, elsewhere) in [
+            ("2", &["docker.io/library/foo:2", "2"][..], true, false),
+            ("2", &["2"], true, true),
+            ("q:latest", &["q"], false, false),
+            ("q", &["q:latest"], true, true),
+            ("docker.io/library/app:1", &["app:1"], true, true),
+            ("app:1", &["other/app:1", "app"], false, false),
+        ] {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            for (is_reference, is_called) in [(true, of_layout), (false, elsewhere)] {
+                assert_eq!(
+                    Wanted { word, is_reference }.is_one_of(&names),
+                    is_called,
+                    "{word} {names:?} {is_reference}"
+                );
+            }
+        }
     }
 }

@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use archive::Archive;
 use catalogue::{Artifacts, Catalogue, Found};
-use document::{Documents, Store};
+use document::{Documents, Store, Wanted};
 use input::Input;
 use layout::Layout;
 use oci::INDEX;
@@ -157,6 +157,8 @@ pub struct Source {
     kind: Kind,
     found: Vec<Found>,
     artifacts: Artifacts,
+    /// Whether it lists others than those that the SOURCE word names.
+    is_narrowed: bool,
     /// Things a user should know whichever image is taken.
     warnings: Vec<String>,
     /// Which image the SOURCE word asks for.
@@ -217,12 +219,13 @@ fn quoted(path: &Path) -> String {
 impl Source {
     /// What `store` holds, as `catalogue` lists it.
     fn of(store: impl Store + 'static, kind: Kind, catalogue: Catalogue) -> Self {
-        let Catalogue { found, artifacts } = catalogue;
+        let Catalogue { found, artifacts, is_narrowed } = catalogue;
         Source {
             store: Arc::new(store),
             kind,
             found,
             artifacts,
+            is_narrowed,
             warnings: Vec::new(),
             wanted: None,
             input: None,
@@ -445,7 +448,10 @@ fn read_archive(
     place: &str,
 ) -> Result<Source> {
     let mut catalogue = Catalogue::default();
-    let documents = Documents::looked_through_for(&archive, image);
+    let documents = Documents::looked_through_for(
+        &archive,
+        image.map(|word| Wanted { word, is_reference: asked == Some(Kind::OciArchive) }),
+    );
     let trust = options.trust.as_ref();
     // What is signed are manifests: the list of a docker-archive names none.
     let listed = if trust.is_some() { Ok(false) } else { docker::read(&documents, &mut catalogue) };
@@ -519,7 +525,8 @@ fn open_layout(path: &Path, image: Option<&str>, options: &OpenOptions) -> Resul
     }
     let layout = Layout::new(path, Kind::OciLayout.name(&quoted(path)));
     let mut catalogue = Catalogue::default();
-    if !oci::read(&Documents::looked_through_for(&layout, image), &mut catalogue, options.trust.as_ref())? {
+    let wanted = image.map(|word| Wanted { word, is_reference: true });
+    if !oci::read(&Documents::looked_through_for(&layout, wanted), &mut catalogue, options.trust.as_ref())? {
         return Err(recognise::directory_without_layout(path));
     }
     Ok(Source::of(layout, Kind::OciLayout, catalogue))

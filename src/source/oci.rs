@@ -27,7 +27,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) fn read(documents: &Documents<'_>, catalogue: &mut Catalogue, trust: Option<&ImagePolicy>) -> Result<bool> {
     let Some(bytes) = documents.read(INDEX)? else { return Ok(false) };
     let mut index = Index::parse(&bytes).doing(|| documents.doing(INDEX))?;
-    index.manifests = documents.called(index.manifests, |it| it.digest_text().to_string(), names_of);
+    let digest = |it: &Descriptor| it.digest_text().to_string();
+    catalogue.is_narrowed |= documents.narrow(&mut index.manifests, digest, names_of, artifact::is_attestation);
     if let Some(policy) = trust {
         index.manifests = only_signed(documents, catalogue, policy, index.manifests)?;
     }

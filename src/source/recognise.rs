@@ -39,7 +39,7 @@ pub(super) fn expect_tar(start: &[u8]) -> Result<()> {
 fn remedy(what: &str, start: &[u8]) -> &'static str {
     match what {
         "a SIF image" if sif_has_file_system(start) => "run it as it is; to convert it, save it to a file first",
-        "a squashfs file system" => "save it, uncompressed, to a file, and give that",
+        "a squashfs file system" | "an image of Singularity 2" => "save it, uncompressed, to a file, and give that",
         "a zip archive" | "a 7z archive" => "unpack it and give the image archive inside",
         "an lz4 stream" => "decompress it first",
         "a WebAssembly module" => "run it with a WebAssembly runtime such as wasmtime",

@@ -256,7 +256,7 @@ impl Source {
             warnings: self.warnings_about(found),
             tags: found.candidate.tags.clone(),
             ref_names: found.odd_names.clone(),
-            history: found.history.clone(),
+            history: found.history.as_ref().map(|lines| lines.iter().map(|line| (**line).clone()).collect()),
             attestations: Vec::new(),
             manifest: self.manifest_bytes(manifest)?,
         })
@@ -327,6 +327,12 @@ impl Source {
         let all: Vec<usize> = (0..self.found.len()).collect();
         let (held, remedy) = match &self.found[..] {
             [] => ("no image".to_string(), Remedy::Image),
+            [only] if self.is_narrowed => {
+                (format!("one image of that name, {}", shown(&only.candidate)), Remedy::Image)
+            }
+            several if self.is_narrowed => {
+                (format!("{} images of that name: {}", several.len(), self.list(&all)), Remedy::Image)
+            }
             [only] => (format!("one image, {}", shown(&only.candidate)), Remedy::OnlyImage),
             several => (format!("{} images: {}", several.len(), self.list(&all)), Remedy::Image),
         };

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -13,11 +14,21 @@ use crate::model::{Config, Digest, parse_json};
 /// The document of old archives that lists tags: `{repository: {tag: v1 id}}`.
 pub(super) const REPOSITORIES: &str = "repositories";
 
-/// The part of a v1 image's `json` that leads to its parent.
+/// What a v1 image's `json` says of its place in a chain, and of how it was made.
 #[derive(Default, Deserialize)]
 #[serde(default)]
+struct Document {
+    parent: Option<String>,
+    created: Option<String>,
+    author: Option<String>,
+    comment: Option<String>,
+    container_config: Option<Value>,
+}
+
+/// A v1 image: its parent, and its line of history.
 struct Link {
     parent: Option<String>,
+    line: Arc<Value>,
 }
 
 /// Adds the images of an archive of Docker before 1.10, which has neither `manifest.json` nor `index.json`; whether there
@@ -34,7 +45,7 @@ pub(super) fn read(documents: &Documents<'_>, members: &Members, catalogue: &mut
     }
     let mut tops = tagged(documents)?;
     if tops.is_empty() {
-        let parents: BTreeSet<&str> = links.values().flatten().map(String::as_str).collect();
+        let parents: BTreeSet<&str> = links.values().filter_map(|link| link.parent.as_deref()).collect();
         let childless = links.keys().filter(|id| !parents.contains(id.as_str()));
         tops = childless.map(|id| (id.clone(), Vec::new())).collect();
     }
@@ -45,29 +56,29 @@ pub(super) fn read(documents: &Documents<'_>, members: &Members, catalogue: &mut
     Ok(true)
 }
 
-/// A line of history for each layer, as Docker's own migration makes them (`HistoryFromConfig` of its `image/v1`).
-fn history(documents: &Documents<'_>, chain: &[String]) -> Result<Value> {
-    let line = |id: &String| {
-        let json = format!("{id}/json");
-        let bytes = documents.read(&json)?.unwrap_or_default();
-        let document: Map<String, Value> =
-            parse_json(&bytes, "an image of Docker before 1.10").doing(|| documents.doing(&json))?;
-        let text = |key: &str| document.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let command = document.get("container_config").and_then(|config| config.get("Cmd"));
-        let words = command.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        let command = words.collect::<Vec<_>>().join(" ");
+impl Document {
+    /// Its line of history, as Docker's own migration makes it (`HistoryFromConfig` of its `image/v1`).
+    fn line(&self) -> Value {
+        let command = self.container_config.as_ref().and_then(|config| config.get("Cmd"));
+        let command = match command {
+            Some(Value::String(line)) => line.clone(),
+            Some(Value::Array(words)) => {
+                words.iter().map(|word| word.as_str().unwrap_or_default()).collect::<Vec<_>>().join(" ")
+            }
+            _ => String::new(),
+        };
         let mut line = Map::new();
         for (key, value) in [
-            ("created", text("created").map(as_go_writes)),
-            ("author", text("author").map(str::to_string)),
-            ("created_by", Some(command).filter(|command| !command.is_empty())),
-            ("comment", text("comment").map(str::to_string)),
+            ("created", self.created.as_deref().map(as_go_writes)),
+            ("author", self.author.clone()),
+            ("created_by", Some(command)),
+            ("comment", self.comment.clone()),
         ] {
+            let value = value.filter(|value| !value.is_empty());
             line.extend(value.map(|value| (key.to_string(), Value::from(value))));
         }
-        Ok(Value::Object(line))
-    };
-    chain.iter().map(line).collect::<Result<Vec<_>>>().map(Value::Array)
+        Value::Object(line)
+    }
 }
 
 /// A time without zeros at the end of its fraction (RFC3339Nano).
@@ -84,7 +95,7 @@ fn as_go_writes(time: &str) -> String {
 fn add(
     documents: &Documents<'_>,
     catalogue: &mut Catalogue,
-    links: &BTreeMap<String, Option<String>>,
+    links: &BTreeMap<String, Link>,
     top: &str,
     names: &[String],
 ) -> Result<()> {
@@ -94,7 +105,7 @@ fn add(
     let found = catalogue.with_config(Digest::of(&bytes))?;
     found.set_config(Config::parse(bytes).doing(|| documents.doing(&json))?);
     found.v1_id = Some(top.to_string());
-    found.history = Some(history(documents, &chain)?);
+    found.history = Some(chain.iter().filter_map(|id| Some(Arc::clone(&links.get(id)?.line))).collect());
     names.iter().for_each(|name| found.add_name(name));
     found.candidate.layers = chain.len();
     let names = chain.iter().map(|id| format!("{id}/layer.tar")).collect();
@@ -103,7 +114,7 @@ fn add(
 }
 
 /// The v1 IDs from the base up to `top`.
-fn chain(links: &BTreeMap<String, Option<String>>, top: &str) -> Result<Vec<String>> {
+fn chain(links: &BTreeMap<String, Link>, top: &str) -> Result<Vec<String>> {
     let mut chain: Vec<String> = Vec::new();
     let mut seen = BTreeSet::new();
     let mut at = Some(top);
@@ -123,22 +134,23 @@ fn chain(links: &BTreeMap<String, Option<String>>, top: &str) -> Result<Vec<Stri
             return Err(Error::new(ErrorKind::InvalidImage, format!("there are more than {LAYERS_MAX} layers")));
         }
         chain.push(id.to_string());
-        at = link.as_deref();
+        at = link.parent.as_deref();
     }
     chain.reverse();
     Ok(chain)
 }
 
-/// Every v1 image of the archive and its parent.
-fn links(documents: &Documents<'_>, members: &Members) -> Result<BTreeMap<String, Option<String>>> {
+/// Every v1 image of the archive.
+fn links(documents: &Documents<'_>, members: &Members) -> Result<BTreeMap<String, Link>> {
     let mut links = BTreeMap::new();
     for name in members.names() {
         let id = name.strip_suffix(b"/json").and_then(|id| std::str::from_utf8(id).ok());
         let Some(id) = id.filter(|id| !id.contains('/')) else { continue };
         let key = format!("{id}/json");
         let Some(bytes) = documents.read(&key)? else { continue };
-        let link: Link = parse_json(&bytes, "an image document").doing(|| documents.doing(&key))?;
-        links.insert(id.to_string(), link.parent.filter(|parent| !parent.is_empty()));
+        let document: Document = parse_json(&bytes, "an image document").doing(|| documents.doing(&key))?;
+        let line = Arc::new(document.line());
+        links.insert(id.to_string(), Link { parent: document.parent.filter(|parent| !parent.is_empty()), line });
     }
     Ok(links)
 }

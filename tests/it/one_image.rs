@@ -164,7 +164,7 @@ fn of_many_images_only_the_named_one_is_read() {
     let place = scratch();
     let image = Described::new(vec![Tar::new().file("a", b"1").finish()]).tagged("app:1").tagged("app:also");
     let add = |entries: &mut Vec<Value>, other: &dyn Fn(usize) -> Value| entries.extend((0..5000).map(other));
-    let mut members = archives::layout(&[image.clone()], archives::Squeeze::Not);
+    let mut members = archives::layout(std::slice::from_ref(&image), archives::Squeeze::Not);
     let mut index: Value = serde_json::from_slice(members.get("index.json")).unwrap();
     add(index["manifests"].as_array_mut().unwrap(), &|number| {
         let manifest = number.to_string();
@@ -172,6 +172,12 @@ fn of_many_images_only_the_named_one_is_read() {
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": format!("other:{number}") });
         entry
     });
+    // What is said of the image stands beside it, under no name.
+    let mut statement = archives::descriptor("application/vnd.oci.image.manifest.v1+json", b"{}");
+    let digest = index["manifests"][0]["digest"].clone();
+    statement["annotations"] =
+        json!({ "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest });
+    index["manifests"].as_array_mut().unwrap().push(statement);
     members.file("index.json", index.to_string());
     members.write_below(&place.path().join("layout"));
     fs::write(place.path().join("oci.tar"), members.pack("")).unwrap();
@@ -189,5 +195,14 @@ fn of_many_images_only_the_named_one_is_read() {
         let none = run(program().current_dir(place.path()).args([&format!("{source}:{word}:app:2"), "--to", "rootfs"]));
         assert!(none.code == 4 && none.stderr.contains("more than 4096 images are listed"), "{}", none.stderr);
         convert(place.path(), &[&format!("{source}:{word}:app:1"), "--to", "rootfs", "-f", "-o", "x.tar"]);
+        let asked = |words: &[&str]| {
+            run(program().current_dir(place.path()).arg(format!("{source}:{word}:app:1")).args(words)).stderr
+        };
+        let other = asked(&["--to", "rootfs", "--platform", "linux/s390x"]);
+        assert!(other.contains("which holds one image of that name"), "{other}");
+        if source != "docker-archive" {
+            let said = asked(&["--to", "sif", "--with-sbom", "-o", "x.sif"]);
+            assert!(!said.contains("has no attestations") && said.contains("error: "), "{said}");
+        }
     }
 }

@@ -196,6 +196,10 @@ fn what_is_no_whole_sif_is_not_pushed() {
         assert!(done.code == code && done.stderr.contains(said), "{words:?}: {} {}", done.code, done.stderr);
         assert!(done.stderr.contains("hint: "), "{}", done.stderr);
     }
+    let pipe = place.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let done = place.convert(&["push", "pipe", &sif]);
+    assert!(done.code == 2 && done.stderr.contains("this is not a SIF"), "{}", done.stderr);
     assert_eq!(fake.log().len(), 0);
     // What a flipped bit has damaged, and a tag that is there stays what it was.
     place.good(&["push", "here.sif", &sif]);

@@ -47,15 +47,20 @@ fn check_file_system(
     data: &Region,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let (magic, at) = match file_system {
-        FileSystem::Squashfs | FileSystem::GocryptfsSquashfs => (SQUASHFS_MAGIC, 0),
-        FileSystem::EncryptedSquashfs => (LUKS_MAGIC, 0),
-        FileSystem::Ext3 => EXT_MAGIC,
-        FileSystem::ImmutableObjects | FileSystem::Raw | FileSystem::Unknown(_) => return Ok(()),
+    let starts = |(magic, at): (&[u8], u64)| -> Result<bool> {
+        let mut found = vec![0; magic.len().min(data.len.saturating_sub(at) as usize)];
+        read(data, &mut found, at)?;
+        Ok(found == magic)
     };
-    let mut found = vec![0; magic.len()];
-    read(data, &mut found, at)?;
-    if found != magic {
+    let squashfs = (SQUASHFS_MAGIC, 0);
+    let (is_such, at) = match file_system {
+        FileSystem::Squashfs | FileSystem::GocryptfsSquashfs => (starts(squashfs)?, 0),
+        FileSystem::EncryptedSquashfs => (starts((LUKS_MAGIC, 0))?, 0),
+        FileSystem::Ext3 => (starts(EXT_MAGIC)?, EXT_MAGIC.1),
+        // Nothing tells these but what they are not: a squashfs that is called so would not be looked into.
+        FileSystem::ImmutableObjects | FileSystem::Raw | FileSystem::Unknown(_) => (!starts(squashfs)?, 0),
+    };
+    if !is_such {
         let message = format!("partition {} ({descriptor}) does not hold such a file system", descriptor.id);
         let finding = if descriptor.is_primary() { Finding::error } else { Finding::notice };
         findings.push(finding(data.offset + at, "file-system", message));
