@@ -133,7 +133,7 @@ pub(super) enum Word {
     Push(Box<Push>),
     /// Attach SIFs to a hosted image: one place for Docker and for Singularity
     Attach(Box<AttachSifs>),
-    /// Write "singularity" and "apptainer" programs that call this one for pull, push and build
+    /// Write "singularity" and "apptainer" programs that hand images to this one
     Shim(Box<Shim>),
     /// Show what a source holds: images, tags, platform, config, layers, warnings
     Inspect(Box<Inspect>),

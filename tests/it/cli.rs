@@ -108,8 +108,9 @@ fn help_is_for_newcomers() {
       build        Write a SIF, with the options and the order of "singularity build"
       batch        Convert many images: of a list, or the tags of a repository
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      push         Push a SIF as it is, signatures included, with the options of "apptainer push"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
-      shim         Write "singularity" and "apptainer" programs that call this one for pull and build
+      shim         Write "singularity" and "apptainer" programs that hand images to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it
       cat          Print files of a source, without unpacking it
@@ -398,6 +399,7 @@ fn help_is_for_newcomers() {
       sif-convert diff app.tar app.sif                     compares files and config
       sif-convert verify app.sif                           checks that it is intact
       sif-convert sign app.sif --key key.pem               signs it, for apptainer verify --key
+      sif-convert push app.sif oras://ghcr.io/org/app:1    pushes it as it is
 
     Environment:
       APPTAINER_TMPDIR, SINGULARITY_TMPDIR, TMPDIR     where --tmpdir is not given, in this order
@@ -447,8 +449,9 @@ fn short_help_fits_a_screen() {
       build        Write a SIF, with the options and the order of "singularity build"
       batch        Convert many images: of a list, or the tags of a repository
       pull         Fetch or convert what a URI names, with the options of "apptainer pull"
+      push         Push a SIF as it is, signatures included, with the options of "apptainer push"
       attach       Attach SIFs to a hosted image: one place for Docker and for Singularity
-      shim         Write "singularity" and "apptainer" programs that call this one for pull and build
+      shim         Write "singularity" and "apptainer" programs that hand images to this one
       inspect      Show what a source holds: images, tags, platform, config, layers, warnings
       ls           List the files in a source, without unpacking it
       cat          Print files of a source, without unpacking it
