@@ -71,8 +71,8 @@ impl<'a> Documents<'a> {
     }
 
     /// Leaves of a list of images those entries that have the name that is asked for, what is of the same image by its
-    /// `identity`, and what `is_beside` images; whether others were left out. None is where nothing has that name: it may be a
-    /// number, or the digest of something.
+    /// `identity`, and what `is_beside` images; whether others were left out. Where nothing has that name all are left: it may be
+    /// a number, or the digest of something.
     pub(super) fn narrow<T, I: Ord>(
         &self,
         entries: &mut Vec<Result<T>>,
