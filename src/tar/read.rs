@@ -168,6 +168,11 @@ impl<I: Input> Entries<I> {
         self.input
     }
 
+    /// Where the next byte is read, from the start of the tar.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The next entry; data of the one before that was not read is skipped.
     ///
     /// # Errors
