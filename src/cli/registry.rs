@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::options::Given;
 use crate::derived::Accounts;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::model::{Platform, Quoted, Reference};
+use crate::model::{Quoted, Reference};
 use crate::output::{Destination, WorkCache};
 use crate::registry::{
     Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host, remember_userinfo,
@@ -78,7 +78,7 @@ fn expect_login_file(file: &Path) -> Result<()> {
 }
 
 /// The environment with options of Apptainer's that are variables for everyone else.
-pub(super) fn with_options(
+pub(super) fn with_apptainer_options(
     environment: &Environment,
     authfile: Option<&Path>,
     docker_host: Option<&OsStr>,
@@ -88,18 +88,6 @@ pub(super) fn with_options(
     let given = [("REGISTRY_AUTH_FILE", authfile.map(Path::as_os_str)), ("DOCKER_HOST", docker_host)];
     environment.variables.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?.to_os_string()))));
     Ok(environment)
-}
-
-/// `--arch` and `--arch-variant` of Apptainer as a platform; the architecture is this machine's where only the variant is given.
-pub(super) fn platform(arch: Option<&str>, variant: Option<&str>) -> Option<String> {
-    let variant = variant
-        .filter(|variant| !variant.is_empty())
-        .map(|variant| format!("/{}{variant}", if variant.starts_with('v') { "" } else { "v" }));
-    if arch.is_none() && variant.is_none() {
-        return None;
-    }
-    let host = Platform::host().architecture;
-    Some(format!("linux/{}{}", arch.unwrap_or(&host), variant.unwrap_or_default()))
 }
 
 /// The directory of the cache, where one is given or settled.

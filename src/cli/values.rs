@@ -13,7 +13,7 @@ use super::settings::JOBS_HINT;
 use crate::error::{Error, ErrorKind, IoResultExt, Result, ResultExt};
 use crate::io::{JOBS_MAX, open_now};
 use crate::medperf;
-use crate::model::{BindTarget, Digest, EntryPath, Quoted};
+use crate::model::{BindTarget, Digest, EntryPath, Platform, Quoted};
 use crate::output::WriteOptions;
 
 pub(super) fn jobs(output: &OutputOptions, environment: &Environment) -> Result<NonZeroUsize> {
@@ -30,6 +30,18 @@ pub(super) fn jobs_of(text: Option<&str>, environment: &Environment) -> Result<N
         .ok()
         .filter(|&jobs| jobs <= JOBS_MAX)
         .ok_or_else(|| usage(format!("option --jobs: {text:?} is not a number of threads"), JOBS_HINT))
+}
+
+/// `--arch` and `--arch-variant` of Apptainer as a platform; the architecture is this machine's where only the variant is given.
+pub(super) fn platform_of(arch: Option<&str>, variant: Option<&str>) -> Option<String> {
+    let variant = variant
+        .filter(|variant| !variant.is_empty())
+        .map(|variant| format!("/{}{variant}", if variant.starts_with('v') { "" } else { "v" }));
+    if arch.is_none() && variant.is_none() {
+        return None;
+    }
+    let host = Platform::host().architecture;
+    Some(format!("linux/{}{}", arch.unwrap_or(&host), variant.unwrap_or_default()))
 }
 
 /// How much memory the files of an image may take: bytes, or with a unit.

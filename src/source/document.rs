@@ -134,7 +134,7 @@ impl<'a> Documents<'a> {
 mod tests {
     use super::*;
 
-    /// A number of a docker-archive is no tag that stands beside a full name, as a reference of a layout is.
+    /// In a layout `2` finds the entry that has `2` as a tag beside its full name; in a docker-archive it counts images.
     #[test]
     fn a_name_is_what_an_image_is_found_by_first() {
         for (word, names, of_layout, elsewhere) in [

@@ -131,7 +131,7 @@ fn what_cannot_be_pushed_is_refused_before_anything_is_sent() {
     assert_eq!((done.code, depot.manifest("y", "1")), (5, None), "{}", done.stderr);
 }
 
-/// With the signature in it, byte for byte; the same SIF has the same manifest, whoever pushes it.
+/// Pushed byte for byte, signature included. A SIF that was converted and pushed at once has the same manifest as its file.
 #[test]
 fn a_sif_that_is_there_is_pushed_as_it_is() {
     let place = Place::new(Squeeze::Gzip);

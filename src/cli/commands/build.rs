@@ -17,6 +17,7 @@ use crate::cli::printer::Voice;
 use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::session;
 use crate::cli::signals::Quit;
+use crate::cli::values::platform_of;
 use crate::cli::{handover, mistakes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Note;
@@ -269,7 +270,7 @@ impl Build {
 
     /// The environment with options that are variables for everyone else.
     pub(in crate::cli) fn environment(&self, environment: &Environment) -> Result<Environment> {
-        registry::with_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())
+        registry::with_apptainer_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())
     }
 
     /// The conversion that is meant, and what is to be said about options without effect.
@@ -288,7 +289,7 @@ impl Build {
             Note::new("options-without-effect", message, without_effect.len() as u64)
         });
         let without_key = self.settle_encryption(environment)?;
-        let platform = registry::platform(self.arch.as_deref(), self.arch_variant.as_deref());
+        let platform = platform_of(self.arch.as_deref(), self.arch_variant.as_deref());
         let convert = Convert {
             source: Some(self.source),
             to: Some("sif".to_string()),

@@ -23,7 +23,7 @@ use crate::cli::registry::{self, RegistryOptions};
 use crate::cli::report::{Done, Recorder};
 use crate::cli::session::{self, Session};
 use crate::cli::signals::Quit;
-use crate::cli::values::{expected, usage};
+use crate::cli::values::{expected, platform_of, usage};
 use crate::conversion::Conversion;
 use crate::download::{Download, Downloaded, Found};
 use crate::error::{Error, ErrorKind, Result};
@@ -173,7 +173,7 @@ impl Pull {
     /// Options that are variables for everyone else.
     fn settled(&self, environment: &Environment) -> Result<Environment> {
         let mut environment =
-            registry::with_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())?;
+            registry::with_apptainer_options(environment, self.authfile.as_deref(), self.docker_host.as_deref())?;
         for (name, value) in
             [("APPTAINER_DOCKER_USERNAME", &self.docker_username), ("APPTAINER_DOCKER_PASSWORD", &self.docker_password)]
         {
@@ -257,7 +257,7 @@ impl Pull {
         let text = |name: &str| setting(environment, &[name]).and_then(|value| value.into_string().ok());
         let arch = self.arch.or_else(|| text("PULL_ARCH"));
         let variant = self.arch_variant.or_else(|| text("PULL_ARCH_VARIANT"));
-        let platform = registry::platform(arch.as_deref(), variant.as_deref());
+        let platform = platform_of(arch.as_deref(), variant.as_deref());
         Convert {
             source: Some(uri),
             to: Some("sif".to_string()),

@@ -108,7 +108,7 @@ impl Push {
         let shown = || usage(format!("{} is not text", Quoted(self.place.as_bytes())), "write oras://HOST/NAME[:TAG]");
         let place: Hosting = self.place.to_str().ok_or_else(shown)?.parse()?;
         let registry = RegistryOptions { no_https: self.no_https, ..self.registry.clone() };
-        let environment = registry::with_options(environment, self.authfile.as_deref(), None)?;
+        let environment = registry::with_apptainer_options(environment, self.authfile.as_deref(), None)?;
         let spec = Spec::Oras(place.reference.to_string());
         let settings = registry::settings(&registry, &spec, &environment)?;
         let mut upload = Upload::new(&self.file, place, settings);
