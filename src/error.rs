@@ -17,7 +17,7 @@ pub use remedy::Remedy;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The class of an [`Error`]; `cli::exit` maps each to a process exit code.
+/// The class of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -45,6 +45,35 @@ pub enum ErrorKind {
     Interrupted,
     /// SIGTERM (or SIGHUP) arrived.
     Terminated,
+}
+
+impl ErrorKind {
+    /// Its name in reports and records, which stays.
+    pub fn name(self) -> &'static str {
+        self.identity().0
+    }
+
+    /// With what the program ends for it.
+    pub fn exit_code(self) -> u8 {
+        self.identity().1
+    }
+
+    fn identity(self) -> (&'static str, u8) {
+        match self {
+            ErrorKind::Other => ("other", 1),
+            ErrorKind::Usage => ("usage", 2),
+            ErrorKind::SourceUnavailable => ("source-unavailable", 3),
+            ErrorKind::InvalidImage => ("invalid-image", 4),
+            ErrorKind::Unsupported => ("unsupported", 4),
+            ErrorKind::Mismatch => ("mismatch", 5),
+            ErrorKind::Network => ("network", 6),
+            ErrorKind::NoSpace => ("no-space", 7),
+            ErrorKind::Output => ("output", 8),
+            ErrorKind::Bug => ("bug", 70),
+            ErrorKind::Interrupted => ("interrupted", 130),
+            ErrorKind::Terminated => ("terminated", 143),
+        }
+    }
 }
 
 /// An error that knows its kind, its place and its remedy.

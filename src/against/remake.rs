@@ -1,9 +1,7 @@
 //! Makes a SIF once more as it says that it was made.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::{AgainstOptions, write_options};
 use crate::error::{ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
@@ -41,8 +39,7 @@ pub(super) fn is_same(
             return Ok(false);
         }
     }
-    let file = Arc::new(File::open(sif).or_kind(ErrorKind::SourceUnavailable)?);
-    let region = Region::whole(Arc::clone(&file)).or_kind(ErrorKind::SourceUnavailable)?;
+    let region = Region::open(sif)?;
     let container = Container::open(region.clone())?;
     let Some(primary) = container.primary() else { return Ok(false) };
     let squashfs = squashfs::Image::open(container.data(primary)?)?;
@@ -59,7 +56,7 @@ pub(super) fn is_same(
     let mut write_options = write_options(options);
     write_options.source_date_epoch = Some(container.header().created_seconds);
     Target::from(target).prepare(&path.as_path().into(), &write_options)?.write(&image, monitor)?;
-    let again = Region::whole(Arc::new(File::open(&path).or_kind(ErrorKind::Output)?)).or_kind(ErrorKind::Output)?;
+    let again = Region::open(&path)?;
     monitor.begin(Phase::Verify, region.len);
     same_bytes(&region, &again, monitor)
 }

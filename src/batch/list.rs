@@ -45,6 +45,7 @@ impl Access {
 
 /// What a list or a command line asks for.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Wanted {
     /// One image or many.
     pub what: What,
@@ -54,6 +55,21 @@ pub struct Wanted {
     pub access: Arc<Access>,
     /// Where that is written, for messages.
     pub place: String,
+}
+
+impl Wanted {
+    /// With an output that is called as usual; messages name `place`.
+    pub fn new(what: What, place: impl Into<String>) -> Self {
+        Wanted { what, name: None, access: Arc::default(), place: place.into() }
+    }
+}
+
+impl<S: AsRef<OsStr>> From<S> for Wanted {
+    /// The image at a source, written as a conversion takes it.
+    fn from(source: S) -> Self {
+        let source = source.as_ref();
+        Wanted::new(What::Source(source.to_os_string()), format!("source {}", Quoted(source.as_bytes())))
+    }
 }
 
 /// One image or many.

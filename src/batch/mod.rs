@@ -5,6 +5,32 @@
 //! of just that is kept. Nothing is remembered elsewhere: a batch that was killed at any moment is run again, and two of them
 //! may work in one directory. `list` reads what is wanted, `expand` asks registries for tags, `names` says what outputs are
 //! called and refuses two of one name, `work` does it, `summary` tells. Nothing here prints.
+//!
+//! ```
+//! use std::ffi::OsStr;
+//! use std::path::Path;
+//!
+//! use sif_convert::batch::{Batch, Names, Status, Wanted, expand, name};
+//! use sif_convert::{Conversion, Monitor, Sif, Spec, Target};
+//!
+//! # fn main() -> sif_convert::Result<()> {
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let outputs = directory.path().join("sifs");
+//! let monitor = Monitor::default();
+//! let target = Target::from(Sif::new());
+//! let make =
+//!     |source: &OsStr, output: &Path| Ok(Conversion::new(Spec::parse(source)?, target.clone(), output));
+//! let (items, _) = expand(&["fixtures/archives/hello.tar".into()], &make, &monitor)?;
+//! let entries = name(items, Names::Plain, &target, &make, &monitor)?;
+//! assert_eq!(entries[0].output, "hello.sif");
+//!
+//! let batch = Batch::new(&entries, &outputs, target.name(), &make);
+//! assert_eq!(batch.run(&(), &monitor)?.count(Status::Done), 1);
+//! // What is there already is kept.
+//! assert_eq!(batch.run(&(), &monitor)?.count(Status::Kept), 1);
+//! # Ok(())
+//! # }
+//! ```
 
 mod expand;
 mod list;
@@ -36,6 +62,7 @@ pub type Make<'a> = dyn Fn(&OsStr, &Path) -> Result<Conversion> + Sync + 'a;
 
 /// A source, and how it is reached.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Item {
     /// As it is written.
     pub source: OsString,
@@ -53,6 +80,7 @@ pub struct Item {
 
 /// An image of a batch.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its place in the list, from 1.
     pub number: usize,

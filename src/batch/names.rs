@@ -18,6 +18,7 @@ const RESERVED: [&str; 3] = ["summary.tsv", "summary.jsonl", "reports"];
 
 /// What outputs are called where the list does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Names {
     /// As a conversion calls them: `NAME_TAG.sif`.
     #[default]

@@ -61,19 +61,32 @@ impl Status {
 
 /// Why an image could not be converted, in the words of whoever runs the batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Trouble {
-    /// A stable word for its class.
+    /// The name of its class: [`ErrorKind::name`].
     pub kind: String,
     /// What was being done, and what went wrong.
     pub message: String,
-    /// What to do about it.
+    /// What to do about it; empty where nothing is known that helps.
     pub hint: String,
-    /// With what the program ends that does this conversion alone.
+    /// With what the program ends that does this conversion alone: [`ErrorKind::exit_code`].
     pub exit_code: u8,
+}
+
+impl From<&Error> for Trouble {
+    fn from(error: &Error) -> Self {
+        Trouble {
+            kind: error.kind().name().to_string(),
+            message: error.to_string(),
+            hint: error.remedy().unwrap_or_default().to_string(),
+            exit_code: error.kind().exit_code(),
+        }
+    }
 }
 
 /// An image and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Row {
     /// Its place in the list, from 1.
     pub number: usize,

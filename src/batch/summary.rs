@@ -8,6 +8,7 @@ use crate::io::{Output, umask};
 
 /// What became of a batch.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Summary {
     /// All images that were asked for, in the order of the list.
     pub rows: Vec<Row>,

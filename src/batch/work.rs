@@ -22,6 +22,7 @@ use crate::source::Spec;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Images, and how they are converted.
+#[non_exhaustive]
 pub struct Batch<'a> {
     /// The images.
     pub entries: &'a [Entry],
@@ -29,7 +30,7 @@ pub struct Batch<'a> {
     pub directory: &'a Path,
     /// The name of the format that is written.
     pub format: &'a str,
-    /// How many images at once.
+    /// How many images at once; usually one, which uses all threads that its conversion may have.
     pub parallel: NonZeroUsize,
     /// Which of them, by their numbers; all where absent.
     pub only: Option<std::ops::RangeInclusive<usize>>,
@@ -43,7 +44,7 @@ pub struct Batch<'a> {
     pub prune: bool,
     /// Makes the conversion of an entry.
     pub make: &'a Make<'a>,
-    /// Says what an error means for people.
+    /// Says what an error means for people; usually what it says itself.
     pub describe: &'a (dyn Fn(&Error) -> Trouble + Sync),
 }
 
@@ -55,6 +56,9 @@ pub trait Watch: Sync {
     /// It ended, or was stopped.
     fn ended(&self, _entry: &Entry, _row: &Row) {}
 }
+
+/// Sees nothing.
+impl Watch for () {}
 
 /// What is to be done, and what has been.
 struct Queue {
@@ -75,7 +79,25 @@ struct Run<'a> {
     monitor: &'a Monitor,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    /// All of `entries`, one after the other, into `directory`; outputs of earlier runs that are up to date are kept. `format` is
+    /// what `make` writes: [`Target::name`](crate::Target::name).
+    pub fn new(entries: &'a [Entry], directory: &'a Path, format: &'a str, make: &'a Make<'a>) -> Self {
+        Batch {
+            entries,
+            directory,
+            format,
+            parallel: NonZeroUsize::MIN,
+            only: None,
+            force: false,
+            verify: false,
+            retry_failed: false,
+            prune: false,
+            make,
+            describe: &|error| Trouble::from(error),
+        }
+    }
+
     /// Converts. An image that fails stops no other.
     ///
     /// # Errors

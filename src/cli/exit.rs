@@ -20,47 +20,23 @@ pub(super) const TABLE: [(&str, &str); 11] = [
     ("130, 143", "interrupted, terminated: nothing is left behind"),
 ];
 
-/// One class of errors: its exit code, its stable name in reports, and what to do where the error itself does not say.
-struct Class {
-    code: u8,
-    name: &'static str,
-    remedy: &'static str,
-}
-
-const fn class(code: u8, name: &'static str, remedy: &'static str) -> Class {
-    Class { code, name, remedy }
-}
-
-fn class_of(kind: ErrorKind) -> Class {
+/// What to do about an error that does not say so itself.
+fn usual_remedy(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::Other => class(1, "other", "run it again with -v, which shows every phase and request"),
-        ErrorKind::Usage => class(2, "usage", "\"sif-convert --help\" explains all options"),
-        ErrorKind::SourceUnavailable => {
-            class(3, "source-unavailable", "check that the source exists and that you may read it")
+        ErrorKind::Other => "run it again with -v, which shows every phase and request",
+        ErrorKind::Usage => "\"sif-convert --help\" explains all options",
+        ErrorKind::SourceUnavailable => "check that the source exists and that you may read it",
+        ErrorKind::InvalidImage => "save or pull the image again",
+        ErrorKind::Unsupported => "convert the image to another form first, for example with \"docker save\"",
+        ErrorKind::Mismatch => "fetch the image again, or correct what is expected of it",
+        ErrorKind::Network => "check the network, the daemon and your login, then try again",
+        ErrorKind::NoSpace => "free space, or choose another disk with -o and --tmpdir",
+        ErrorKind::Output => "check that the output's directory exists and that you may write there",
+        ErrorKind::Bug => {
+            concat!("please report this, with the command, at ", env!("CARGO_PKG_REPOSITORY"), "/issues")
         }
-        ErrorKind::InvalidImage => class(4, "invalid-image", "save or pull the image again"),
-        ErrorKind::Unsupported => {
-            class(4, "unsupported", "convert the image to another form first, for example with \"docker save\"")
-        }
-        ErrorKind::Mismatch => class(5, "mismatch", "fetch the image again, or correct what is expected of it"),
-        ErrorKind::Network => class(6, "network", "check the network, the daemon and your login, then try again"),
-        ErrorKind::NoSpace => class(7, "no-space", "free space, or choose another disk with -o and --tmpdir"),
-        ErrorKind::Output => {
-            class(8, "output", "check that the output's directory exists and that you may write there")
-        }
-        ErrorKind::Bug => class(
-            70,
-            "bug",
-            concat!("please report this, with the command, at ", env!("CARGO_PKG_REPOSITORY"), "/issues"),
-        ),
-        ErrorKind::Interrupted => class(130, "interrupted", "run the same command again to start over"),
-        ErrorKind::Terminated => class(143, "terminated", "run the same command again to start over"),
+        ErrorKind::Interrupted | ErrorKind::Terminated => "run the same command again to start over",
     }
-}
-
-/// The process exit code for an error of this kind.
-pub(super) fn code(kind: ErrorKind) -> u8 {
-    class_of(kind).code
 }
 
 /// A failure in all that is ever said about it: on stderr, in the report, as a progress event.
@@ -79,15 +55,14 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn of(error: &Error) -> Self {
-        let class = class_of(error.kind());
         let first = std::error::Error::source(error);
         let causes = std::iter::successors(first, |&cause| cause.source()).map(ToString::to_string).collect();
         Failure {
-            kind: class.name,
+            kind: error.kind().name(),
             message: error.to_string(),
             causes,
-            hint: hints::of(error).unwrap_or_else(|| class.remedy.to_string()),
-            exit_code: class.code,
+            hint: hints::of(error).unwrap_or_else(|| usual_remedy(error.kind()).to_string()),
+            exit_code: error.kind().exit_code(),
         }
     }
 
@@ -148,10 +123,10 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_the_table() {
-        assert_eq!(KINDS.map(code), [1, 2, 3, 4, 4, 5, 6, 7, 8, 70, 130, 143]);
+        assert_eq!(KINDS.map(ErrorKind::exit_code), [1, 2, 3, 4, 4, 5, 6, 7, 8, 70, 130, 143]);
         let listed: Vec<u8> =
             TABLE.iter().flat_map(|(codes, _)| codes.split(", ")).map(|c| c.parse().unwrap()).collect();
-        assert!(KINDS.iter().all(|&kind| listed.contains(&code(kind))));
+        assert!(KINDS.iter().all(|&kind| listed.contains(&kind.exit_code())));
     }
 
     #[test]

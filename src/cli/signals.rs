@@ -10,7 +10,6 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use super::exit;
 use crate::error::{ErrorKind, IoResultExt, Result};
 use crate::io::{Monitor, no_thread};
 
@@ -78,7 +77,7 @@ impl Listener {
                 let abandon = Arc::clone(&abandon);
                 move || abandon(kind)
             });
-            quit(i32::from(exit::code(kind)))
+            quit(i32::from(kind.exit_code()))
         });
         let heard = move || {
             for signal in signals.forever() {

@@ -1,9 +1,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::veil::Veil;
+use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 
 /// A stretch of an open file that many threads may read at once. The file is read with `pread`, never mapped: a file that
 /// is truncated under us is an error then, not a SIGBUS.
@@ -20,6 +22,21 @@ pub struct Region {
 }
 
 impl Region {
+    /// The whole file at `path` as it is now. A named pipe is refused, never waited for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::SourceUnavailable`] when it cannot be opened, or is no file.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Looked at before it is opened: opening a named pipe would wait for a writer.
+        let kind = path.metadata().or_kind(ErrorKind::SourceUnavailable)?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "a directory" } else { "a pipe, a socket or a device" };
+            return Err(Error::new(ErrorKind::SourceUnavailable, format!("this is {what}, not a file")).at(path));
+        }
+        let file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
+        Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)
+    }
+
     /// The whole file as it is now.
     ///
     /// # Errors

@@ -1,8 +1,6 @@
 //! What builds say of an image, as objects of a SIF: bills of materials and provenance.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result};
 use crate::image::{Attestation, Image};
@@ -76,8 +74,7 @@ impl Attested {
 
     /// Refuses a SIF at `path` that holds other ones.
     pub(super) fn expect_in(&self, path: &Path) -> Result<()> {
-        let file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
-        let container = Container::open(Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)?)?;
+        let container = Container::open(Region::open(path)?)?;
         let wanted = self.sboms.iter().map(|sbom| (DataType::Sbom, &sbom.name, &sbom.bytes));
         let wanted = wanted.chain(self.provenance.iter().map(|(name, bytes)| (DataType::GenericJson, name, bytes)));
         for (data_type, name, bytes) in wanted {

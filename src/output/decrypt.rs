@@ -1,9 +1,7 @@
 //! An encrypted SIF as the one in the clear that it was, or would have been.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::sealed::Sealed;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Remedy, Result, ResultExt as _};
@@ -62,8 +60,7 @@ impl Decrypt {
     pub fn run(&self, monitor: &Monitor) -> Result<Decrypted> {
         let output = Output::create(&self.path, self.replace, self.mode.unwrap_or_else(|| 0o777 & !umask()))?;
         let doing = || format!("decrypting {:?}", self.source);
-        let file = File::open(&self.source).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-        let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+        let region = Region::open(&self.source).doing(doing)?;
         let decrypted = self.write(&Container::open(region).doing(doing)?, &output, monitor).doing(doing)?;
         output.publish()?;
         Ok(decrypted)

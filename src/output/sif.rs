@@ -108,8 +108,7 @@ impl Sif {
     /// Refuses a file at `path` that is encrypted with another passphrase.
     fn expect_passphrase(&self, path: &Path) -> Result<()> {
         let Some(Encryption::Passphrase(passphrase)) = &self.encryption else { return Ok(()) };
-        let file = File::open(path).or_kind(ErrorKind::SourceUnavailable)?;
-        let container = Container::open(Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)?)?;
+        let container = Container::open(Region::open(path)?)?;
         let Some(primary) = container.primary() else { return Ok(()) };
         EncryptedRoot::open(container.data(primary)?)?.check(passphrase).map_err(|error| match error.kind() {
             ErrorKind::Mismatch => {

@@ -434,8 +434,7 @@ pub fn sign_sif(
 
 fn open(path: &Path) -> Result<Container> {
     let doing = || format!("opening {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::open(path).doing(doing)?;
     Container::open(region).doing(doing)
 }
 

@@ -1,14 +1,12 @@
 //! A SIF that is there, pushed to a registry as it is: with the signatures in it, and whatever else others added.
 
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::hosting::{Hosting, Transport};
 use super::options::{Outcome, PushedBlobs};
-use super::verify::{hash_open, is_sif, verify_open_sif};
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
+use super::verify::{begins_as_sif, hash_open, verify_open_sif};
+use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::{Monitor, Phase, Region, Stamp};
 use crate::registry::{ArtifactKind, Repository, Settings, SifArtifact};
 
@@ -84,13 +82,11 @@ impl Upload {
     }
 
     fn open(&self) -> Result<Region> {
-        // Opening a named pipe would wait for a writer.
-        let is_file = std::fs::metadata(&self.source).or_kind(ErrorKind::SourceUnavailable)?.is_file();
-        if !is_file || !is_sif(&self.source) {
+        let region = Region::open(&self.source)?;
+        if !begins_as_sif(&region) {
             let hint = "give a SIF; an image becomes one when it is converted to such a place";
             return Err(Error::new(ErrorKind::Usage, "this is not a SIF").hint(hint));
         }
-        let file = File::open(&self.source).or_kind(ErrorKind::SourceUnavailable)?;
-        Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable)
+        Ok(region)
     }
 }

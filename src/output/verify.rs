@@ -1,13 +1,11 @@
 //! Whether a finished output is whole.
 
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::decrypt::unlock;
 use super::signature::{Signing, says_it_is_by};
-use crate::error::{Error, ErrorKind, IoResultExt, Remedy, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt};
 use crate::gocryptfs::Secret;
 use crate::image::Image;
 use crate::io::{CHUNK_BYTES, Monitor, Phase, Region, decode, hash_region};
@@ -47,10 +45,13 @@ pub struct Whole {
 
 /// Whether a file begins as a SIF does.
 pub fn is_sif(path: &Path) -> bool {
+    Region::open(path).is_ok_and(|region| begins_as_sif(&region))
+}
+
+/// The same of a file that is open.
+pub(super) fn begins_as_sif(region: &Region) -> bool {
     let mut start = [0; 10];
-    let file = File::open(path);
-    file.is_ok_and(|file| std::os::unix::fs::FileExt::read_exact_at(&file, &mut start, 32).is_ok())
-        && start == *b"SIF_MAGIC\0"
+    region.read_at(&mut start, 32).is_ok() && start == *b"SIF_MAGIC\0"
 }
 
 /// The SHA-256 of a file.
@@ -59,8 +60,7 @@ pub fn is_sif(path: &Path) -> bool {
 /// [`ErrorKind::SourceUnavailable`] when it cannot be read.
 pub(crate) fn hash_file(path: &Path, monitor: &Monitor) -> Result<Digest> {
     let doing = || format!("hashing {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::open(path).doing(doing)?;
     hash_open(&region, monitor).doing(doing)
 }
 
@@ -83,8 +83,7 @@ pub(super) fn hash_open(region: &Region, monitor: &Monitor) -> Result<Digest> {
 /// nothing is encrypted.
 pub fn verify_sif(path: &Path, secret: Option<&Secret>, threads: NonZeroUsize, monitor: &Monitor) -> Result<Whole> {
     let doing = || format!("verifying {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::open(path).doing(doing)?;
     verify_open_sif(&region, secret, threads, monitor).doing(doing)
 }
 
@@ -211,8 +210,7 @@ fn authenticate(root: &UnlockedRoot, monitor: &Monitor) -> Result<()> {
 
 /// The ID of the image that a SIF of ours says it was made from. Nothing is verified.
 pub(super) fn sealed_image(path: &Path) -> Option<String> {
-    let region = Region::whole(Arc::new(File::open(path).ok()?)).ok()?;
-    read_seal(&Container::open(region).ok()?).ok()?.map(|(seal, _)| seal.image)
+    read_seal(&Container::open(Region::open(path).ok()?).ok()?).ok()?.map(|(seal, _)| seal.image)
 }
 
 fn signatures(container: &Container) -> Option<Note> {
@@ -242,8 +240,7 @@ fn added(container: &Container) -> Option<Note> {
 /// [`ErrorKind::SourceUnavailable`] when the file cannot be read.
 pub(crate) fn added_objects(path: &Path, signing: Option<&Signing>) -> Result<Vec<String>> {
     let doing = || format!("looking into {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::open(path).doing(doing)?;
     let Ok(container) = Container::open(region) else { return Ok(Vec::new()) };
     let key = signing.and_then(|signing| signing.key.as_ref());
     let mut added = Vec::new();

@@ -1,8 +1,6 @@
 //! What a SIF file holds, and what of it can be converted.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::filesystem::About;
 use super::{Kind, filesystem};
@@ -88,7 +86,7 @@ pub(super) fn is_encrypted(path: &Path) -> bool {
     if !filesystem::recognise(path).is_ok_and(|kind| kind == Some(Kind::Sif)) {
         return false;
     }
-    let container = File::open(path).and_then(|file| Region::whole(Arc::new(file))).map(Container::open);
+    let container = Region::open(path).map(Container::open);
     let Ok(Ok(container)) = container else { return false };
     let extra = container.primary().map(Descriptor::extra);
     matches!(extra, Some(Extra::Partition { file_system: FileSystem::GocryptfsSquashfs, .. }))

@@ -294,6 +294,14 @@ fn named_pipes_do_not_hang() {
     };
     let nobody_writes = run(&mut convert(&["--to", "sif", "-o", "x.sif", "--medperf-config", "pipe"]));
     assert!([2, 3, 4].contains(&nobody_writes.code), "exit code {}: {}", nobody_writes.code, nobody_writes.stderr);
+    fs::write(place.path().join("secret"), "secret").unwrap();
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/ed25519.pem");
+    for words in [&["sign", "pipe", "--key", key][..], &["decrypt", "pipe", "-o", "x", "--passphrase-file", "secret"]] {
+        let mut command = Command::new("timeout");
+        command.args(["20", env!("CARGO_BIN_EXE_convert")]).args(words).current_dir(place.path()).stdin(Stdio::null());
+        let done = run(&mut command);
+        assert!(done.code == 3 && done.stderr.contains("this is a pipe"), "{words:?}: {} {}", done.code, done.stderr);
+    }
     // A reader that comes late is waited for.
     let pipe = place.path().join("pipe");
     let reader = std::thread::spawn(move || {

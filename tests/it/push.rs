@@ -181,7 +181,7 @@ fn what_is_no_whole_sif_is_not_pushed() {
     for (words, code, said) in [
         (&["image.tar", &sif][..], 2, "\"image.tar\": this is not a SIF"),
         (&["none.sif", &sif], 3, "\"none.sif\""),
-        (&[".", &sif], 2, "\".\": this is not a SIF"),
+        (&[".", &sif], 3, "\".\": this is a directory, not a file"),
         (&["here.sif", &image], 2, "is a place for images"),
         (&["here.sif", "x:1"], 2, "\"x:1\" is not a place on a registry"),
         (&["here.sif", &pinned], 2, "its digest follows"),
@@ -199,7 +199,7 @@ fn what_is_no_whole_sif_is_not_pushed() {
     let pipe = place.path("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     let done = place.convert(&["push", "pipe", &sif]);
-    assert!(done.code == 2 && done.stderr.contains("this is not a SIF"), "{}", done.stderr);
+    assert!(done.code == 3 && done.stderr.contains("this is a pipe"), "{}", done.stderr);
     assert_eq!(fake.log().len(), 0);
     // What a flipped bit has damaged, and a tag that is there stays what it was.
     place.good(&["push", "here.sif", &sif]);

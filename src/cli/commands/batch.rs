@@ -6,7 +6,6 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
@@ -308,17 +307,14 @@ impl Plan<'_> {
         let mut local = entries.iter().filter(|entry| entry.spec.path().is_some());
         local.try_for_each(|entry| make(&entry.source, &arguments.out.join(&entry.output)).map(drop))?;
         let batch = batch::Batch {
-            entries: &entries,
-            directory: &arguments.out,
-            format: self.target.name(),
             parallel: self.parallel,
             only: self.only.clone(),
             force: arguments.output_options.force,
             verify: arguments.verify,
             retry_failed: arguments.retry_failed,
             prune: arguments.prune,
-            make,
             describe: &trouble,
+            ..batch::Batch::new(&entries, &arguments.out, self.target.name(), make)
         };
         if arguments.summary {
             let summary = batch.recorded()?;
@@ -349,8 +345,7 @@ impl Plan<'_> {
                     "name it with --list if it is a list; convert an image from a pipe by itself",
                 ));
             } else {
-                let (what, place) = (What::Source(word.clone()), format!("source {number}"));
-                wanted.push(Wanted { what, name: None, access: Arc::default(), place });
+                wanted.push(Wanted::new(What::Source(word.clone()), format!("source {number}")));
             }
         }
         for list in &self.arguments.list {
@@ -542,7 +537,7 @@ fn listing(entries: &[Entry], only: Option<&RangeInclusive<usize>>) -> Result<Ve
 }
 
 fn trouble(error: &Error) -> Trouble {
-    let Failure { kind, message, mut hint, exit_code, .. } = Failure::of(error);
+    let mut trouble = Trouble::from(error);
     // An option that names one output, or one image, is none of a batch.
     let other = match error.remedy_kind() {
         Some(Remedy::Image | Remedy::OneImage | Remedy::OtherImage) => Some(ONE_IMAGE),
@@ -550,8 +545,6 @@ fn trouble(error: &Error) -> Trouble {
         Some(Remedy::OutputFile) => Some("remove the directory, or give the output another name in the list"),
         _ => None,
     };
-    if let Some(other) = other {
-        hint = other.to_string();
-    }
-    Trouble { kind: kind.to_string(), message, hint, exit_code }
+    trouble.hint = other.map_or_else(|| Failure::of(error).hint, ToString::to_string);
+    trouble
 }

@@ -11,7 +11,6 @@ use super::convert::{self, Convert};
 use crate::attach::{self, Pulled};
 use crate::cli::encryption::EncryptionOptions;
 use crate::cli::environment::Environment;
-use crate::cli::exit;
 use crate::cli::fatal;
 use crate::cli::handover;
 use crate::cli::options::{
@@ -289,7 +288,7 @@ pub(in crate::cli) fn misuse(error: Error, words: &[OsString]) -> u8 {
 
 /// Apptainer knows one exit code for failures; signals have their own.
 fn exit_code(code: u8) -> u8 {
-    let of_signals = [ErrorKind::Interrupted, ErrorKind::Terminated].map(exit::code);
+    let of_signals = [ErrorKind::Interrupted, ErrorKind::Terminated].map(ErrorKind::exit_code);
     if code == 0 || of_signals.contains(&code) { code } else { fatal::EXIT_CODE }
 }
 

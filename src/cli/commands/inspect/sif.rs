@@ -1,16 +1,14 @@
 //! A SIF, as its own records tell it, and as the image that it would become.
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{ConfigView, ImageHash, ImageView, Inspect, Inspection};
 use crate::cli::environment::Environment;
 use crate::cli::options::open_options;
-use crate::error::{ErrorKind, IoResultExt, Result, ResultExt};
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::image::Image;
 use crate::io::{Monitor, Region};
 use crate::model::{Quoted, Timestamp};
@@ -127,9 +125,8 @@ pub(super) fn inspection(
     monitor: &Monitor,
 ) -> Result<Inspection> {
     let doing = || format!("reading {path:?}");
-    let file = File::open(path).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
-    let size = file.metadata().or_kind(ErrorKind::SourceUnavailable).doing(doing)?.len();
-    let region = Region::whole(Arc::new(file)).or_kind(ErrorKind::SourceUnavailable).doing(doing)?;
+    let region = Region::open(path).doing(doing)?;
+    let size = region.len;
     let container = Container::open(region).doing(doing)?;
     let view = SifView::of(&container, path).doing(doing)?;
     let mut source = SourceRecord::of(&arguments.source, Some(path));
