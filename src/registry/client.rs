@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ureq::http::Method;
 
 use super::auth::{Access, Auth, Door};
-use super::http::{Answer, Failure, Http, Request, refusal};
+use super::http::{Answer, Failure, Http, Payload, Request, refusal};
 use super::registries_conf::PullSource;
 use super::retry::Retry;
 use super::settings::{Mirror, Settings};
@@ -215,6 +215,7 @@ impl Client {
 
     /// Sends any request to the first endpoint: the only one of a client that pushes.
     pub(super) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked<Answer> {
+        let body = Payload::Bytes(body);
         self.ask_with(0, |url| self.send(&Request { headers, body, ..Request::new(method.clone(), url) }), path)
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, header};
 use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 use super::guard::{self, Guard};
 use super::secret::{Secret, redacted};
@@ -90,13 +90,45 @@ impl Answer {
     }
 }
 
+/// What a request carries.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    Bytes(&'a [u8]),
+    /// Too much to hold in memory.
+    Stream(&'a dyn Stream),
+}
+
+/// A body of known length that is read anew each time it is sent: after a redirect or a login, it is sent again.
+pub(super) trait Stream {
+    /// How many bytes it has.
+    fn length(&self) -> u64;
+
+    /// Opens it at its start. What reading fails with ends the request, and is not taken for trouble of the network.
+    fn open(&self) -> Result<Box<dyn Read + '_>>;
+}
+
+/// Keeps the error that reading a [`Stream`] fails with: out of the connection it comes as one of the network.
+struct Watchful<'a> {
+    inner: Box<dyn Read + 'a>,
+    trouble: Option<Error>,
+}
+
+impl Read for Watchful<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| {
+            self.trouble = Some(Error::io(ErrorKind::SourceUnavailable, error));
+            io::ErrorKind::Other.into()
+        })
+    }
+}
+
 /// What is sent.
 #[derive(Clone)]
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
     pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) body: &'a [u8],
+    pub(super) body: Payload<'a>,
     /// Whether it is somebody's choice whom we do not trust: see [`guard`].
     pub(super) is_guarded: bool,
     /// A repository whose credentials its own server may see at any URL: some take uploads elsewhere than below it.
@@ -105,7 +137,7 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(super) fn new(method: Method, url: &'a Url) -> Self {
-        Request { method, url, headers: &[], body: &[], is_guarded: false, home: None }
+        Request { method, url, headers: &[], body: Payload::Bytes(&[]), is_guarded: false, home: None }
     }
 }
 
@@ -151,7 +183,8 @@ impl Http {
     /// Sends a form. No redirect is followed: what forms hold is for the server of `url` alone.
     pub(super) fn post_form(&self, url: &Url, form: &str) -> Sent {
         let headers = [("content-type", "application/x-www-form-urlencoded")];
-        let request = Request { headers: &headers, body: form.as_bytes(), ..Request::new(Method::POST, url) };
+        let request =
+            Request { headers: &headers, body: Payload::Bytes(form.as_bytes()), ..Request::new(Method::POST, url) };
         self.send_once(&request, url, None)
     }
 
@@ -170,10 +203,18 @@ impl Http {
             Failure::Lasting(Error::new(ErrorKind::Network, format!("cannot build a request to {at}: {error}")))
         };
         let asked = Instant::now();
-        let response = if matches!(request.method, Method::GET | Method::HEAD) {
-            agent.run(built.body(()).map_err(malformed)?)
-        } else {
-            agent.run(built.body(request.body).map_err(malformed)?)
+        let response = match request.body {
+            _ if matches!(request.method, Method::GET | Method::HEAD) => agent.run(built.body(()).map_err(malformed)?),
+            Payload::Bytes(bytes) => agent.run(built.body(bytes).map_err(malformed)?),
+            Payload::Stream(stream) => {
+                let mut reader = Watchful { inner: stream.open()?, trouble: None };
+                let built = built.header(header::CONTENT_LENGTH, stream.length());
+                let response = agent.run(built.body(SendBody::from_reader(&mut reader)).map_err(malformed)?);
+                if let Some(trouble) = reader.trouble {
+                    return Err(Failure::Lasting(trouble));
+                }
+                response
+            }
         };
         let outcome = match &response {
             Ok(response) => response.status().as_u16().to_string(),

@@ -1,20 +1,28 @@
-//! Uploads of blobs (distribution-spec, "Pushing blobs"): in chunks, each of which the registry confirms.
+//! Uploads of blobs (distribution-spec, "Pushing blobs").
+//!
+//! A small blob is sent with the request that ends its upload. A larger one is sent in one piece before that, as `docker push` does
+//! it, which every registry knows; one that broke is gone on with where the registry says it ended. Chunks are for those that take
+//! no large request, or where large ones do not get through: some registries have no chunks (Google's), limit them (GitHub's
+//! to 4 MiB), or say of each that the first one is what they have (Amazon's).
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 
 use ureq::http::Method;
 
 use super::client::Client;
-use super::http::{Answer, Failure, Request};
+use super::http::{Answer, Failure, Payload, Request, Stream};
 use super::repository::rejection;
 use super::retry::Retry;
 use super::url::Url;
-use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
-use crate::io::Region;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{DownloadCounter, Region};
 use crate::model::Digest;
 
-/// How much is sent at once, in bytes. Each chunk waits in memory: it may have to be sent twice.
-const CHUNK_BYTES: u64 = 16 << 20;
+/// How large a blob may be that is sent with the request that ends its upload, in bytes.
+const SMALL_BYTES_MAX: u64 = 16 << 20;
+/// How much is sent at once in chunks, in bytes.
+const CHUNK_BYTES: u64 = 4 << 20;
 /// The largest chunk that a registry may ask for, and the smallest that is tried where it takes no larger one.
 const CHUNK_BYTES_MAX: u64 = 128 << 20;
 const CHUNK_BYTES_MIN: u64 = 1 << 20;
@@ -62,20 +70,76 @@ struct Session {
     position: u64,
 }
 
+/// In what pieces a blob is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    /// All that is left at once.
+    One,
+    /// All with the request that ends the upload: the registry takes no other.
+    Last,
+    /// Chunks of so many bytes, for larger requests do not get through.
+    Tried(u64),
+    /// Chunks of so many bytes, for the registry says that more is too much.
+    Asked(u64),
+}
+
 /// Uploads one blob.
 pub(super) struct Uploader<'a> {
     client: &'a Client,
     digest: Digest,
     size: u64,
     content: &'a dyn Content,
-    chunk_bytes: u64,
-    /// How far it has ever come: only more than that is progress.
+    pieces: Pieces,
+    /// How far the registry has ever been: only more than that is progress.
     furthest: u64,
+    /// How much was ever sent, as it is shown.
+    shown: Cell<u64>,
+}
+
+/// A part of a blob on its way.
+struct Part<'a> {
+    uploader: &'a Uploader<'a>,
+    counter: Option<&'a DownloadCounter>,
+    position: u64,
+    length: u64,
+}
+
+impl Stream for Part<'_> {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + '_>> {
+        let inner = self.uploader.content.open(self.position)?;
+        Ok(Box::new(PartReader { part: self, inner, position: self.position }))
+    }
+}
+
+struct PartReader<'a> {
+    part: &'a Part<'a>,
+    inner: Box<dyn Read + Send + 'a>,
+    position: u64,
+}
+
+impl Read for PartReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Part { uploader, counter, position, length } = self.part;
+        uploader.client.monitor.check().map_err(Error::into_io)?;
+        let wanted = usize::try_from(position + length - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.inner.read(&mut buffer[..wanted])?;
+        if count == 0 && wanted > 0 {
+            let message = format!("{}: size mismatch: expected {} bytes", uploader.what(), uploader.size);
+            return Err(Error::new(ErrorKind::Mismatch, message).into_io());
+        }
+        self.position += count as u64;
+        uploader.show(self.position, *counter);
+        Ok(count)
+    }
 }
 
 impl<'a> Uploader<'a> {
     pub(super) fn new(client: &'a Client, digest: Digest, size: u64, content: &'a dyn Content) -> Self {
-        Uploader { client, digest, size, content, chunk_bytes: CHUNK_BYTES, furthest: 0 }
+        Uploader { client, digest, size, content, pieces: Pieces::One, furthest: 0, shown: Cell::new(0) }
     }
 
     /// Asks the registry to take the blob from the repository `from`; whether it did.
@@ -84,12 +148,15 @@ impl<'a> Uploader<'a> {
             // Who may not read there uploads.
             Err(Failure::Lasting(_) | Failure::Missing(_)) => Ok(Some(None)),
             begun => begun.map(|session| session.map(Some)),
-        })? {
-            None => Ok(true),
-            Some(session) => {
+        }) {
+            Ok(None) => Ok(true),
+            // A registry that fails at that may still take it as others do.
+            Err(error) if error.kind() == ErrorKind::Network => Ok(false),
+            Err(error) => Err(error),
+            Ok(Some(session)) => {
                 // A registry that does not mount begins an upload instead. It forgets that by itself, too.
                 if let Some(session) = session {
-                    let _ = self.send(Method::DELETE, &session.url, &[], &[]);
+                    let _ = self.send(Method::DELETE, &session.url, &[], Payload::Bytes(&[]));
                 }
                 Ok(false)
             }
@@ -103,7 +170,7 @@ impl<'a> Uploader<'a> {
         loop {
             self.client.monitor.check()?;
             let before = self.furthest;
-            match self.step(&mut session) {
+            match self.step(&mut session, &counter) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(failure) => {
@@ -114,6 +181,9 @@ impl<'a> Uploader<'a> {
                     // Where it fails at one place twice, the upload itself may be what is broken.
                     let position = session.as_ref().map(|session| session.position);
                     let is_stuck = position.is_some() && std::mem::replace(&mut failed_at, position) == position;
+                    if is_stuck && self.pieces == Pieces::One {
+                        self.pieces = Pieces::Tried(CHUNK_BYTES);
+                    }
                     session = match session.filter(|_| !is_stuck) {
                         Some(session) => self.resume(&session)?,
                         None => None,
@@ -122,8 +192,7 @@ impl<'a> Uploader<'a> {
                 }
             }
             if self.furthest > before {
-                counter.advance(self.furthest - before);
-                self.client.monitor.advance(self.furthest - before);
+                self.show(self.furthest, Some(&counter));
                 retry = Retry::new(&self.client.settings);
             }
         }
@@ -138,17 +207,32 @@ impl<'a> Uploader<'a> {
         }
     }
 
+    /// Shows that as much was sent.
+    fn show(&self, position: u64, counter: Option<&DownloadCounter>) {
+        let Some(more) = position.checked_sub(self.shown.get()).filter(|&more| more > 0) else { return };
+        self.shown.set(position);
+        if let Some(counter) = counter {
+            counter.advance(more);
+        }
+        self.client.monitor.advance(more);
+    }
+
     /// Does the next thing; whether the blob is there now.
-    fn step(&mut self, session: &mut Option<Session>) -> Asked<bool> {
+    fn step(&mut self, session: &mut Option<Session>, counter: &DownloadCounter) -> Asked<bool> {
         let Some(current) = session else {
             *session = self.begin(None)?;
             return Ok(session.is_none());
         };
-        let is_first_and_last = current.position == 0 && self.size <= self.chunk_bytes;
-        if current.position == self.size || is_first_and_last {
-            return self.finish(current);
+        let is_small = match self.pieces {
+            Pieces::One => self.size <= SMALL_BYTES_MAX,
+            Pieces::Last => true,
+            Pieces::Tried(bytes) | Pieces::Asked(bytes) => self.size <= bytes,
+        };
+        if current.position == self.size || (current.position == 0 && is_small) {
+            return self.finish(current, counter);
         }
-        self.send_chunk(current)?;
+        self.send_piece(session, counter)?;
+        let Some(current) = session else { return Ok(false) };
         self.furthest = self.furthest.max(current.position);
         Ok(false)
     }
@@ -182,52 +266,91 @@ impl<'a> Uploader<'a> {
         Ok(Session { url, position })
     }
 
-    fn send(&self, method: Method, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Asked<Answer> {
+    fn send(&self, method: Method, url: &Url, headers: &[(&str, &str)], body: Payload<'_>) -> Asked<Answer> {
         let home = self.client.home()?;
         self.client.send(&Request { headers, body, home: Some(&home), ..Request::new(method, url) })
     }
 
-    fn send_chunk(&mut self, session: &mut Session) -> Asked<()> {
-        let chunk = self.read(session.position, self.chunk_bytes)?;
-        let (first, sent) = (session.position, chunk.len() as u64);
-        let range = format!("{first}-{}", first + sent - 1);
-        let headers = [("content-type", "application/octet-stream"), ("content-range", range.as_str())];
-        let answer = self.send(Method::PATCH, &session.url, &headers, &chunk)?;
+    /// Sends the next piece. The session is gone where the upload must begin anew.
+    fn send_piece(&mut self, session: &mut Option<Session>, counter: &DownloadCounter) -> Asked<()> {
+        let Some(Session { url, position: first }) = &*session else { return Ok(()) };
+        let (first, left) = (*first, self.size - first);
+        let chunk = match self.pieces {
+            Pieces::One | Pieces::Last => None,
+            Pieces::Tried(bytes) | Pieces::Asked(bytes) => Some(bytes),
+        };
+        let part =
+            Part { uploader: self, counter: Some(counter), position: first, length: left.min(chunk.unwrap_or(left)) };
+        let end = first + part.length;
+        let range = format!("{first}-{}", end - 1);
+        let mut headers = vec![("content-type", "application/octet-stream")];
+        let has_range = chunk.is_some() || first > 0;
+        if has_range {
+            headers.push(("content-range", range.as_str()));
+        }
+        let answer = self.send(Method::PATCH, url, &headers, Payload::Stream(&part))?;
         match answer.status {
             200..=204 => {
                 self.heed_minimum(&answer);
-                *session = self.continued(&answer, received(&answer).unwrap_or(first + sent))?;
+                let position = match received(&answer) {
+                    Some(position) if position > self.size || (position > first && position < end) => position,
+                    // Some say of each chunk what they said of the first one.
+                    _ => end,
+                };
+                *session = Some(self.continued(&answer, position)?);
                 Ok(())
             }
-            413 if self.chunk_bytes > CHUNK_BYTES_MIN => {
-                self.chunk_bytes = (self.chunk_bytes / 4).max(CHUNK_BYTES_MIN);
-                Ok(())
-            }
+            413 if self.shrink() => Ok(()),
             // It has something else than we think: it says what when it is asked.
-            416 => Err(Failure::Passing { error: rejection(answer, &self.what()).into_error(), wait: None }),
+            416 => Err(passing(rejection(answer, &self.what()))),
+            405 | 501 if !has_range => {
+                self.pieces = Pieces::Last;
+                Ok(())
+            }
+            400..=499 | 501 if has_range && !matches!(self.pieces, Pieces::Asked(_)) => {
+                let failure = rejection(answer, &self.what());
+                // One that takes no part of a blob may still take all of it.
+                if matches!(failure, Failure::Lasting(_) | Failure::Missing(_)) {
+                    (self.pieces, *session) = (Pieces::One, None);
+                    return Err(passing(failure));
+                }
+                Err(failure)
+            }
             _ => Err(rejection(answer, &self.what())),
         }
     }
 
+    /// Makes the pieces smaller; whether that can be.
+    fn shrink(&mut self) -> bool {
+        let smaller = match self.pieces {
+            Pieces::One | Pieces::Last => CHUNK_BYTES,
+            Pieces::Tried(bytes) | Pieces::Asked(bytes) => (bytes / 4).max(CHUNK_BYTES_MIN),
+        };
+        let is_possible = !matches!(self.pieces, Pieces::Asked(bytes) if bytes <= CHUNK_BYTES_MIN);
+        self.pieces = Pieces::Asked(smaller);
+        is_possible
+    }
+
     fn heed_minimum(&mut self, answer: &Answer) {
         let minimum = answer.header("oci-chunk-min-length").and_then(|text| text.parse::<u64>().ok());
-        self.chunk_bytes = self.chunk_bytes.max(minimum.unwrap_or(0).min(CHUNK_BYTES_MAX));
+        if let Pieces::Tried(bytes) | Pieces::Asked(bytes) = &mut self.pieces {
+            *bytes = (*bytes).max(minimum.unwrap_or(0).min(CHUNK_BYTES_MAX));
+        }
     }
 
     /// Sends what is left of a small blob, or nothing, and says that this is all.
-    fn finish(&mut self, session: &Session) -> Asked<bool> {
-        let rest = self.read(session.position, self.size - session.position)?;
+    fn finish(&mut self, session: &Session, counter: &DownloadCounter) -> Asked<bool> {
+        let (position, length) = (session.position, self.size - session.position);
+        let part = Part { uploader: self, counter: Some(counter), position, length };
         let url = session.url.with_query(&[("digest", &self.digest.to_string())]);
-        let answer = self.send(Method::PUT, &url, &[("content-type", "application/octet-stream")], &rest)?;
+        let headers = [("content-type", "application/octet-stream")];
+        let answer = self.send(Method::PUT, &url, &headers, Payload::Stream(&part))?;
         match answer.status {
             200..=204 => {
                 self.furthest = self.size;
                 Ok(true)
             }
-            413 if self.chunk_bytes > CHUNK_BYTES_MIN && !rest.is_empty() => {
-                self.chunk_bytes = (self.size / 4).max(CHUNK_BYTES_MIN);
-                Ok(false)
-            }
+            413 if length > 0 && self.shrink() => Ok(false),
             _ => Err(rejection(answer, &self.what())),
         }
     }
@@ -235,7 +358,7 @@ impl<'a> Uploader<'a> {
     /// Asks how much has arrived; `None` where the upload is lost and must begin anew.
     fn resume(&self, session: &Session) -> Result<Option<Session>> {
         let answer = self.retried(&mut Retry::new(&self.client.settings), |it| {
-            let answer = it.send(Method::GET, &session.url, &[], &[])?;
+            let answer = it.send(Method::GET, &session.url, &[], Payload::Bytes(&[]))?;
             // That it cannot say so now does not mean that nothing has arrived.
             let is_passing = matches!(answer.status, 408 | 425 | 429 | 500..=599);
             if is_passing { Err(rejection(answer, &it.what())) } else { Ok(answer) }
@@ -255,18 +378,11 @@ impl<'a> Uploader<'a> {
         let answer = self.client.request(Method::HEAD, &format!("blobs/{}", self.digest), &[], &[]);
         answer.is_ok_and(|answer| answer.status == 200)
     }
+}
 
-    fn read(&self, position: u64, bytes_max: u64) -> Asked<Vec<u8>> {
-        let wanted = bytes_max.min(self.size - position);
-        let mut bytes = Vec::new();
-        let reader = self.content.open(position)?;
-        reader.take(wanted).read_to_end(&mut bytes).or_kind(ErrorKind::SourceUnavailable)?;
-        if bytes.len() as u64 != wanted {
-            let message = format!("{}: size mismatch: expected {} bytes", self.what(), self.size);
-            return Err(Error::new(ErrorKind::Mismatch, message).into());
-        }
-        Ok(bytes)
-    }
+/// The same, as something that is worth another try.
+fn passing(failure: Failure) -> Failure {
+    Failure::Passing { error: failure.into_error(), wait: None }
 }
 
 /// How many bytes an answer says have arrived: `Range: 0-N`, where N is the last one. Some leave it out where there is none,
