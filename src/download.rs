@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
 use crate::io::{Expected, Monitor, Output, Phase, Region, save, umask};
 use crate::model::{Digest, Platform, Reference};
+use crate::output::hash_file;
 use crate::registry::{HostedSif, WebFile};
 use crate::sif::{Container, HEADER_BYTES};
 use crate::source::{OpenOptions, Spec, refuse_unsigned};
@@ -16,6 +17,7 @@ const MAGIC: (usize, &[u8]) = (32, b"SIF_MAGIC\0");
 
 /// One download, with every choice made.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Download {
     /// A SIF on a registry or at a URL.
     pub source: Spec,
@@ -35,6 +37,7 @@ pub struct Download {
 
 /// What was downloaded.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Downloaded {
     /// SHA-256 of the file.
     pub sha256: Digest,
@@ -48,6 +51,7 @@ pub struct Downloaded {
 
 /// What a download comes to.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Found {
     /// The SIF is there.
     Sif(Downloaded),
@@ -56,6 +60,19 @@ pub enum Found {
 }
 
 impl Download {
+    /// Of `source` to a new file at `path`, with the usual options.
+    pub fn new(source: Spec, path: impl Into<PathBuf>) -> Self {
+        Download {
+            source,
+            path: path.into(),
+            replace: false,
+            mode: None,
+            platform: Platform::host(),
+            expected: None,
+            open: OpenOptions::default(),
+        }
+    }
+
     /// Downloads.
     ///
     /// # Errors
@@ -101,7 +118,14 @@ impl Download {
         Container::open(region).doing(|| format!("checking what came from {}", self.source))?;
         monitor.begin(Phase::Finish, 0);
         monitor.check()?;
-        output.publish()?;
+        match output.publish() {
+            // Somebody else may have been faster, with the same file.
+            Err(error) if error.kind() == ErrorKind::Output && !self.replace => {
+                let there = hash_file(&self.path, monitor).ok();
+                there.filter(|&there| there == sha256).ok_or(error)?;
+            }
+            published => published?,
+        }
         Ok(Downloaded { sha256, size, manifest: None, warnings: Vec::new() })
     }
 }

@@ -20,6 +20,7 @@ use crate::source::{OpenOptions, Selection, Source, Spec, open};
 
 /// What came of the comparison.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Compared {
     /// Whether every byte is the same.
     pub is_same_bytes: bool,
@@ -38,6 +39,7 @@ impl Compared {
 
 /// How it is compared.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AgainstOptions {
     /// How many threads may work at once.
     pub jobs: std::num::NonZeroUsize,
@@ -45,6 +47,13 @@ pub struct AgainstOptions {
     pub tmpdir: PathBuf,
     /// What an encrypted SIF is opened with.
     pub secret: Option<Secret>,
+}
+
+impl Default for AgainstOptions {
+    fn default() -> Self {
+        let WriteOptions { jobs, tmpdir, .. } = WriteOptions::default();
+        AgainstOptions { jobs, tmpdir, secret: None }
+    }
 }
 
 /// Compares the SIF at `sif` with what the image that is selected of `source` gives. The SIF itself is verified first.

@@ -64,6 +64,7 @@ pub struct Attach {
 
 /// What is attached now.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Attached {
     /// One SIF for each platform that was asked for; none where only signatures are attached.
     pub sifs: Vec<AttachedSif>,

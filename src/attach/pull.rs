@@ -3,8 +3,8 @@
 use super::find::{Found, find_attached};
 use crate::conversion::{Conversion, Observer, check_digest};
 use crate::download::{Download, Downloaded, Found as DownloadFound};
-use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::io::Monitor;
+use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
+use crate::io::{Expected, Monitor};
 use crate::model::{Note, Reference};
 use crate::output::{Destination, IfExists, Outcome, Target};
 use crate::report::ImageRecord;
@@ -12,6 +12,7 @@ use crate::source::{OpenOptions, Spec, open};
 
 /// What came of a pull that looks for an attached SIF.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Pulled {
     /// The attached SIF was downloaded.
     Downloaded(Found, Downloaded),
@@ -52,6 +53,8 @@ pub fn pull_attached(
         observer.record(&mut |report| report.notes.push(Note::new("not-attached", message, 1)));
         return conversion.run(observer, monitor).map(Pulled::Converted);
     };
+    let expected = Expected { digest: conversion.options.expected_sha256, size: None };
+    expected.check(found.sha256, 0).doing(|| "the SIF that is attached")?;
     if verify {
         conversion.options.expected_sha256 = Some(found.sha256);
         let outcome = conversion.run(observer, monitor).map_err(|error| match error.remedy_kind() {

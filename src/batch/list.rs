@@ -74,6 +74,7 @@ impl<S: AsRef<OsStr>> From<S> for Wanted {
 
 /// One image or many.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum What {
     /// A source as a conversion takes it.
     Source(OsString),

@@ -40,6 +40,8 @@ mod prune;
 mod record;
 mod store;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use expand::expand;

@@ -50,7 +50,7 @@ pub struct Batch<'a> {
 
 /// Sees how a batch gets on.
 pub trait Watch: Sync {
-    /// Work on an image begins, and is counted by `monitor`.
+    /// Work on an image begins, and is counted by `monitor`. What stops that stops the whole batch.
     fn begun(&self, _entry: &Entry, _monitor: &Monitor) {}
 
     /// It ended, or was stopped.
@@ -155,7 +155,7 @@ impl<'a> Batch<'a> {
     }
 
     fn is_chosen(&self, index: usize) -> bool {
-        self.only.as_ref().is_none_or(|range| range.contains(&(index + 1)))
+        self.only.as_ref().is_none_or(|range| range.contains(&self.entries[index].number))
     }
 
     /// How many images are converted at once: fewer than asked for where the address space is limited. Each conversion looks for
@@ -172,7 +172,8 @@ impl<'a> Batch<'a> {
     fn store(&self, chosen: &VecDeque<usize>) -> Result<Option<Store>> {
         let mut remote = chosen.iter().filter(|&&index| matches!(self.entries[index].spec, Spec::Registry(_)));
         let (Some(&first), Some(_)) = (remote.next(), remote.next()) else { return Ok(None) };
-        let open = self.conversion(&self.entries[first])?.open;
+        // What keeps the first from being made is told of it when its turn comes.
+        let Ok(Conversion { open, .. }) = self.conversion(&self.entries[first]) else { return Ok(None) };
         Ok(if open.registry.cache.is_none() { Store::create(&open.tmpdir) } else { None })
     }
 
@@ -180,6 +181,16 @@ impl<'a> Batch<'a> {
         let mut conversion = (self.make)(&entry.source, &self.directory.join(&entry.output))?;
         entry.access.apply(&entry.spec, &mut conversion.open.registry)?;
         Ok(conversion)
+    }
+}
+
+/// An entry that is worked on. The others wait for it, and no longer where its [`Watch`] panics.
+struct Running<'r, 'a>(&'r Run<'a>);
+
+impl Drop for Running<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -193,18 +204,14 @@ impl Run<'_> {
         while let Some(index) = self.next() {
             let entry = &self.batch.entries[index];
             let monitor = self.monitor.fork();
-            let turn = self.turn(entry, watch, &monitor);
-            let mut queue = self.lock();
-            queue.running -= 1;
-            match turn {
-                None => queue.busy.push_back(index),
+            let _running = Running(self);
+            match self.turn(entry, watch, &monitor) {
+                None => self.lock().busy.push_back(index),
                 Some(row) => {
-                    drop(queue);
                     watch.ended(entry, &row);
                     self.lock().rows[index] = Some(row);
                 }
             }
-            self.changed.notify_all();
         }
     }
 
@@ -335,8 +342,17 @@ impl Run<'_> {
             }
         }
         let recorded = page.record.as_ref().and_then(|record| record.made.as_ref());
+        let is_free = path.symlink_metadata().is_err();
         let if_exists = match recorded {
-            _ if batch.force || path.symlink_metadata().is_err() => IfExists::Replace,
+            _ if batch.force => IfExists::Replace,
+            // Who comes meanwhile keeps what he wrote, unless that is what this would write.
+            _ if is_free => {
+                if self.is_sif() {
+                    IfExists::Reuse
+                } else {
+                    IfExists::Fail
+                }
+            }
             _ if same.is_some() && self.is_sif() => IfExists::Update,
             // The file is still the one that a batch made.
             Some(made) if Some(&made.file) == state.as_ref() => IfExists::Replace,
@@ -348,7 +364,7 @@ impl Run<'_> {
             store.serve(&mut conversion.open.registry);
         }
         // If this is killed after the output has its name, that is a batch's, too, but not what the record says.
-        if same.is_none() && if_exists == IfExists::Replace {
+        if is_free || same.is_none() && if_exists == IfExists::Replace {
             self.book
                 .claim(page, &self.record_of(row(entry, Status::Missing), recorded.cloned(), &Report::default()))?;
         }

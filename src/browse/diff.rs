@@ -32,6 +32,7 @@ impl DiffOptions {
 
 /// One difference between two images.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Difference {
     /// Where.
     pub place: Place,

@@ -24,6 +24,7 @@ pub struct Entry<'a> {
 
 /// What a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EntryKind<'a> {
     /// A directory.
     Directory,

@@ -28,6 +28,7 @@ pub struct Holdings {
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// Layers that are intact, with all their blocks.
     pub intact: u64,

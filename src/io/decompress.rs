@@ -5,6 +5,7 @@ use flate2::bufread::MultiGzDecoder;
 
 /// How a stream is compressed, told by its first bytes and never by a name or a media type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Codec {
     /// Not at all.
     None,

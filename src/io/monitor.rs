@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// What a conversion is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Phase {
     /// Finding out what the source holds.
     Open,
@@ -64,6 +65,7 @@ struct Shared {
 
 /// Something that happened, for whoever wants to follow it.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// A phase begins.
     Phase(Phase),
@@ -92,6 +94,7 @@ impl fmt::Debug for Listener {
 
 /// One download that is going on.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Download {
     /// What people call it.
     pub name: String,
@@ -130,6 +133,7 @@ impl Drop for DownloadCounter {
 
 /// How far a conversion is at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// What is being done.
     pub phase: Phase,

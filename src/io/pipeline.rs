@@ -3,7 +3,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, VerifiedReader, decoder, read_error};
+use super::{CHUNK_BYTES, Codec, Expected, HashingReader, Monitor, VerifiedReader, decoder, no_thread, read_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Algorithm, Digest, Hasher};
 
@@ -149,12 +149,15 @@ fn decode_staged<'a, T: Send>(
     let (spare, spares) = sync_channel::<Chunk>(2 * PIECES_AHEAD + 2);
     let spare_of_consumer = spare.clone();
     thread::scope(|scope| {
-        let hasher = scope.spawn(move || hash_chunks(&hash_from, &spare, algorithm));
-        let consumer = scope.spawn(move || {
+        let start = || thread::Builder::new();
+        let hasher =
+            start().spawn_scoped(scope, move || hash_chunks(&hash_from, &spare, algorithm)).map_err(no_thread)?;
+        let consumer = start().spawn_scoped(scope, move || {
             let mut reader =
                 ChunkReader { chunks: consume_from, spare: spare_of_consumer, chunk: Arc::default(), position: 0 };
             consume(&mut reader)
         });
+        let consumer = consumer.map_err(no_thread)?;
         let opened = Stored::open(verified).map_err(read_error).map(|mut stored| {
             let decoded = pump(&mut stored.decoded, monitor, &to_hash, &to_consumer, &spares);
             if let Err(error) = &decoded {

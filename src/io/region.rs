@@ -59,6 +59,9 @@ impl Region {
     pub fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let left = self.len.saturating_sub(at);
         let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if want == 0 {
+            return Ok(0);
+        }
         self.file.read_exact_at(&mut buffer[..want], self.offset + at)?;
         if let Some(veil) = &self.veil {
             veil.apply(&mut buffer[..want], self.offset + at);

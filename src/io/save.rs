@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::{CHUNK_BYTES, Monitor};
+use super::{CHUNK_BYTES, Monitor, no_thread};
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 use crate::model::{Algorithm, Digest, Hasher};
 
@@ -31,7 +31,8 @@ pub(crate) fn save(reader: impl Read, file: &File, size: Option<u64>, monitor: &
         let _ = give_back.send(vec![0; CHUNK_BYTES]);
     }
     thread::scope(|scope| {
-        let hashing = scope.spawn(move || {
+        let start = || thread::Builder::new();
+        let hashing = start().spawn_scoped(scope, move || {
             let mut hasher = Hasher::new(Algorithm::Sha256);
             for (chunk, count) in chunks {
                 hasher.update(&chunk[..count]);
@@ -40,9 +41,11 @@ pub(crate) fn save(reader: impl Read, file: &File, size: Option<u64>, monitor: &
             }
             hasher.finish()
         });
+        let hashing = hashing.map_err(no_thread)?;
         let (to_flush, grown) = sync_channel::<()>(1);
         // An error that is told once is not told again: it must not get lost here.
-        let flushing = scope.spawn(move || grown.iter().try_for_each(|()| file.sync_data()));
+        let flushing = start().spawn_scoped(scope, move || grown.iter().try_for_each(|()| file.sync_data()));
+        let flushing = flushing.map_err(no_thread)?;
         let panicked = || Error::new(ErrorKind::Bug, "a hashing thread panicked");
         let mut position = 0;
         loop {

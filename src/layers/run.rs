@@ -96,6 +96,7 @@ pub fn flatten<T>(
         plans,
         budget: Budget::new(options.memory_bytes_max),
         spool: OnceLock::new(),
+        making_spool: Mutex::default(),
         read: Mutex::default(),
         schedule: Schedule::new(options.jobs, options.monitor),
     };
@@ -238,6 +239,7 @@ struct Run<'a, 'o> {
     plans: Vec<Plan>,
     budget: Budget,
     spool: OnceLock<Spool>,
+    making_spool: Mutex<()>,
     schedule: Schedule<'o>,
     read: Mutex<Vec<ReadLayer>>,
 }
@@ -346,7 +348,10 @@ impl Run<'_, '_> {
         if let Some(spool) = self.spool.get() {
             return Ok(spool);
         }
-        // Two threads may get here at once; one of the spools is then dropped unused.
+        let _turn = self.making_spool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spool) = self.spool.get() {
+            return Ok(spool);
+        }
         let made = (self.options.spool)()?;
         Ok(self.spool.get_or_init(|| made))
     }

@@ -39,6 +39,7 @@ pub struct Decrypt {
 
 /// What was decrypted.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Decrypted {
     /// Length of the output in bytes.
     pub size: u64,

@@ -28,6 +28,7 @@ const ROOT_NAME: &str = "squashfs-root";
 
 /// What a SIF is encrypted with.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Encryption {
     /// A passphrase: the same image, options and passphrase give the same bytes.
     Passphrase(Passphrase),

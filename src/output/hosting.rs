@@ -22,6 +22,7 @@ pub(crate) const SIGNER: &str = "org.sif-convert.signer";
 
 /// What is pushed, as the start of its address says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// `docker://`: an image.
     Docker,

@@ -44,6 +44,8 @@ mod signature;
 mod sink;
 mod squashfs;
 mod tarball;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "network")]
 mod upload;
 mod verify;

@@ -9,6 +9,7 @@ use crate::model::{Digest, Note, Reference};
 
 /// Where the output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Destination {
     /// Standard output.
     Stdout,
@@ -42,6 +43,7 @@ impl Destination {
 
 /// What to do when the output exists. A tag on a registry is replaced unless it is to fail, as `docker push` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfExists {
     /// It is an error.
     Fail,
@@ -146,6 +148,7 @@ pub(super) fn expect_names_of_registry(image: &ImageOptions) -> Result<(), Error
 
 /// A name for an image that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ImageName {
     /// Repository and tag.
     Full(Reference),
@@ -206,6 +209,7 @@ pub struct PushedBlobs {
 
 /// What a conversion did.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Outcome {
     /// Size of the output in bytes.
     pub size: u64,

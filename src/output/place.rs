@@ -89,6 +89,16 @@ impl Place {
     }
 
     /// Whether it cannot be taken back.
+    /// Whether it is one file, which does not appear before it is whole.
+    pub(super) fn is_file(&self) -> bool {
+        match self {
+            Place::File(_) => true,
+            #[cfg(feature = "network")]
+            Place::Hosted(_) => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Place::Stream(_))
     }

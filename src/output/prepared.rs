@@ -4,7 +4,7 @@ use std::path::Path;
 use super::hosting::Hosting;
 use super::options::{Destination, IfExists, Outcome, WriteOptions};
 use super::place::Place;
-use super::{Format, Signing, Target, added_objects, name};
+use super::{Format, Signing, Target, added_objects, hash_file, name};
 #[cfg(feature = "network")]
 use crate::error::ResultExt as _;
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -122,6 +122,10 @@ impl Prepared {
         let format = target.format();
         let task = Task::new(format, destination, options)?;
         let place = if task.reusable().is_some() { None } else { Some(format.open(&task)?) };
+        if options.expected_sha256.is_some() && place.as_ref().is_some_and(|place| !place.is_file()) {
+            let message = format!("nothing can be expected of the SHA-256 of {} output that is no file", format.name());
+            return Err(Error::new(ErrorKind::Usage, message).hint("leave that out, or write to a file"));
+        }
         Ok(Prepared { target, task, place })
     }
 
@@ -177,7 +181,9 @@ impl Prepared {
     /// [`ErrorKind::Interrupted`] and its like.
     pub fn reuse_unread(&self, expected: Digest, monitor: &Monitor) -> Result<Option<Outcome>> {
         let Some(existing) = self.task.reusable() else { return Ok(None) };
-        match self.target.format().reuse_unread(existing, expected, &self.task, monitor) {
+        let found = expect_sha256(existing, &self.task, monitor)
+            .and_then(|()| self.target.format().reuse_unread(existing, expected, &self.task, monitor));
+        match found {
             // What is wrong with the file is told, or mended, once the image is there.
             Err(error) if is_about_the_file(&error) => Ok(None),
             found => Ok(found?.map(reused)),
@@ -207,7 +213,7 @@ impl Prepared {
         let mut notes: Vec<Note> = fewer.into_iter().collect();
         notes.extend(misleading_name(&target, &task));
         if let Some(existing) = task.reusable() {
-            match format.reuse(existing, image, &task, monitor) {
+            match expect_sha256(existing, &task, monitor).and_then(|()| format.reuse(existing, image, &task, monitor)) {
                 Ok(outcome) => return image.blobs.confirm().map(|()| reused(outcome)),
                 Err(error) if task.options.if_exists == Some(IfExists::Update) && is_about_the_file(&error) => {
                     refuse_to_drop(existing, target.clone().signing_mut(), &error)?;
@@ -230,6 +236,7 @@ impl Prepared {
             // Somebody else may have been faster, with what was wanted here.
             Err(error) if error.kind() == ErrorKind::Output && task.options.if_exists == Some(IfExists::Reuse) => {
                 let existing = task.reusable().ok_or(error)?;
+                expect_sha256(existing, &task, monitor)?;
                 format.reuse(existing, image, &task, monitor).map(reused)
             }
             written => written.map(|outcome| Outcome { notes: [notes, outcome.notes].concat(), ..outcome }),
@@ -302,6 +309,19 @@ fn refuse_to_drop(path: &Path, signing: Option<&mut Signing>, reason: &Error) ->
 }
 
 /// Whether the file that exists is at fault, and not the user who stopped us or a bug.
+/// Refuses an output that exists and has another SHA-256 than is expected.
+fn expect_sha256(existing: &Path, task: &Task, monitor: &Monitor) -> Result<()> {
+    let Some(expected) = task.options.expected_sha256 else { return Ok(()) };
+    let found = hash_file(existing, monitor)?;
+    if found == expected {
+        return Ok(());
+    }
+    let (found, expected) = (found.hex(), expected.hex());
+    let message =
+        format!("output {existing:?} exists, and is not the expected one: its SHA-256 is {found}, not {expected}");
+    Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::Replace))
+}
+
 fn is_about_the_file(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Bug)
 }

@@ -13,6 +13,7 @@ use crate::tree::Tree;
 
 /// Which extended attributes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum XattrPolicy {
     /// None.
     #[default]

@@ -20,6 +20,7 @@ const PGP_START: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 
 /// How a signature is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SignatureForm {
     /// With a key in PEM, in a DSSE envelope.
     Dsse,
@@ -31,6 +32,7 @@ pub enum SignatureForm {
 
 /// One signature in a SIF, as it presents itself. Nothing of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Signer {
     /// The number of its object.
     pub object: u32,
@@ -44,6 +46,7 @@ pub struct Signer {
 
 /// A signature that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// The number of its object.
     pub object: u32,

@@ -59,9 +59,9 @@ pub(super) fn write_output(
 
 /// How many bytes and names the tar of `tree` has. Known before the first is written, so that free space can be looked at.
 pub(super) fn measure(tree: &Tree, holes: Holes) -> (u64, u64) {
-    let (mut bytes, mut names) = (end_of_archive().len() as u64, 0);
+    let (mut bytes, mut names) = (end_of_archive().len() as u64, 0_u64);
     let counted = for_each_member(tree, holes, |_, member, _| {
-        bytes += member_bytes(member);
+        bytes = bytes.saturating_add(member_bytes(member));
         names += 1;
         Ok(())
     });

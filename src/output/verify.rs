@@ -18,6 +18,7 @@ use crate::volume::UnlockedRoot;
 
 /// What was found in a file without fault.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Whole {
     /// Names in its file system, the root included.
     pub names: u64,

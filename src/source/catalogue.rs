@@ -12,6 +12,7 @@ const IMAGES_MAX: usize = 1 << 12;
 
 /// One image of a source, as a list of what there is shows it.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Full names with tags, in the source's order.
     pub names: Vec<String>,

@@ -26,6 +26,8 @@ enum Hash {
     /// Nobody wants to know it.
     Unneeded,
     Running(JoinHandle<Result<Hashed>>),
+    /// No thread could be started for it.
+    Late(Arc<File>),
     Known(Hashed),
 }
 
@@ -35,8 +37,9 @@ impl Input {
         let hash = match wanted {
             InputHash::Unneeded => Hash::Unneeded,
             InputHash::Wanted | InputHash::Expected(_) => {
-                let (file, monitor) = (Arc::clone(file), monitor.clone());
-                Hash::Running(std::thread::spawn(move || hash(file, &monitor)))
+                let (ours, monitor) = (Arc::clone(file), monitor.clone());
+                let started = std::thread::Builder::new().spawn(move || hash_file(ours, &monitor));
+                started.map_or_else(|_| Hash::Late(Arc::clone(file)), Hash::Running)
             }
         };
         let expected = match wanted {
@@ -61,6 +64,12 @@ impl Input {
         let mut hash = self.hash.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *hash, Hash::Unneeded) {
             Hash::Unneeded => Ok(None),
+            Hash::Late(file) => {
+                self.monitor.begin(Phase::Verify, 0);
+                let hashed = hash_file(file, &self.monitor).doing(|| "hashing the input file")?;
+                *hash = Hash::Known(hashed);
+                Ok(Some(hashed))
+            }
             Hash::Running(thread) => {
                 if !thread.is_finished() {
                     self.monitor.begin(Phase::Verify, 0);
@@ -103,7 +112,7 @@ pub(super) fn mismatch(what: &str, found: Digest, expected: Digest) -> Error {
     Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::ExpectedSha256)
 }
 
-fn hash(file: Arc<File>, monitor: &Monitor) -> Result<Hashed> {
+fn hash_file(file: Arc<File>, monitor: &Monitor) -> Result<Hashed> {
     let region = Region::whole(file).or_kind(ErrorKind::SourceUnavailable)?;
     hash_region(&region, |error| Error::io(ErrorKind::SourceUnavailable, error), |_| monitor.check())
 }

@@ -141,6 +141,7 @@ impl OpenOptions {
 
 /// What is to be done about the SHA-256 of the file or stream that a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum InputHash {
     /// Nothing.
     #[default]

@@ -10,6 +10,7 @@ use crate::model::Quoted;
 ///
 /// Paths are bytes as the operating system gives them; they need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Spec {
     /// A bare path. What is there is told by its content.
     Path(PathBuf),

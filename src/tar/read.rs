@@ -85,6 +85,7 @@ impl<R: BufRead> Input for Sequential<R> {
 
 /// Kinds of entry, whatever spelled them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EntryKind {
     /// A regular file; contiguous files (`7`) are no different.
     File,

@@ -145,6 +145,32 @@ fn list_of(fake: &Fake, count: usize) -> String {
         .fold("# images\n\n".to_string(), |text, number| text + &format!("docker://{}/x:t{number}\n", fake.host()))
 }
 
+/// A file of somebody else that appears while a batch is at work stays what it is.
+#[test]
+fn what_appears_meanwhile_is_not_replaced() {
+    for format in ["sif", "rootfs"] {
+        let place = Place::new();
+        let (held, planted) =
+            (tags(1, 20_000), place.path("out").join(if format == "sif" { "x.sif" } else { "x.rootfs.tar" }));
+        let target = planted.clone();
+        let fake = Fake::start(move |request| {
+            if request.is_for("/blobs/") {
+                fs::write(&target, "mine").unwrap();
+            }
+            answer(&held, request)
+        });
+        let name = planted.file_name().unwrap().to_str().unwrap();
+        place.write("list", format!("docker://{}/x:t1 {name}\n", fake.host()));
+        for _ in 0..2 {
+            let done = place.batch(&["list", "--to", format, "--out", "out"]);
+            assert_eq!(done.code, 1, "{format}: {}", done.stderr);
+            assert_eq!(fs::read(&planted).unwrap(), b"mine", "{format}");
+        }
+        let done = place.batch(&["list", "--to", format, "--out", "out", "--force"]);
+        assert_eq!(done.code, 0, "{format}: {}", done.stderr);
+    }
+}
+
 /// Thirty images of which one is damaged, on a registry that takes its time.
 fn slow_and_one_bad(delay: Duration) -> (Fake, Repository) {
     let repository = tags(IMAGES, 20_000);

@@ -262,6 +262,29 @@ fn images_are_converted_and_names_are_those_of_apptainer() {
     }
 }
 
+/// A file of somebody else that appears while a pull is at work stays what it is.
+#[test]
+fn what_appears_meanwhile_is_not_replaced() {
+    let place = Place::new();
+    for (scheme, path) in [("docker", "x.sif"), ("http", "y.sif")] {
+        let (held, sif, planted) = (Repository::of(&layers()), place.sif.clone(), place.path(path));
+        let fake = Fake::start(move |request| {
+            if request.is_for("/blobs/") || request.is_for("/it.sif") {
+                fs::write(&planted, "mine").unwrap();
+            }
+            if request.is_for("/it.sif") { Answer::new(200, "x/y", sif.clone()) } else { held.answer(request) }
+        });
+        let uri = match scheme {
+            "docker" => format!("docker://{}/org/x:1", fake.host()),
+            _ => format!("http://{}/it.sif", fake.host()),
+        };
+        let done = place.pull("singularity", &["pull", path, &uri]);
+        assert_eq!(done.code, 255, "{scheme}: {}", done.stderr);
+        assert_eq!(fs::read(place.path(path)).unwrap(), b"mine", "{scheme}");
+        place.came(&place.pull("singularity", &["pull", "--force", path, &uri]), path);
+    }
+}
+
 #[test]
 fn twenty_pulls_of_one_name_leave_one_whole_file() {
     let place = Place::new();

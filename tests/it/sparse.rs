@@ -24,6 +24,31 @@ fn data(byte: u8, count: usize) -> Piece {
     Piece::Data(vec![byte; count])
 }
 
+/// A layer that becomes one without holes takes the room of them, which is looked for before the first is filled.
+#[test]
+fn holes_that_would_be_filled_need_room() {
+    let holes = ["a", "b"].map(|path| sparse(path, vec![Piece::Hole(1 << 62)], "1.0"));
+    let place = scratch();
+    fs::write(place.path().join("x.tar"), docker_archive(&[layer::tar_of(&holes)], Squeeze::Not)).unwrap();
+    for format in ["docker-archive", "oci"] {
+        let mut command = program();
+        command.current_dir(place.path()).args([
+            "x.tar",
+            "--to",
+            format,
+            "--flatten",
+            "--compression",
+            "none",
+            "-o",
+            "out",
+        ]);
+        let done = run(&mut command);
+        assert_eq!(done.code, 7, "{format}: {}", done.stderr);
+        assert!(done.stderr.contains("and there is room for"), "{}", done.stderr);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "{format}");
+    }
+}
+
 /// Files with holes at all places, and between them files that are not sparse.
 fn entries(form: &str) -> Vec<Entry> {
     let long = format!("d/{}", "long-name-".repeat(20));

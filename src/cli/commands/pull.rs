@@ -27,7 +27,7 @@ use crate::conversion::Conversion;
 use crate::download::{Download, Downloaded, Found};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Note, Platform, Quoted};
-use crate::output::{Destination, Outcome};
+use crate::output::{Destination, IfExists, Outcome};
 use crate::report::{OutputRecord, SourceRecord};
 use crate::source::Spec;
 
@@ -265,8 +265,8 @@ impl Pull {
             choice: Choice { image: None, platform, tmpdir: self.tmpdir },
             registry: RegistryOptions { no_https: self.no_https, ..self.registry },
             output_options: OutputOptions {
-                // That nothing is there has been seen. Who comes a moment later replaces what is the same image, whole by whole.
-                if_exists: Some(WhenThere::Replace),
+                // That nothing is there has been seen. Of two that pull at once, the second takes what the first wrote.
+                if_exists: Some(if self.force { WhenThere::Replace } else { WhenThere::Reuse }),
                 jobs: self.jobs,
                 ..OutputOptions::default()
             },
@@ -344,7 +344,7 @@ fn download(job: &Job, given: &Given, words: &[OsString], environment: &Environm
         let wanted = Download {
             source: spec.clone(),
             path: path.clone(),
-            replace: true,
+            replace: conversion.options.if_exists == Some(IfExists::Replace),
             mode: conversion.options.mode,
             platform: selection(&convert.choice)?.platform.unwrap_or_else(Platform::host),
             expected: expected("--expect-sha256", convert.checks.expect_sha256.as_deref())?,

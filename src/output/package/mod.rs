@@ -22,7 +22,7 @@ use super::sink::{FileSink, Sequential, StreamSink, put};
 use super::tarball::{self, Holes};
 use crate::error::{Error, ErrorKind, IoResultExt, Result};
 use crate::image::Image;
-use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region, Scratch};
+use crate::io::{Codec, Compression, Compressor, HashingWriter, Members, Monitor, Phase, Region};
 use crate::layers::{self, Flattened, Schedule, flatten};
 use crate::model::{Algorithm, Digest, Note};
 use documents::Document;
@@ -291,8 +291,7 @@ fn flattened(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, m
     let memory_bytes_max = task.options.memory_bytes_max;
     let options =
         layers::Options { jobs, monitor, spool: &spool, memory_bytes_max, verify_first, forecaster: None, known: None };
-    let write =
-        |flattened| one_layer(flattened, place.scratch(&task.options.tmpdir)?, packing.compression, task, monitor);
+    let write = |flattened| one_layer(flattened, place, packing.compression, task, monitor);
     let (blob, summary) = flatten(image, &options, write)?;
     let tar_bytes = summary.layer_bytes.iter().sum();
     Ok(Layers { blobs: vec![blob], diff_ids: summary.diff_ids, entries: summary.entries, tar_bytes })
@@ -300,17 +299,19 @@ fn flattened(image: &Image, packing: &Packing<'_>, place: &Place, task: &Task, m
 
 fn one_layer(
     flattened: Flattened,
-    scratch: Scratch,
+    place: &Place,
     compression: Compression,
     task: &Task,
     monitor: &Monitor,
 ) -> Result<Blob> {
     let Flattened { tree, contents, .. } = flattened;
     let (tar_bytes, _) = tarball::measure(&tree, Holes::Filled);
+    let scratch = place.scratch(&task.options.tmpdir)?;
     monitor.begin(Phase::Write, tar_bytes);
     let file = scratch.file();
     let (diff_id, digest) = match compression.kind() {
         Codec::None => {
+            place.expect_room(tar_bytes)?;
             let mut sink = FileSink::of_output(Arc::clone(file));
             tarball::write(&tree, Holes::Filled, contents, &mut sink, monitor)?;
             let digest = hash(file, monitor)?;

@@ -18,6 +18,7 @@ use crate::squashfs::format::{FRAGMENT_ENTRY_BYTES, XATTR_ID_BYTES};
 
 /// What was found in an image without fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// Names, the root included.
     pub names: u64,
@@ -142,7 +143,10 @@ impl<I: Input> Image<I> {
         };
         std::thread::scope(|scope| {
             for _ in 1..threads.get() {
-                scope.spawn(|| note(work()));
+                // Where there may be no more threads, those that there are do it all.
+                if std::thread::Builder::new().spawn_scoped(scope, || note(work())).is_err() {
+                    break;
+                }
             }
             note(work());
         });

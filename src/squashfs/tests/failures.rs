@@ -31,6 +31,33 @@ fn what_squashfs_cannot_hold_is_refused() {
 }
 
 #[test]
+fn what_was_refused_leaves_nothing_behind() {
+    let (bytes, _) = build_with(options(), |writer| {
+        for name in [&[b'n'; 257][..], b"", b"a/b"] {
+            writer.add(ROOT, name, &attributes(0o755), Node::Directory).unwrap_err();
+            writer.add(ROOT, name, &attributes(0o644), file(noise(9000, 7))).unwrap_err();
+        }
+        writer.add(ROOT, b"hole", &attributes(0o644), Node::File(Arc::new(Hole(u64::MAX)))).unwrap_err();
+        writer.add(ROOT, b"f", &attributes(0o644), file(noise(9000, 8))).map(drop)
+    })
+    .unwrap();
+    verify(&bytes).unwrap();
+    assert_eq!(listing(&bytes).len(), 2);
+}
+
+/// Each inode lists the blocks of its file, also where the file is there already: what the lists take together is bounded.
+#[test]
+fn no_few_bytes_make_endless_lists_of_blocks() {
+    let refused = build_with(options(), |writer| {
+        (0..64).try_for_each(|n| {
+            let hole = Node::File(Arc::new(Hole(u64::from(options().block_size) << 22)));
+            writer.add(ROOT, format!("{n}").as_bytes(), &attributes(0o644), hole).map(drop)
+        })
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+#[test]
 fn options_out_of_range_are_refused() {
     let bad_level = |compression| Options { compression, ..options() };
     let refused = [

@@ -111,8 +111,8 @@ impl<S: Store + 'static> Writer<'_, S> {
             directories: MetadataWriter::new(self.options.compression)?,
         };
         for names in self.dentries.chunk_by(|a, b| a.directory == b.directory) {
-            self.monitor.check()?;
             for dentry in names {
+                self.monitor.check()?;
                 tables.inode(dentry.node, tables.numbers[dentry.directory as usize])?;
                 tables.inodes.drain(output)?;
             }

@@ -71,6 +71,7 @@ pub struct Attributes<'a> {
 }
 
 /// What a node is.
+#[non_exhaustive]
 pub enum Node<'a> {
     /// A directory; its names are added later.
     Directory,
@@ -136,6 +137,8 @@ pub struct Writer<'m, S: Store + 'static> {
     files: Vec<FileRecord>,
     duplicates: Duplicates,
     fragment: OpenFragment,
+    /// How long the block lists of all inodes are together.
+    listed_blocks: u64,
     summary: Summary,
 }
 
@@ -194,8 +197,9 @@ struct OpenFragment {
     parts: Vec<Arc<dyn FileSource>>,
 }
 
-/// Longest block list of a file: 16 TiB at the default block size. It bounds what a hole can cost.
-const FILE_BLOCKS_MAX: u64 = 1 << 27;
+/// How many blocks the files of an image may have: 16 TiB at the default block size. Each is listed in the inode of each file that
+/// has it, holes too, and this bounds what a few bytes of an archive can cost.
+const BLOCKS_MAX: u64 = 1 << 27;
 
 impl<'m, S: Store + 'static> Writer<'m, S> {
     /// The root directory.
@@ -234,6 +238,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
             ids: Ids::default(),
             xattrs: XattrSets::default(),
             nodes: Vec::new(),
+            listed_blocks: 0,
             dentries: Vec::new(),
             names: Vec::new(),
             files: Vec::new(),
@@ -270,6 +275,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         node: Node<'_>,
     ) -> Result<NodeId> {
         self.monitor.check()?;
+        self.expect_place(parent, name)?;
         let body = match node {
             Node::Directory => Body::Directory,
             Node::File(source) => Body::File(self.add_data(source)?),
@@ -285,7 +291,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         };
         let is_directory = matches!(body, Body::Directory);
         let id = self.add_node(attributes, body)?;
-        self.add_name(parent, name, id)?;
+        self.add_name(parent, name, id);
         if is_directory {
             self.nodes[parent.0 as usize].links += 1;
         } else {
@@ -302,7 +308,8 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         if matches!(self.nodes[node.0 as usize].body, Body::Directory) {
             return Err(Error::new(ErrorKind::Bug, format!("{} would be a hard link to a directory", Quoted(name))));
         }
-        self.add_name(parent, name, node)?;
+        self.expect_place(parent, name)?;
+        self.add_name(parent, name, node);
         self.nodes[node.0 as usize].links += 1;
         Ok(())
     }
@@ -323,7 +330,8 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         Ok(NodeId(id))
     }
 
-    fn add_name(&mut self, parent: NodeId, name: &[u8], node: NodeId) -> Result<()> {
+    /// Refuses a name that cannot be there, before anything of its node is taken.
+    fn expect_place(&self, parent: NodeId, name: &[u8]) -> Result<()> {
         if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
             let message = format!("the name {} has {} bytes", Quoted(name), name.len());
             return Err(unsupported(message, "squashfs holds names of 1 to 256 bytes"));
@@ -337,11 +345,14 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
                 format!("{} would be in something that is not a directory", Quoted(name)),
             ));
         }
+        Ok(())
+    }
+
+    fn add_name(&mut self, parent: NodeId, name: &[u8], node: NodeId) {
         let (name_start, name_length) = (self.names.len() as u64, name.len() as u16);
         self.names.extend_from_slice(name);
         self.dentries.push(Dentry { directory: parent.0, node: node.0, name_start, name_length });
         self.summary.names += 1;
-        Ok(())
     }
 
     /// Finds the file's data among those known, or queues it.
@@ -350,6 +361,7 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         if size == 0 {
             return Ok(None);
         }
+        self.list_blocks(size)?;
         let file = self.files.len() as u32;
         if let Some(earlier) = self.duplicates.find_or_register(file, &source)? {
             if let (Some(memo), Some(name), Some(same)) = (&self.memo, source.name(), self.duplicates.name(earlier)) {
@@ -368,6 +380,18 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
         };
         self.files.push(FileRecord { size, fragment });
         Ok(Some(file))
+    }
+
+    /// Counts the blocks of a file of `size` bytes.
+    fn list_blocks(&mut self, size: u64) -> Result<()> {
+        let block_size = u64::from(self.options.block_size);
+        let listed = self.listed_blocks.saturating_add(size / block_size);
+        if listed > BLOCKS_MAX {
+            let message = format!("with a file of {size} bytes, the image has {listed} blocks of {block_size} bytes");
+            return Err(unsupported(message, "at most 134217728 blocks can be written: choose larger blocks"));
+        }
+        self.listed_blocks = listed;
+        Ok(())
     }
 
     fn add_to_fragment(&mut self, source: Arc<dyn FileSource>, size: u32) -> Result<(u32, u32)> {
@@ -393,10 +417,6 @@ impl<'m, S: Store + 'static> Writer<'m, S> {
     fn add_blocks(&mut self, source: &Arc<dyn FileSource>, file: u32) -> Result<()> {
         let (size, block_size) = (source.size(), u64::from(self.options.block_size));
         let blocks = size.div_ceil(block_size);
-        if blocks > FILE_BLOCKS_MAX {
-            let message = format!("a file of {size} bytes has {blocks} blocks of {block_size} bytes");
-            return Err(unsupported(message, "at most 134217728 blocks can be written: choose larger blocks"));
-        }
         let mut block = 0;
         while block < blocks {
             let data =
