@@ -124,6 +124,7 @@ pub struct Attestation {
 
 /// An image: documents, layers, and where the layers' bytes come from.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Image {
     /// Where blobs are read from.
     pub blobs: Arc<dyn Blobs>,
@@ -156,6 +157,25 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image without a name, which no manifest led to.
+    pub fn new(blobs: Arc<dyn Blobs>, config: Config, layers: Vec<Layer>) -> Self {
+        Image {
+            blobs,
+            config,
+            manifest_digest: None,
+            index_digest: None,
+            asked_platform: None,
+            layers,
+            names: Vec::new(),
+            tags: Vec::new(),
+            ref_names: Vec::new(),
+            manifest: None,
+            warnings: Vec::new(),
+            history: None,
+            attestations: Vec::new(),
+        }
+    }
+
     /// The digest of the config document.
     pub fn id(&self) -> Digest {
         self.config.image_id()

@@ -146,15 +146,9 @@ fn contents(container: &Container, primary: &Descriptor) -> Result<Contents> {
     };
     let header = container.header();
     Ok(Contents {
-        architecture,
-        time_seconds: header.created_seconds,
         uuid: header.uuid,
         launch_script: header.launch_script().to_vec(),
-        definition: None,
-        file_system: FileSystem::Squashfs,
-        key_message: None,
-        sboms: Vec::new(),
-        json: BTreeMap::new(),
+        ..Contents::new(architecture, header.created_seconds)
     })
 }
 

@@ -21,7 +21,7 @@ use crate::image::Image;
 use crate::io::{Compression, Levels, Monitor, Region};
 use crate::layers::Flattened;
 use crate::model::{Digest, Note, OUTPUT_FORMAT};
-use crate::sif::{self, Architecture, Container, FileSystem, HiddenObjects, LAUNCH_SCRIPT};
+use crate::sif::{self, Architecture, Container, FileSystem, HiddenObjects};
 use crate::squashfs::Options;
 use crate::tree::FileData;
 use crate::trust::PrivateKey;
@@ -216,15 +216,10 @@ impl Sif {
         let file = place.expect_file("a SIF")?;
         let options = file_system::options(self.compression, self.block_size, time, task)?;
         let contents = sif::Contents {
-            architecture,
-            time_seconds: time.seconds,
-            uuid: [0; 16],
-            launch_script: LAUNCH_SCRIPT.to_vec(),
             definition: Some(definition),
-            file_system: FileSystem::Squashfs,
-            key_message: None,
             sboms,
             json: documents,
+            ..sif::Contents::new(architecture, time.seconds)
         };
         let (bytes, more) = match begun {
             None => self.write_plain(image, flattened, contents, options, file, (shortcut, monitor))?,

@@ -8,7 +8,7 @@ use super::options::{Outcome, PushedBlobs};
 use super::verify::{begins_as_sif, hash_open, verify_open_sif};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::io::{Monitor, Phase, Region, Stamp};
-use crate::registry::{ArtifactKind, Repository, Settings, SifArtifact};
+use crate::registry::{Repository, Settings, SifArtifact};
 
 /// Pushes one SIF file, with every choice made.
 #[derive(Debug, Clone)]
@@ -53,15 +53,8 @@ impl Upload {
         let whole = whole.doing(|| format!("verifying {:?}", self.source))?;
         let sha256 = hash_open(&region, monitor).doing(|| format!("hashing {:?}", self.source))?;
         monitor.begin(Phase::Push, region.len);
-        let artifact = SifArtifact {
-            kind: ArtifactKind::Sif,
-            digest: sha256,
-            size: region.len,
-            content: &region,
-            title: &place.title(),
-            subject: None,
-            annotations: &[],
-        };
+        let title = place.title();
+        let artifact = SifArtifact::new(sha256, region.len, &region, &title);
         let pushed = repository.push_sif(&artifact, place.reference.tag.as_deref());
         if pushed.is_err() {
             // What the registry says of bytes that do not fit is not what is wrong.

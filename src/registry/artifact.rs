@@ -39,6 +39,7 @@ impl ArtifactKind {
 }
 
 /// A SIF to be pushed, or the signature of one.
+#[non_exhaustive]
 pub struct SifArtifact<'a> {
     /// Which of them.
     pub kind: ArtifactKind,
@@ -56,7 +57,12 @@ pub struct SifArtifact<'a> {
     pub annotations: &'a [(&'a str, &'a str)],
 }
 
-impl SifArtifact<'_> {
+impl<'a> SifArtifact<'a> {
+    /// The SIF in a file of `size` bytes, which refers to no image.
+    pub fn new(digest: Digest, size: u64, content: &'a dyn Content, title: &'a str) -> Self {
+        SifArtifact { kind: ArtifactKind::Sif, digest, size, content, title, subject: None, annotations: &[] }
+    }
+
     /// The manifest: of a SIF one that `apptainer pull oras://…` takes, and that a registry lists among the referrers of the subject.
     ///
     /// # Errors

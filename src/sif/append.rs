@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, IoResultExt as _, Result};
 
 /// An object that is added to a container that is complete.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewObject {
     /// What it is.
     pub data_type: DataType,
@@ -26,6 +27,11 @@ pub struct NewObject {
 }
 
 impl NewObject {
+    /// An object of the first group, of a type that has nothing else to say: a definition, labels, JSON or any data.
+    pub fn new(data_type: DataType, time_seconds: i64, bytes: Vec<u8>) -> Self {
+        NewObject { data_type, group: Some(1), link: Link::None, extra_area: [0; EXTRA_BYTES], time_seconds, bytes }
+    }
+
     /// A signature of the group `group`, over SHA-256, whose signer its own bytes name.
     pub fn signature(group: u32, time_seconds: i64, bytes: Vec<u8>) -> Self {
         let mut extra_area = [0; EXTRA_BYTES];

@@ -22,6 +22,7 @@ const SECTOR_BYTES: u64 = 512;
 
 /// What goes into a new SIF file, but for its partition.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Contents {
     /// What the programs in the partition run on.
     pub architecture: Architecture,
@@ -41,6 +42,23 @@ pub struct Contents {
     pub sboms: Vec<Sbom>,
     /// JSON objects by name. They are written in the order of their names.
     pub json: BTreeMap<String, Vec<u8>>,
+}
+
+impl Contents {
+    /// Of a partition that holds a squashfs; everything else as Apptainer has it, or empty.
+    pub fn new(architecture: Architecture, time_seconds: i64) -> Self {
+        Contents {
+            architecture,
+            time_seconds,
+            uuid: [0; 16],
+            launch_script: super::LAUNCH_SCRIPT.to_vec(),
+            definition: None,
+            file_system: FileSystem::Squashfs,
+            key_message: None,
+            sboms: Vec::new(),
+            json: BTreeMap::new(),
+        }
+    }
 }
 
 /// A bill of materials: what is in the partition.

@@ -243,22 +243,18 @@ impl Source {
         let layers = layers(&*self.store, found, manifest)?;
         self.store.will_read(&layers);
         Ok(Image {
-            blobs,
-            config,
             manifest_digest: manifest.map(|manifest| manifest.digest),
-            asked_platform: None,
             index_digest: manifest.and_then(|it| {
                 let asked = it.index_digests.iter().find(|digest| digests.contains(digest));
                 asked.or(it.index_digests.first()).copied()
             }),
-            layers,
             names: found.candidate.names.clone(),
             warnings: self.warnings_about(found),
             tags: found.candidate.tags.clone(),
             ref_names: found.odd_names.clone(),
             history: found.history.as_ref().map(|lines| lines.iter().map(|line| (**line).clone()).collect()),
-            attestations: Vec::new(),
             manifest: self.manifest_bytes(manifest)?,
+            ..Image::new(blobs, config, layers)
         })
     }
 

@@ -277,6 +277,34 @@ fn a_limit_on_the_size_of_files_is_told() {
     }
 }
 
+/// Where a user may start no more threads, that is told, or it is done without them.
+#[test]
+fn a_limit_on_threads_is_told() {
+    if !is_root() || !crate::support::run::host_has("setpriv") {
+        return skip("root and setpriv are needed to become somebody with such a limit");
+    }
+    let place = scratch();
+    fs::set_permissions(place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    fs::write(place.path().join("x.tar"), docker_archive(&[layer_of([file("f")])], Squeeze::Not)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_convert"), place.path().join("program")).unwrap();
+    let user = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        // Nobody else is this user: what is limited is how many threads all of one user's processes have.
+        command.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]);
+        command.args(["bash", "-c", "ulimit -u 2; exec ./program \"$@\"", "bash"]).args(words);
+        run(command.current_dir(place.path()))
+    };
+    let made =
+        run(Command::new(env!("CARGO_BIN_EXE_convert")).args(["x.tar", "--to", "sif"]).current_dir(place.path()));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let alone = user(&["verify", "x.sif"]);
+    assert_eq!(alone.code, 0, "{}", alone.stderr);
+    for words in [&["verify", "x.tar"][..], &["x.tar", "--to", "rootfs", "--report", "r"]] {
+        let done = user(words);
+        assert!(done.code == 1 && done.stderr.contains("ulimit -u"), "{words:?}: {} {}", done.code, done.stderr);
+    }
+}
+
 fn fifo(path: &std::path::Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }

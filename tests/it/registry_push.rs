@@ -11,7 +11,7 @@ use sif_convert::io::Compression;
 use sif_convert::model::{Digest, Reference};
 use sif_convert::output::{Hosting, Transport};
 use sif_convert::registry::{
-    ArtifactKind, Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
+    Content, Login, Mirror, Pushed, Repository, SIF_LAYER, Secret, Settings, SifArtifact, Stored,
 };
 use sif_convert::{
     Destination, DockerArchive, Error, ErrorKind, Image, Monitor, Oci, OpenOptions, Outcome, Selection, Spec, Target,
@@ -389,15 +389,11 @@ fn tokens_are_asked_for_pull_and_push_and_mirrors_are_not_written_to() {
 fn attach(repository: &Repository, subject: (Digest, u64), number: usize) -> Stored {
     let bytes = format!("SIF {number}").into_bytes();
     let content: &[u8] = &bytes;
-    let sif = SifArtifact {
-        kind: ArtifactKind::Sif,
-        digest: Digest::of(content),
-        size: content.len() as u64,
-        content: &content,
-        title: "x.sif",
-        subject: Some((OCI_MANIFEST, subject.0, subject.1)),
-        annotations: &[("org.example.number", &number.to_string())],
-    };
+    let number = number.to_string();
+    let annotations = [("org.example.number", number.as_str())];
+    let mut sif = SifArtifact::new(Digest::of(content), content.len() as u64, &content, "x.sif");
+    sif.subject = Some((OCI_MANIFEST, subject.0, subject.1));
+    sif.annotations = &annotations;
     repository.push_sif(&sif, None).unwrap().0
 }
 

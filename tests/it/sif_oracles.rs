@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use crate::support::run::skip;
 use sif_convert::io::Region;
-use sif_convert::sif::{
-    Architecture, Container, Contents, DataType, Descriptor, FileSystem, LAUNCH_SCRIPT, Plan, Severity, verify,
-};
+use sif_convert::sif::{Architecture, Container, Contents, DataType, Descriptor, Plan, Severity, verify};
 
 /// Makes `real.sif` by Apptainer from a root that holds a shell, and `root.squashfs` by mksquashfs from the same files.
 const PREPARE: &str = r#"set -eu
@@ -113,17 +111,12 @@ fn write(path: &Path, contents: Contents, partition: &[u8]) {
 fn contents_of(container: &Container) -> Contents {
     let of = |data_type| container.descriptors().filter(move |it| it.data_type == data_type);
     let name = |it: &Descriptor| String::from_utf8(it.name().to_vec()).unwrap();
-    Contents {
-        architecture: container.header().architecture,
-        time_seconds: container.header().created_seconds,
-        uuid: container.header().uuid,
-        launch_script: container.header().launch_script().to_vec(),
-        definition: of(DataType::Definition).map(|it| data(container, it)).next(),
-        file_system: FileSystem::Squashfs,
-        key_message: None,
-        sboms: Vec::new(),
-        json: of(DataType::GenericJson).map(|it| (name(it), data(container, it))).collect(),
-    }
+    let mut contents = Contents::new(container.header().architecture, container.header().created_seconds);
+    contents.uuid = container.header().uuid;
+    contents.launch_script = container.header().launch_script().to_vec();
+    contents.definition = of(DataType::Definition).map(|it| data(container, it)).next();
+    contents.json = of(DataType::GenericJson).map(|it| (name(it), data(container, it))).collect();
+    contents
 }
 
 fn assert_sound(path: &Path) {
@@ -185,20 +178,12 @@ fn apptainer_takes_a_container_of_ours() {
         r#"{"data":{"attributes":{"labels":{"made":"here"},"deffile":"bootstrap: docker"}},"type":"container"}"#;
     let partition = fs::read(oracle.path("root.squashfs")).unwrap();
     let real = open(&oracle.path("real.sif"));
-    let contents = Contents {
-        architecture: real.header().architecture,
-        time_seconds: 1_700_000_000,
-        uuid: [0; 16],
-        launch_script: LAUNCH_SCRIPT.to_vec(),
-        definition: Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec()),
-        file_system: FileSystem::Squashfs,
-        key_message: None,
-        sboms: Vec::new(),
-        json: BTreeMap::from([
-            ("inspect-metadata.json".into(), metadata.into()),
-            ("oci-config.json".into(), br#"{"Cmd":["/bin/sh"]}"#.to_vec()),
-        ]),
-    };
+    let mut contents = Contents::new(real.header().architecture, 1_700_000_000);
+    contents.definition = Some(b"bootstrap: docker\nfrom: alpine\n\n".to_vec());
+    contents.json = BTreeMap::from([
+        ("inspect-metadata.json".into(), metadata.into()),
+        ("oci-config.json".into(), br#"{"Cmd":["/bin/sh"]}"#.to_vec()),
+    ]);
     let path = oracle.path("ours.sif");
     write(&path, contents, &partition);
     assert_sound(&path);

@@ -347,20 +347,11 @@ mod tests {
             "config":{"Env":["A=\u001b[2J"],"Cmd":["sh","-c"],"WorkingDir":"/w","Labels":{"k":"v"}},
             "history":[{"created_by":"/bin/sh -c #(nop) ADD file:\u001b[2J in /"},{"created_by":"ENV A=1","empty_layer":true}]}"#;
         let blob = BlobRef { key: "a/layer.tar".into(), digest: None, size: Some(2048), media_type: None };
+        let layers = vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }];
         let image = Image {
-            blobs: Arc::new(Nothing),
-            config: Config::parse(config.as_slice()).unwrap(),
-            manifest_digest: None,
-            index_digest: None,
-            asked_platform: None,
-            layers: vec![Layer { blob, diff_id: Some(Digest::of(b"x")) }],
             names: vec!["host/x:1".into()],
-            tags: Vec::new(),
-            ref_names: Vec::new(),
-            history: None,
-            attestations: Vec::new(),
-            manifest: None,
             warnings: vec!["odd".into()],
+            ..Image::new(Arc::new(Nothing), Config::parse(config.as_slice()).unwrap(), layers)
         };
         let absent = Candidate { names: vec!["y:2".into()], ..Candidate::default() };
         let other = ImageView::unreadable(&absent, &Error::new(ErrorKind::InvalidImage, "its config is missing"));
