@@ -51,7 +51,9 @@ impl Observer for Mutex<Report> {
     }
 }
 
-/// Converts the one image of `source`, which is what the program takes as SOURCE, with the usual options.
+/// Converts the one image of `source`, which is what the program takes as SOURCE, with the usual options. Registries are asked without
+/// a login, and without a proxy: what the program finds around itself, [`Settings::usual`](crate::registry::Settings::usual) gives to
+/// the `open.registry` of a [`Conversion`].
 ///
 /// # Errors
 /// As [`Conversion::run`].

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, IoResultExt as _, Result, ResultExt as _};
-use crate::io::{Expected, Monitor, Output, Phase, Region, save, umask};
+use crate::io::{Expected, Monitor, Output, Phase, Region, hash_region, save, umask};
 use crate::model::{Digest, Platform, Reference};
-use crate::output::hash_file;
 use crate::registry::{HostedSif, WebFile};
 use crate::sif::{Container, HEADER_BYTES};
 use crate::source::{OpenOptions, Spec, refuse_unsigned};
@@ -121,8 +120,9 @@ impl Download {
         match output.publish() {
             // Somebody else may have been faster, with the same file.
             Err(error) if error.kind() == ErrorKind::Output && !self.replace => {
-                let there = hash_file(&self.path, monitor).ok();
-                there.filter(|&there| there == sha256).ok_or(error)?;
+                let failed = |error| Error::io(ErrorKind::Output, error);
+                let there = Region::open(&self.path).and_then(|it| hash_region(&it, failed, |_| monitor.check()));
+                there.ok().filter(|(there, _)| *there == sha256).ok_or(error)?;
             }
             published => published?,
         }

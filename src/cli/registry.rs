@@ -1,4 +1,4 @@
-//! Options and environment for registries: what Docker, Podman, Apptainer and Go programs look at, looked at once.
+//! Options and settings for registries.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -13,9 +13,7 @@ use crate::derived::Accounts;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::model::{Quoted, Reference};
 use crate::output::{Destination, WorkCache};
-use crate::registry::{
-    Login, Mirror, Proxies, RegistriesConf, RegistriesConfFiles, Secret, Settings, is_host, remember_userinfo,
-};
+use crate::registry::{Mirror, RegistriesConf, Settings, is_host, registries, remember_userinfo};
 use crate::source::Spec;
 
 /// How registries are reached.
@@ -50,21 +48,16 @@ pub(super) fn settings(options: &RegistryOptions, spec: &Spec, environment: &Env
     let unmentioned: Vec<Mirror> =
         settled.filter(|mirror| mirrors.iter().all(|given| given.of != mirror.of)).cloned().collect();
     mirrors.extend(unmentioned);
+    let variables = |name: &str| environment.variable(name).map(OsStr::to_os_string);
+    let is_on_registry = matches!(spec, Spec::Registry(_) | Spec::Oras(_));
     Ok(Settings {
-        login: login(environment)?,
-        login_files: login_files(environment),
-        netrc: path(environment, "NETRC").or_else(|| path(environment, "HOME").map(|home| home.join(".netrc"))),
-        certificate_directories: certificate_directories(environment),
-        roots_file: path(environment, "SSL_CERT_FILE"),
-        roots_directory: path(environment, "SSL_CERT_DIR"),
-        proxies: proxies(environment)?,
         insecure: insecure(options, spec, environment)?,
         mirrors,
-        registries: registries(spec, environment)?,
+        registries: if is_on_registry { registries(&variables)? } else { RegistriesConf::default() },
         retries: options.retries.unwrap_or(Settings::RETRIES),
         timeout: timeout(options.timeout.as_deref())?,
         cache: cache(options, environment),
-        ..Settings::default()
+        ..Settings::without_registries_conf(&variables)?
     })
 }
 
@@ -166,28 +159,6 @@ fn insecure(options: &RegistryOptions, spec: &Spec, environment: &Environment) -
     Ok(insecure)
 }
 
-/// `registries.conf` where skopeo and Podman look for it: what the variable names, else the user's, else the system's. Files
-/// in directories beside it add to it: to the user's only the user's own.
-fn registries(spec: &Spec, environment: &Environment) -> Result<RegistriesConf> {
-    if !matches!(spec, Spec::Registry(_) | Spec::Oras(_)) {
-        return Ok(RegistriesConf::default());
-    }
-    let system = PathBuf::from("/etc/containers/registries.conf");
-    let user = path(environment, "HOME").map(|home| home.join(".config/containers/registries.conf"));
-    let directory_of = |file: &PathBuf| file.with_extension("conf.d");
-    let named = path(environment, "CONTAINERS_REGISTRIES_CONF");
-    let of_user_only = named.is_none() && user.as_ref().is_some_and(|file| file.exists());
-    let directories = [Some(&system).filter(|_| !of_user_only), user.as_ref()].into_iter().flatten().map(directory_of);
-    RegistriesConf::load(&RegistriesConfFiles {
-        is_required: named.is_some(),
-        directories: directories.collect(),
-        main: match named {
-            Some(file) => vec![file],
-            None => user.into_iter().chain([system]).collect(),
-        },
-    })
-}
-
 /// Passwords in addresses that were given, wrongly or not: nothing that is printed or reported repeats them.
 pub(super) fn remember_secrets(arguments: &[OsString], environment: &Environment) {
     let mut before = "";
@@ -206,88 +177,6 @@ pub(super) fn remember_secrets(arguments: &[OsString], environment: &Environment
 
 fn is_address_option(word: &str) -> bool {
     matches!(word, "--mirror" | "--insecure")
-}
-
-/// Apptainer's and Singularity's variables for `docker://`.
-fn login(environment: &Environment) -> Result<Option<Login>> {
-    for program in ["APPTAINER", "SINGULARITY"] {
-        let (name, password) = (format!("{program}_DOCKER_USERNAME"), format!("{program}_DOCKER_PASSWORD"));
-        if let (Some(username), Some(password)) = (text(environment, &name)?, text(environment, &password)?) {
-            return Ok(Some(Login { username, password: Secret::remembered(password) }));
-        }
-    }
-    Ok(None)
-}
-
-/// containers-auth.json(5), then Docker's `config.json`, then Apptainer's and Singularity's own.
-fn login_files(environment: &Environment) -> Vec<PathBuf> {
-    let home = path(environment, "HOME");
-    let below_home = |rest: &str| home.as_ref().map(|home| home.join(rest));
-    let config_home = path(environment, "XDG_CONFIG_HOME").or_else(|| below_home(".config"));
-    let podman = match path(environment, "REGISTRY_AUTH_FILE") {
-        Some(file) => vec![Some(file)],
-        None => vec![
-            path(environment, "XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
-            config_home.map(|directory| directory.join("containers/auth.json")),
-        ],
-    };
-    let docker = path(environment, "DOCKER_CONFIG").or_else(|| below_home(".docker"));
-    let others = [
-        docker.map(|directory| directory.join("config.json")),
-        below_home(".apptainer/docker-config.json"),
-        below_home(".singularity/docker-config.json"),
-    ];
-    podman.into_iter().chain(others).flatten().collect()
-}
-
-/// Of Docker, rootless Docker and Podman: the user's before the system's.
-fn certificate_directories(environment: &Environment) -> Vec<PathBuf> {
-    let home = path(environment, "HOME");
-    let of_home = [".config/containers/certs.d", ".config/docker/certs.d", ".docker/certs.d"];
-    let of_system = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
-    let of_user = home.iter().flat_map(|home| of_home.map(|rest| home.join(rest)));
-    of_user.chain(of_system.map(PathBuf::from)).collect()
-}
-
-fn proxies(environment: &Environment) -> Result<Proxies> {
-    let first = |names: &[&str]| -> Result<Option<String>> {
-        for name in names {
-            if let Some(value) = text(environment, name)? {
-                return Ok(Some(value));
-            }
-        }
-        Ok(None)
-    };
-    // A CGI program's HTTP_PROXY is what a visitor sent as the header Proxy (httpoxy.org).
-    let is_cgi = environment.variable("REQUEST_METHOD").is_some();
-    let of_http: &[&str] =
-        if is_cgi { &["http_proxy"] } else { &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] };
-    Ok(Proxies {
-        http: first(of_http)?.map(Secret::new),
-        https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])?.map(Secret::new),
-        none_for: first(&["NO_PROXY", "no_proxy"])?.unwrap_or_default(),
-    })
-}
-
-fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a OsStr> {
-    environment.variable(name).filter(|value| !value.is_empty())
-}
-
-fn path(environment: &Environment, name: &str) -> Option<PathBuf> {
-    set(environment, name).map(PathBuf::from)
-}
-
-/// A variable as text. Its value is not shown when it is none: it may be a password.
-fn text(environment: &Environment, name: &str) -> Result<Option<String>> {
-    set(environment, name).map(|value| value.to_str().map(str::to_string).ok_or(value)).transpose().map_err(|value| {
-        let shown = if name.contains("PASSWORD") || name.to_ascii_lowercase().contains("proxy") {
-            String::new()
-        } else {
-            format!("{} ", Quoted(value.as_bytes()))
-        };
-        Error::new(ErrorKind::Usage, format!("environment {name}: the value {shown}is not UTF-8"))
-            .hint("set it again, or unset it")
-    })
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod token;
 mod transfer;
 mod upload;
 mod url;
+mod usual;
 mod web;
 
 use std::cmp::Reverse;
@@ -72,6 +73,9 @@ pub(crate) use secret::{redacted, remember_userinfo};
 pub(crate) use settings::is_host;
 pub use settings::{Login, Mirror, Settings};
 pub(crate) use settings_file::read_settings_file;
+pub use usual::Variables;
+#[cfg(feature = "program")]
+pub(crate) use usual::registries;
 pub use web::WebFile;
 
 /// How many addresses of one layer are tried.
