@@ -7,7 +7,7 @@ pub(super) const EXIT_CODE: u8 = 255;
 
 /// The lines for people and programs. The first has all that was found out.
 pub(super) fn lines(failure: &Failure) -> Vec<String> {
-    let mut text = format!("FATAL:   {}", failure.message);
+    let mut text = format!("FATAL:   {}", refusal_to_replace(&failure.message).as_ref().unwrap_or(&failure.message));
     for cause in &failure.causes {
         text.push_str(&format!(": {cause}"));
     }
@@ -20,6 +20,12 @@ pub(super) fn lines(failure: &Failure) -> Vec<String> {
         false => &failure.hint,
     };
     vec![text, format!("hint: {hint}")]
+}
+
+/// What is said of an output that exists, also where it appeared a moment ago.
+fn refusal_to_replace(message: &str) -> Option<String> {
+    let (_, path) = message.strip_suffix(" exists already")?.rsplit_once("output ")?;
+    Some(format!("Image file already exists: {path} - will not overwrite"))
 }
 
 /// How Go's clients call it: what nf-core and others tell failures apart by.
