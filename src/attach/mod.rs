@@ -28,6 +28,8 @@ use crate::source::{Candidate, OpenOptions, Selection, Source, Spec, open};
 
 pub use find::{Found, find_attached};
 pub use pull::{Pulled, pull_attached};
+#[cfg(feature = "program")]
+pub(crate) use pull::{download_record, record_download};
 pub use referrers::{Referrer, ReferrerList, ReferringSif};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -88,14 +90,17 @@ pub struct AttachedIndex {
 /// Takes what is found out while SIFs are attached.
 pub trait AttachObserver {
     /// A SIF is attached now.
-    fn attached(&self, sif: &AttachedSif);
+    fn attached(&self, _sif: &AttachedSif) {}
 
     /// A signature is attached now.
-    fn signature_attached(&self, signature: &AttachedSignature);
+    fn signature_attached(&self, _signature: &AttachedSignature) {}
 
     /// Something that the user should know.
-    fn note(&self, note: Note);
+    fn note(&self, _note: Note) {}
 }
+
+/// Sees nothing.
+impl AttachObserver for () {}
 
 impl Attach {
     /// With the usual options, the index under `TAG.sif`.

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result, ResultExt as _};
 use crate::io::{Expected, Monitor};
 use crate::model::{Note, Reference};
 use crate::output::{Destination, IfExists, Outcome, Target};
-use crate::report::ImageRecord;
+use crate::report::{ImageRecord, OutputRecord, SourceRecord};
 use crate::source::{OpenOptions, Spec, open};
 
 /// What came of a pull that looks for an attached SIF.
@@ -70,7 +70,11 @@ pub fn pull_attached(
             Error::new(ErrorKind::Usage, "an attached SIF is downloaded to a file").with_remedy(Remedy::OutputFile)
         );
     };
-    observer.record(&mut |report| report.image = Some(ImageRecord::of(&image, None)));
+    observer.record(&mut |report| {
+        let usual = || SourceRecord::of(conversion.source.to_string().as_ref(), None);
+        report.source.get_or_insert_with(usual);
+        report.image = Some(ImageRecord::of(&image, None));
+    });
     let download = Download {
         source: Spec::Oras(Reference { digest: Some(found.manifest), ..pinned }.to_string()),
         path: path.clone(),
@@ -81,7 +85,25 @@ pub fn pull_attached(
         open: conversion.open.clone(),
     };
     match download.run(monitor)? {
-        DownloadFound::Sif(downloaded) => Ok(Pulled::Downloaded(found, downloaded)),
+        DownloadFound::Sif(downloaded) => {
+            record_download(&downloaded, &conversion.destination, observer);
+            Ok(Pulled::Downloaded(found, downloaded))
+        }
         DownloadFound::Other => Err(Error::new(ErrorKind::Bug, "a SIF on a registry is something else")),
     }
+}
+
+/// Adds a download to the report, as what is at `destination` now.
+pub(crate) fn record_download(downloaded: &Downloaded, destination: &Destination, observer: &dyn Observer) {
+    observer.record(&mut |report| {
+        report.output = Some(download_record(downloaded, destination));
+        report.notes.extend(downloaded.warnings.iter().map(|text| Note::new("image", text, 1)));
+    });
+}
+
+/// A download as reports have it.
+pub(crate) fn download_record(downloaded: &Downloaded, destination: &Destination) -> OutputRecord {
+    let Downloaded { size, sha256, manifest, .. } = downloaded;
+    let outcome = Outcome { size: *size, sha256: Some(*sha256), manifest_digest: *manifest, ..Outcome::default() };
+    OutputRecord::of("sif", destination, &outcome)
 }

@@ -26,9 +26,9 @@ use crate::cli::values::{expected, platform_of, usage};
 use crate::conversion::Conversion;
 use crate::download::{Download, Downloaded, Found};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Note, Platform, Quoted};
-use crate::output::{Destination, IfExists, Outcome};
-use crate::report::{OutputRecord, SourceRecord};
+use crate::model::{Platform, Quoted};
+use crate::output::{Destination, IfExists};
+use crate::report::SourceRecord;
 use crate::source::Spec;
 
 /// Options as `apptainer pull` takes them.
@@ -369,7 +369,7 @@ fn attached(job: &Job, given: &Given, words: &[OsString], environment: &Environm
         session.supervise(|monitor| {
             let watching = convert::Watching { recorder, voice };
             match attach::pull_attached(&conversion, verify, &watching, monitor)? {
-                Pulled::Downloaded(_, downloaded) => conclude(&conversion, &downloaded, voice, recorder),
+                Pulled::Downloaded(_, downloaded) => tell(&conversion, &downloaded, voice, recorder),
                 Pulled::Converted(outcome) => {
                     convert::summarise(&conversion, &outcome, voice, recorder);
                     Ok(())
@@ -385,17 +385,12 @@ fn attached(job: &Job, given: &Given, words: &[OsString], environment: &Environm
 }
 
 fn conclude(conversion: &Conversion, downloaded: &Downloaded, voice: Voice, recorder: &Recorder) -> Result<()> {
-    let outcome = Outcome {
-        size: downloaded.size,
-        sha256: Some(downloaded.sha256),
-        manifest_digest: downloaded.manifest,
-        ..Outcome::default()
-    };
-    let output = OutputRecord::of("sif", &conversion.destination, &outcome);
-    recorder.record(|report| {
-        report.output = Some(output.clone());
-        report.notes.extend(downloaded.warnings.iter().map(|text| Note::new("image", text, 1)));
-    });
+    attach::record_download(downloaded, &conversion.destination, &convert::Watching { recorder, voice });
+    tell(conversion, downloaded, voice, recorder)
+}
+
+fn tell(conversion: &Conversion, downloaded: &Downloaded, voice: Voice, recorder: &Recorder) -> Result<()> {
+    let output = attach::download_record(downloaded, &conversion.destination);
     let seconds = recorder.seconds();
     if voice.json {
         printer::event(&Done { event: "done", output: &output, seconds });
