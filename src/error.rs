@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -88,7 +89,7 @@ struct Inner {
     remedy: Option<Remedy>,
     path: Option<PathBuf>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
-    io_kind: Option<io::ErrorKind>,
+    io: Option<Arc<io::Error>>,
     is_artifact: bool,
 }
 
@@ -103,7 +104,7 @@ impl Error {
             remedy: None,
             path: None,
             cause: None,
-            io_kind: None,
+            io: None,
             is_artifact: false,
         }))
     }
@@ -118,8 +119,9 @@ impl Error {
                 let kind = if full { ErrorKind::NoSpace } else { kind };
                 let mut wrapped = Error::new(kind, &error);
                 wrapped.0.cause = std::error::Error::source(&error).map(|c| c.to_string().into());
-                wrapped.0.io_kind = Some(error.kind());
-                match Errno::from_io_error(&error) {
+                let errno = Errno::from_io_error(&error);
+                wrapped.0.io = Some(Arc::new(error));
+                match errno {
                     Some(Errno::FBIG) => wrapped.hint("see whether a limit is in the way: ulimit -f"),
                     Some(Errno::MLINK) => {
                         wrapped.hint("this file system allows no more names of one file: write to another")
@@ -177,7 +179,7 @@ impl Error {
         error.0.remedy.clone_from(&self.0.remedy);
         error.0.path.clone_from(&self.0.path);
         error.0.cause = self.0.cause.as_ref().map(|cause| cause.to_string().into());
-        error.0.io_kind = self.0.io_kind;
+        error.0.io.clone_from(&self.0.io);
         error.0.is_artifact = self.0.is_artifact;
         error
     }
@@ -189,7 +191,12 @@ impl Error {
 
     /// The kind of the I/O error that this began as, where it did.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
-        self.0.io_kind
+        self.io_error().map(io::Error::kind)
+    }
+
+    /// The I/O error that this began as, where it did: its text is in the message, and therefore not among the causes.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.0.io.as_deref()
     }
 
     /// Says that what should be an image is something else that registries hold.
@@ -261,5 +268,22 @@ pub trait IoResultExt<T> {
 impl<T> IoResultExt<T> for io::Result<T> {
     fn or_kind(self, kind: ErrorKind) -> Result<T> {
         self.map_err(|error| Error::io(kind, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_said_stays() {
+        let failed = || io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error());
+        let error = Error::io(ErrorKind::Output, failed()).doing("writing").again();
+        assert_eq!(error.io_error().and_then(io::Error::raw_os_error), failed().raw_os_error());
+        assert_eq!(error.io_kind(), Some(io::ErrorKind::PermissionDenied));
+        assert_eq!(error.to_string(), format!("writing: {}", failed()));
+        assert!(std::error::Error::source(&error).is_none());
+        let passed = Error::io(ErrorKind::Other, Error::new(ErrorKind::Usage, "ours").into_io());
+        assert!(passed.kind() == ErrorKind::Usage && passed.io_error().is_none());
     }
 }
