@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{HeaderMap, Method, header};
 use ureq::unversioned::transport::DefaultConnector;
@@ -422,10 +422,20 @@ pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
         408 | 425 | 429 | 500..=599 => Failure::Passing {
             error: error(format!("{} answered {status} to a request for {what}{words}", url.authority))
                 .hint("try again later"),
-            wait: answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+            wait: answer.header("retry-after").and_then(|text| pause_of(text, SystemTime::now())),
         },
         _ => Failure::Lasting(error(format!("{} answered {status} to a request for {what}{words}", url.authority))),
     }
+}
+
+/// How long `Retry-After` (RFC 9110) asks to wait: so many seconds, or until a date.
+fn pause_of(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 /// The first error in a document of errors, on one line.
@@ -442,4 +452,27 @@ fn words_of(body: &[u8]) -> Option<String> {
     // Before it is cut: half of a secret would not be found any more.
     let words: String = redacted(&words).chars().take(SHOWN_MAX).collect();
     Some(Quoted(words.as_bytes()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_seconds_or_dates() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
+            ("Sun Nov  6 08:49:37 1994", Some(90)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(pause_of(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 }

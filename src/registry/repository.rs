@@ -128,7 +128,8 @@ impl Repository {
         let what = format!("blob {digest}");
         let answer = self.retried(|| {
             let answer = self.client.request(Method::HEAD, &format!("blobs/{digest}"), &[], &[])?;
-            if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
+            // One that has no HEAD is sent what it may have: to ask by GET is to download it.
+            if matches!(answer.status, 200 | 404 | 405 | 501) { Ok(answer) } else { Err(refusal(answer, &what)) }
         })?;
         Ok(answer.status == 200)
     }
@@ -142,9 +143,13 @@ impl Repository {
         let accept = [("accept", MANIFESTS)];
         let answer = self.retried(|| {
             let answer = self.client.request(Method::HEAD, &format!("manifests/{name}"), &accept, &[])?;
-            if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
+            if matches!(answer.status, 200 | 404 | 405 | 501) { Ok(answer) } else { Err(refusal(answer, &what)) }
         })?;
-        Ok(answer.status == 200)
+        match answer.status {
+            // It has no HEAD.
+            405 | 501 => Ok(self.manifest(name)?.is_some()),
+            status => Ok(status == 200),
+        }
     }
 
     /// The manifest under a tag or digest; `None` where there is none.

@@ -19,7 +19,7 @@ use sif_convert::{
 };
 
 use crate::support::depot::Depot;
-use crate::support::fake::{Answer, Fake, OCI_MANIFEST, Request};
+use crate::support::fake::{Answer, Fake, OCI_INDEX, OCI_MANIFEST, Request};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, sha256};
 use crate::support::registry::Registry;
@@ -577,6 +577,48 @@ fn referrers_are_listed_by_a_registry_that_keeps_them() {
     assert_eq!(fake.count("/manifests/sha256-"), 0, "the tag is for registries that keep no list");
 }
 
+/// A registry behind a proxy may link to itself under another name: the list goes on where it began.
+#[test]
+fn a_list_of_referrers_goes_on_where_it_began() {
+    let elsewhere = Arc::new(Fake::start(|_| Answer::new(500, "text/plain", "")));
+    let entry = |number: usize| {
+        json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of(&[number as u8]).to_string(), "size": 1,
+            "artifactType": SIF_LAYER })
+    };
+    let list_of = move |pages: usize| {
+        let link = format!("http://{}/other", elsewhere.host());
+        move |request: &Request| {
+            let number = request.path.split_once("page=").map_or(0, |(_, number)| number.parse().unwrap());
+            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry(number)] });
+            let answer = Answer::new(200, OCI_INDEX, index.to_string()).with("Link", "</first>; rel=first");
+            assert!(number == 0 || request.path.starts_with("/v2/x/referrers/sha256:"), "{}", request.path);
+            match number + 1 < pages {
+                true => answer.with("Link", &format!("<{link}?page={}>; title=\"a, b\"; rel=next", number + 1)),
+                false => answer,
+            }
+        }
+    };
+    let listed = |fake: &Fake| repository(&fake.host(), "x").referrers(Digest::of(b"it"), Some(SIF_LAYER));
+    assert_eq!(listed(&Fake::start(list_of(64))).unwrap().len(), 64);
+    let error = listed(&Fake::start(list_of(65))).unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("more than 64 pages"), "{error}");
+}
+
+/// The blob is sent, which costs less than to download it; the manifest is looked at.
+#[test]
+fn what_is_there_is_found_out_without_head() {
+    for status in [405, 501] {
+        let (fake, held) =
+            depot(move |request| (request.method == "HEAD").then(|| Answer::new(status, "text/plain", "")));
+        let repository = repository(&fake.host(), "x");
+        held.put_blob("x", b"there");
+        assert_eq!(push_bytes(&repository, b"there").unwrap(), Pushed::Uploaded);
+        assert!(!repository.has_manifest("1").unwrap());
+        repository.push_manifest("1", OCI_MANIFEST, b"{}").unwrap();
+        assert!(repository.has_manifest("1").unwrap());
+    }
+}
+
 #[test]
 fn referrers_are_kept_under_a_tag_where_the_registry_keeps_none() {
     // Slow, so that writers do meet.
@@ -599,7 +641,7 @@ fn entries_that_do_not_say_what_they_are_are_looked_at() {
     let mut index: Value = serde_json::from_slice(&repository.manifest(&tag).unwrap().unwrap()).unwrap();
     index["manifests"][0].as_object_mut().unwrap().remove("artifactType");
     index["manifests"].as_array_mut().unwrap().push(json!("nonsense"));
-    repository.push_manifest(&tag, crate::support::fake::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    repository.push_manifest(&tag, OCI_INDEX, index.to_string().as_bytes()).unwrap();
     assert_eq!(repository.referrers(subject, Some(SIF_LAYER)).unwrap().len(), 1);
     // What others wrote stays as it is when an entry is added.
     attach(&repository, (subject, 10), 2);
