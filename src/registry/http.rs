@@ -243,11 +243,14 @@ impl Http {
 
     /// Where `location` leads from there.
     pub(super) fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
-        let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} redirects to {why}")));
-        let to = at.join(location).ok_or_else(|| lasting("something that is not an HTTP address"))?;
+        let error = |why: &str| Error::new(ErrorKind::Network, format!("{at} redirects to {why}"));
+        let to = at.join(location).ok_or_else(|| error("something that is not an HTTP address"))?;
         let may_be_plain = self.settings.may_be_plain(&to.authority);
         if at.scheme == Scheme::Https && to.scheme == Scheme::Http && !may_be_plain {
-            return Err(lasting(&format!("{to}, which is not encrypted")));
+            let error = error(&format!("{to}, which is not encrypted"));
+            // A registry behind a proxy takes the way from there for the whole way.
+            let is_misled = to.host() == at.host();
+            return Err(Failure::Lasting(if is_misled { error.hint(FORWARDED_HINT) } else { error }));
         }
         Ok(to)
     }
@@ -340,6 +343,8 @@ impl Http {
 }
 
 const PROXY_HINT: &str = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and that the proxy runs";
+
+const FORWARDED_HINT: &str = "the proxy in front of the registry should send it X-Forwarded-Proto: https";
 
 /// The proxy at an address; `None` where it is none. As in Go, a SOCKS proxy of any version looks up names itself.
 fn proxy(address: &Secret) -> Option<Proxy> {
@@ -457,6 +462,20 @@ fn words_of(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_that_forgets_its_encryption_is_told_from_others() {
+        let http = Http::new(Arc::default(), "r.example", &Monitor::default());
+        let at = Url::parse("https://r.example/v2/x/blobs/uploads/").unwrap();
+        let remedy = |location: &str| {
+            let error = http.follow(&at, location).unwrap_err().into_error();
+            assert!(error.to_string().ends_with(", which is not encrypted"), "{error}");
+            error.remedy().map(str::to_string)
+        };
+        assert_eq!(remedy("http://r.example:80/v2/x/blobs/uploads/1").as_deref(), Some(FORWARDED_HINT));
+        assert_eq!(remedy("http://other.example/v2/x/blobs/uploads/1"), None);
+        assert!(http.follow(&at, "/v2/x/blobs/uploads/1").is_ok());
+    }
 
     #[test]
     fn pauses_are_seconds_or_dates() {

@@ -81,8 +81,8 @@ impl Repository {
         self.client.warnings()
     }
 
-    /// Puts a blob there, unless it is there: mounted from another repository, or else uploaded in chunks. An upload that
-    /// breaks goes on where it ended.
+    /// Puts a blob there, unless it is there: mounted from another repository, or else uploaded. An upload that breaks goes
+    /// on where it ended.
     ///
     /// # Errors
     /// [`ErrorKind::Network`] when the registry cannot be reached or refuses, [`ErrorKind::Mismatch`] when what it received
@@ -210,9 +210,18 @@ pub(super) fn rejection(answer: Answer, what: &str) -> Failure {
             let error = Error::new(ErrorKind::Network, error.to_string());
             Failure::Lasting(error.hint("create the repository on the registry, or check its name"))
         }
+        Failure::Lasting(error) if is_immutable(&error, what) => {
+            Failure::Lasting(Error::new(ErrorKind::Network, error.to_string()).hint("choose another tag"))
+        }
         Failure::Lasting(error) if status == 400 && error.to_string().contains("DIGEST_INVALID") => {
             Failure::Lasting(Error::new(ErrorKind::Mismatch, error.to_string()))
         }
         other => other,
     }
+}
+
+/// Whether a registry says that a tag may not be changed: each has its own status and code for it. The tag itself may have any
+/// name.
+fn is_immutable(error: &Error, what: &str) -> bool {
+    error.to_string().replace(what, "").to_ascii_lowercase().contains("immutable")
 }

@@ -141,7 +141,16 @@ impl Read for PartReader<'_> {
 
 impl<'a> Uploader<'a> {
     pub(super) fn new(client: &'a Client, digest: Digest, size: u64, content: &'a dyn Content) -> Self {
-        Uploader { client, digest, size, content, pieces: Pieces::One, chunk_bytes_least: Cell::new(0), furthest: 0, shown: Cell::new(0) }
+        Uploader {
+            client,
+            digest,
+            size,
+            content,
+            pieces: Pieces::One,
+            chunk_bytes_least: Cell::new(0),
+            furthest: 0,
+            shown: Cell::new(0),
+        }
     }
 
     /// Asks the registry to take the blob from the repository `from`; whether it did.

@@ -416,6 +416,12 @@ fn what_the_registry_received_otherwise_is_a_mismatch() {
     });
     let error = self::repository(&other.host(), "x").push_manifest("1", OCI_MANIFEST, b"{}").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    for status in [400, 403, 409, 412] {
+        let words = json!({ "errors": [{ "code": "TAG_INVALID", "message": "the repository is Immutable" }] });
+        let kept = Fake::start(move |_| Answer::json(status, words.clone()));
+        let error = self::repository(&kept.host(), "x").push_manifest("1", OCI_MANIFEST, b"{}").unwrap_err();
+        assert_eq!((error.kind(), error.remedy()), (ErrorKind::Network, Some("choose another tag")), "{error}");
+    }
     let refusing = Fake::start(|request| match request.method.as_str() {
         "HEAD" => Answer::new(404, "text/plain", ""),
         _ => Answer::json(403, json!({ "errors": [{ "code": "DENIED", "message": "read only" }] })),
