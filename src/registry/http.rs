@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, header};
 use ureq::unversioned::transport::DefaultConnector;
@@ -427,19 +427,21 @@ pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
         408 | 425 | 429 | 500..=599 => Failure::Passing {
             error: error(format!("{} answered {status} to a request for {what}{words}", url.authority))
                 .hint("try again later"),
-            wait: answer.header("retry-after").and_then(|text| pause_of(text, SystemTime::now())),
+            wait: answer.header("retry-after").and_then(|text| pause_of(text, answer.header("date"))),
         },
         _ => Failure::Lasting(error(format!("{} answered {status} to a request for {what}{words}", url.authority))),
     }
 }
 
-/// How long `Retry-After` (RFC 9110) asks to wait: so many seconds, or until a date.
-fn pause_of(text: &str, now: SystemTime) -> Option<Duration> {
+/// How long `Retry-After` (RFC 9110) asks to wait: so many seconds, or until a date. The time is then the one of the server, which
+/// its answer says too: the clock here may be another.
+fn pause_of(text: &str, now: Option<&str>) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let until = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(now?.trim()).ok()?;
     Some(until.duration_since(now).unwrap_or_default())
 }
 
@@ -479,7 +481,7 @@ mod tests {
 
     #[test]
     fn pauses_are_seconds_or_dates() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 90);
+        let now = Some("Sun, 06 Nov 1994 08:48:07 GMT");
         for (text, seconds) in [
             ("7", Some(7)),
             (" 0 ", Some(0)),
@@ -492,6 +494,10 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(pause_of(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+        for now in [None, Some("now")] {
+            assert_eq!(pause_of("Sun, 06 Nov 1994 08:49:37 GMT", now), None);
+            assert_eq!(pause_of("7", now), Some(Duration::from_secs(7)));
         }
     }
 }
