@@ -88,6 +88,12 @@ impl Auth {
         lock(&self.grants).get(audience).cloned()
     }
 
+    /// Whether what is shown at an address is a password, and no token.
+    pub(super) fn shows_password(&self, url: &Url) -> bool {
+        let grant = Audience::of(url).and_then(|audience| self.grant(&audience));
+        grant.is_some_and(|grant| grant.challenge == Challenge::Basic)
+    }
+
     fn warn(&self, warning: String) {
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&warning) {
@@ -145,7 +151,7 @@ impl Door<'_> {
     fn last(&self, answer: Answer) -> Asked<Answer> {
         let refused = Audience::of(&answer.url).and_then(|audience| self.auth.grant(&audience)?.refused);
         match refused {
-            Some(refused) if matches!(answer.status, 401 | 403 | 404) => Err(refusal_of(&refused).into()),
+            Some(refused) if matches!(answer.status, 401 | 403 | 404) => Err(Failure::Denied(refusal_of(&refused))),
             _ => Ok(answer),
         }
     }

@@ -185,7 +185,8 @@ impl Client {
         retry.wait(failure, &self.endpoints[at].authority, &self.http, &self.monitor)
     }
 
-    fn try_document(&self, at: usize, path: &str, what: &str, digest: Option<Digest>) -> Asked<Document> {
+    /// Asks one endpoint once.
+    pub(super) fn try_document(&self, at: usize, path: &str, what: &str, digest: Option<Digest>) -> Asked<Document> {
         let accept: &[(&str, &str)] = if path.starts_with("manifests/") { &[("accept", MANIFESTS)] } else { &[] };
         let mut answer = self.ask(at, path, accept)?;
         if answer.status != 200 {
@@ -264,6 +265,11 @@ impl Client {
         Door { auth, http, endpoints, monitor }.send(request)
     }
 
+    /// Whether an endpoint is shown a password with each request.
+    pub(super) fn shows_password(&self, at: usize) -> bool {
+        self.url_of(at, "manifests/").is_ok_and(|url| self.auth.shows_password(&url))
+    }
+
     fn scheme(&self, authority: &str) -> Option<Scheme> {
         if self.settings.insecure.iter().any(|host| host.eq_ignore_ascii_case(authority)) {
             return Some(Scheme::Http);
@@ -279,9 +285,7 @@ impl Client {
         size: Option<u64>,
         position: u64,
     ) -> Asked<Box<dyn Read + Send>> {
-        let range = format!("bytes={position}-");
-        let headers: &[(&str, &str)] = if position > 0 { &[("range", &range)] } else { &[] };
-        let answer = self.ask(at, &format!("blobs/{digest}"), headers)?;
+        let answer = ask_from(position, |headers| self.ask(at, &format!("blobs/{digest}"), headers))?;
         self.body(answer, digest, size, position)
     }
 
@@ -293,10 +297,11 @@ impl Client {
         size: Option<u64>,
         position: u64,
     ) -> Asked<Box<dyn Read + Send>> {
-        let range = format!("bytes={position}-");
-        let headers: &[(&str, &str)] = if position > 0 { &[("range", &range)] } else { &[] };
-        let request = Request { headers, is_guarded: true, ..Request::new(Method::GET, url) };
-        self.body(self.http.send(&request, &|_| None)?, digest, size, position)
+        let answer = ask_from(position, |headers| {
+            let request = Request { headers, is_guarded: true, ..Request::new(Method::GET, url) };
+            self.http.send(&request, &|_| None)
+        })?;
+        self.body(answer, digest, size, position)
     }
 
     fn body(&self, answer: Answer, digest: Digest, size: Option<u64>, position: u64) -> Asked<Box<dyn Read + Send>> {
@@ -321,10 +326,7 @@ impl Client {
                 Ok(Box::new(body))
             }
             206 if position > 0 => {
-                let start = answer
-                    .header("content-range")
-                    .and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse::<u64>().ok());
-                if start != Some(position) {
+                if start_of(&answer) != Some(position) {
                     return Err(lasting(
                         ErrorKind::Network,
                         format!("{from} sent another part of {what} than was requested"),
@@ -336,6 +338,20 @@ impl Client {
             _ => Err(refusal(answer, &what)),
         }
     }
+}
+
+/// Asks for what comes from `position` on. A server that sends another part instead is asked for all of it.
+fn ask_from(position: u64, ask: impl Fn(&[(&str, &str)]) -> Asked<Answer>) -> Asked<Answer> {
+    if position == 0 {
+        return ask(&[]);
+    }
+    let answer = ask(&[("range", &format!("bytes={position}-"))])?;
+    if answer.status == 206 && start_of(&answer) != Some(position) { ask(&[]) } else { Ok(answer) }
+}
+
+/// Where the part begins that an answer holds.
+fn start_of(answer: &Answer) -> Option<u64> {
+    answer.header("content-range")?.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 /// A connection that broke in the middle of an answer.

@@ -243,11 +243,14 @@ impl Http {
 
     /// Where `location` leads from there.
     pub(super) fn follow(&self, at: &Url, location: &str) -> std::result::Result<Url, Failure> {
-        let lasting = |why: &str| Failure::Lasting(Error::new(ErrorKind::Network, format!("{at} redirects to {why}")));
-        let to = at.join(location).ok_or_else(|| lasting("something that is not an HTTP address"))?;
+        let error = |why: &str| Error::new(ErrorKind::Network, format!("{at} redirects to {why}"));
+        let to = at.join(location).ok_or_else(|| error("something that is not an HTTP address"))?;
         let may_be_plain = self.settings.may_be_plain(&to.authority);
         if at.scheme == Scheme::Https && to.scheme == Scheme::Http && !may_be_plain {
-            return Err(lasting(&format!("{to}, which is not encrypted")));
+            let error = error(&format!("{to}, which is not encrypted"));
+            // A registry behind a proxy takes the way from there for the whole way.
+            let is_misled = to.host() == at.host();
+            return Err(Failure::Lasting(if is_misled { error.hint(FORWARDED_HINT) } else { error }));
         }
         Ok(to)
     }
@@ -341,6 +344,8 @@ impl Http {
 
 const PROXY_HINT: &str = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, and that the proxy runs";
 
+const FORWARDED_HINT: &str = "the proxy in front of the registry should send it X-Forwarded-Proto: https";
+
 /// The proxy at an address; `None` where it is none. As in Go, a SOCKS proxy of any version looks up names itself.
 fn proxy(address: &Secret) -> Option<Proxy> {
     let text = address.expose();
@@ -422,10 +427,22 @@ pub(super) fn refusal(mut answer: Answer, what: &str) -> Failure {
         408 | 425 | 429 | 500..=599 => Failure::Passing {
             error: error(format!("{} answered {status} to a request for {what}{words}", url.authority))
                 .hint("try again later"),
-            wait: answer.header("retry-after").and_then(|text| text.trim().parse().ok()).map(Duration::from_secs),
+            wait: answer.header("retry-after").and_then(|text| pause_of(text, answer.header("date"))),
         },
         _ => Failure::Lasting(error(format!("{} answered {status} to a request for {what}{words}", url.authority))),
     }
+}
+
+/// How long `Retry-After` (RFC 9110) asks to wait: so many seconds, or until a date. The time is then the one of the server, which
+/// its answer says too: the clock here may be another.
+fn pause_of(text: &str, now: Option<&str>) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(now?.trim()).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 /// The first error in a document of errors, on one line.
@@ -442,4 +459,45 @@ fn words_of(body: &[u8]) -> Option<String> {
     // Before it is cut: half of a secret would not be found any more.
     let words: String = redacted(&words).chars().take(SHOWN_MAX).collect();
     Some(Quoted(words.as_bytes()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_forgets_its_encryption_is_told_from_others() {
+        let http = Http::new(Arc::default(), "r.example", &Monitor::default());
+        let at = Url::parse("https://r.example/v2/x/blobs/uploads/").unwrap();
+        let remedy = |location: &str| {
+            let error = http.follow(&at, location).unwrap_err().into_error();
+            assert!(error.to_string().ends_with(", which is not encrypted"), "{error}");
+            error.remedy().map(str::to_string)
+        };
+        assert_eq!(remedy("http://r.example:80/v2/x/blobs/uploads/1").as_deref(), Some(FORWARDED_HINT));
+        assert_eq!(remedy("http://other.example/v2/x/blobs/uploads/1"), None);
+        assert!(http.follow(&at, "/v2/x/blobs/uploads/1").is_ok());
+    }
+
+    #[test]
+    fn pauses_are_seconds_or_dates() {
+        let now = Some("Sun, 06 Nov 1994 08:48:07 GMT");
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
+            ("Sun Nov  6 08:49:37 1994", Some(90)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(pause_of(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+        for now in [None, Some("now")] {
+            assert_eq!(pause_of("Sun, 06 Nov 1994 08:49:37 GMT", now), None);
+            assert_eq!(pause_of("7", now), Some(Duration::from_secs(7)));
+        }
+    }
 }

@@ -7,6 +7,7 @@ use ureq::http::Method;
 
 use super::client::{Client, Endpoint, MANIFESTS, broken};
 use super::http::{Answer, Failure, Request, refusal};
+use super::link::next_query;
 use super::retry::Retry;
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +24,7 @@ const TAGS_MAX: usize = 1_000_000;
 type Asked<T> = std::result::Result<T, Failure>;
 
 /// Asks which manifest or index `reference` names now: one HEAD request, which registries with a rate limit do not count as a
-/// pull. A registry that answers without a digest is asked for the document.
+/// pull. A registry that answers otherwise than with a digest is asked for the document.
 ///
 /// # Errors
 /// [`ErrorKind::SourceUnavailable`] where there is no such image, [`ErrorKind::Network`] when the registry cannot be reached or
@@ -35,18 +36,27 @@ pub(crate) fn digest_of(reference: &Reference, settings: &Settings, monitor: &Mo
     let client = Client::for_pulling(reference, settings.clone(), monitor.clone())?;
     let tag = reference.tag.as_deref().unwrap_or("latest");
     let (path, what) = (format!("manifests/{tag}"), format!("image {}:{tag}", reference.repository));
-    let stated = first(&client, |at| {
-        let answer = client.head(at, &path)?;
-        match answer.status {
-            200 => Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok())),
-            // A server without HEAD.
-            405 | 501 => Ok(None),
-            _ => Err(refusal(answer, &what)),
-        }
-    })?;
-    match stated {
+    first(&client, |at| match stated(&client, at, &path, &what)? {
         Some(digest) => Ok(digest),
-        None => client.document(&path, &what, None).map(|found| Digest::of(&found.bytes)),
+        None => client.try_document(at, &path, &what, None).map(|found| Digest::of(&found.bytes)),
+    })
+}
+
+/// The digest that an endpoint states without sending the document; `None` where only the document can tell. Not all servers
+/// have HEAD, and some refuse it, or find nothing by it, where they answer GET.
+fn stated(client: &Client, at: usize, path: &str, what: &str) -> Asked<Option<Digest>> {
+    let answer = match client.head(at, path) {
+        Ok(answer) => answer,
+        // It answered, so that it is not the connection that fails: it wants a login that nobody has.
+        Err(Failure::Lasting(_)) if client.http.knows(&client.endpoints[at].authority) => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    match answer.status {
+        200 => Ok(answer.header("docker-content-digest").and_then(|text| text.parse().ok())),
+        408 | 425 | 429 | 500 | 502..=599 => Err(refusal(answer, what)),
+        // A password that is wrong is wrong for GET too, and an account that sees it too often may be locked.
+        401 if client.shows_password(at) => Err(refusal(answer, what)),
+        _ => Ok(None),
     }
 }
 
@@ -58,7 +68,7 @@ pub(crate) fn digest_of(reference: &Reference, settings: &Settings, monitor: &Mo
 pub(crate) fn tags(reference: &Reference, settings: &Settings, monitor: &Monitor) -> Result<BTreeSet<String>> {
     let client = Client::for_pulling(reference, settings.clone(), monitor.clone())?;
     let mut tags = BTreeSet::new();
-    let mut query = vec![("n".to_string(), TAGS_ASKED.to_string())];
+    let mut query = format!("n={TAGS_ASKED}");
     loop {
         let page = first(&client, |at| page(&client, at, &query))?;
         let before = tags.len();
@@ -78,7 +88,7 @@ pub(crate) fn tags(reference: &Reference, settings: &Settings, monitor: &Monitor
 /// A page of tags, and the parameters of the next one.
 struct Page {
     tags: Vec<String>,
-    next: Option<Vec<(String, String)>>,
+    next: Option<String>,
 }
 
 /// The answer of `GET /v2/NAME/tags/list` (distribution-spec, "Listing Tags").
@@ -87,10 +97,9 @@ struct Document {
     tags: Option<Vec<String>>,
 }
 
-fn page(client: &Client, at: usize, query: &[(String, String)]) -> Asked<Page> {
-    let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+fn page(client: &Client, at: usize, query: &str) -> Asked<Page> {
     let what = format!("list of tags of {}", client.endpoints[at].repository);
-    let mut answer = client.get_with(at, "tags/list", &query)?;
+    let mut answer = client.ask(at, &format!("tags/list?{query}"), &[])?;
     if answer.status != 200 {
         return Err(refusal(answer, &what));
     }
@@ -98,18 +107,7 @@ fn page(client: &Client, at: usize, query: &[(String, String)]) -> Asked<Page> {
     let bytes = answer.start(PAGE_BYTES_MAX).map_err(|error| broken(&from, &error))?;
     let document: Document = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(ErrorKind::Network, format!("{what}: {from} sent an invalid answer: {error}")))?;
-    Ok(Page { tags: document.tags.unwrap_or_default(), next: next_of(&answer) })
-}
-
-/// The parameters of the address in `Link: <…>; rel="next"` (RFC 8288). Where it points to counts for nothing else.
-fn next_of(answer: &Answer) -> Option<Vec<(String, String)>> {
-    let link = answer.header("link")?;
-    let (address, parameters) = link.trim_start().strip_prefix('<')?.split_once('>')?;
-    if !parameters.replace(['"', ' '], "").to_ascii_lowercase().contains("rel=next") {
-        return None;
-    }
-    let (_, query) = address.split_once('?')?;
-    Some(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    Ok(Page { tags: document.tags.unwrap_or_default(), next: next_query(&answer.headers) })
 }
 
 /// Asks one endpoint after the other, each as often as is worth it.
@@ -143,9 +141,5 @@ impl Client {
     fn head(&self, at: usize, path: &str) -> Asked<Answer> {
         let headers: &[(&str, &str)] = &[("accept", MANIFESTS)];
         self.ask_with(at, |url| self.send(&Request { headers, ..Request::new(Method::HEAD, url) }), path)
-    }
-
-    fn get_with(&self, at: usize, path: &str, query: &[(&str, &str)]) -> Asked<Answer> {
-        self.ask_with(at, |url| self.send(&Request::new(Method::GET, &url.with_query(query))), path)
     }
 }

@@ -18,6 +18,7 @@ mod guard;
 mod helper;
 mod hosted;
 mod http;
+mod link;
 mod look;
 mod netrc;
 mod proxy;

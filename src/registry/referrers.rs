@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::client::broken;
-use super::http::{Answer, refusal};
+use super::http::refusal;
+use super::link::next_query;
 use super::repository::{Repository, Stored};
 use super::retry::sleep;
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
@@ -29,8 +30,8 @@ impl Repository {
     /// What refers to the manifest `subject`, in the registry's order; only what has `artifact_type` where one is given.
     ///
     /// # Errors
-    /// [`ErrorKind::Network`] when the registry cannot be reached or refuses, [`ErrorKind::InvalidImage`] when its list cannot
-    /// be read.
+    /// [`ErrorKind::Network`] when the registry cannot be reached, refuses, or lists no end of them,
+    /// [`ErrorKind::InvalidImage`] when its list cannot be read.
     pub fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
         let doing = || format!("listing what refers to {subject}");
         let entries = match self.listed(subject).doing(doing)? {
@@ -132,7 +133,7 @@ impl Repository {
                     200 => {
                         let from = answer.url.authority.clone();
                         let bytes = answer.start(DOCUMENT_BYTES_MAX).map_err(|error| broken(&from, &error))?;
-                        Ok((Some(bytes), next_page(&answer)))
+                        Ok((Some(bytes), next_query(&answer.headers)))
                     }
                     // Registries that do not know the question have many ways to say so.
                     400 | 404 | 405 | 406 | 410 | 501 => Ok((None, None)),
@@ -142,11 +143,13 @@ impl Repository {
             let Some(page) = bytes.and_then(|bytes| entries_of(Some(&bytes)).ok()) else { return Ok(None) };
             entries.extend(page);
             match next {
-                Some(next) => path = next,
-                None => break,
+                Some(query) => path = format!("referrers/{subject}?{query}"),
+                None => return Ok(Some(entries)),
             }
         }
-        Ok(Some(entries))
+        // What is further down would be taken for missing.
+        let message = format!("the list of referrers has more than {PAGES_MAX} pages");
+        Err(Error::new(ErrorKind::Network, message))
     }
 
     /// What a manifest is whose entry does not say.
@@ -173,16 +176,6 @@ fn entries_of(index: Option<&[u8]>) -> Result<Vec<Value>> {
         Value::Null if document["schemaVersion"] == 2 => Ok(Vec::new()),
         _ => Err(unreadable()),
     }
-}
-
-/// Where the list goes on (RFC 8288), below the repository; a page elsewhere is not asked for.
-fn next_page(answer: &Answer) -> Option<String> {
-    let link = answer.header("link")?;
-    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
-    let is_next = parameters.split(';').any(|it| matches!(it.trim(), "rel=next" | "rel=\"next\""));
-    let next = answer.url.join(target).filter(|next| is_next && next.is_same_server(&answer.url))?;
-    let full = next.full();
-    full.find("/referrers/").map(|at| full[at + 1..].to_string())
 }
 
 /// Writers that wait equally long would meet again.

@@ -81,8 +81,8 @@ impl Repository {
         self.client.warnings()
     }
 
-    /// Puts a blob there, unless it is there: mounted from another repository, or else uploaded in chunks. An upload that
-    /// breaks goes on where it ended.
+    /// Puts a blob there, unless it is there: mounted from another repository, or else uploaded. An upload that breaks goes
+    /// on where it ended.
     ///
     /// # Errors
     /// [`ErrorKind::Network`] when the registry cannot be reached or refuses, [`ErrorKind::Mismatch`] when what it received
@@ -128,7 +128,8 @@ impl Repository {
         let what = format!("blob {digest}");
         let answer = self.retried(|| {
             let answer = self.client.request(Method::HEAD, &format!("blobs/{digest}"), &[], &[])?;
-            if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
+            // One that has no HEAD is sent what it may have: to ask by GET is to download it.
+            if matches!(answer.status, 200 | 404 | 405 | 501) { Ok(answer) } else { Err(refusal(answer, &what)) }
         })?;
         Ok(answer.status == 200)
     }
@@ -142,9 +143,13 @@ impl Repository {
         let accept = [("accept", MANIFESTS)];
         let answer = self.retried(|| {
             let answer = self.client.request(Method::HEAD, &format!("manifests/{name}"), &accept, &[])?;
-            if matches!(answer.status, 200 | 404) { Ok(answer) } else { Err(refusal(answer, &what)) }
+            if matches!(answer.status, 200 | 404 | 405 | 501) { Ok(answer) } else { Err(refusal(answer, &what)) }
         })?;
-        Ok(answer.status == 200)
+        match answer.status {
+            // It has no HEAD.
+            405 | 501 => Ok(self.manifest(name)?.is_some()),
+            status => Ok(status == 200),
+        }
     }
 
     /// The manifest under a tag or digest; `None` where there is none.
@@ -205,9 +210,18 @@ pub(super) fn rejection(answer: Answer, what: &str) -> Failure {
             let error = Error::new(ErrorKind::Network, error.to_string());
             Failure::Lasting(error.hint("create the repository on the registry, or check its name"))
         }
+        Failure::Lasting(error) if is_immutable(&error, what) => {
+            Failure::Lasting(Error::new(ErrorKind::Network, error.to_string()).hint("choose another tag"))
+        }
         Failure::Lasting(error) if status == 400 && error.to_string().contains("DIGEST_INVALID") => {
             Failure::Lasting(Error::new(ErrorKind::Mismatch, error.to_string()))
         }
         other => other,
     }
+}
+
+/// Whether a registry says that a tag may not be changed: each has its own status and code for it. The tag itself may have any
+/// name.
+fn is_immutable(error: &Error, what: &str) -> bool {
+    error.to_string().replace(what, "").to_ascii_lowercase().contains("immutable")
 }

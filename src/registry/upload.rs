@@ -90,6 +90,8 @@ pub(super) struct Uploader<'a> {
     size: u64,
     content: &'a dyn Content,
     pieces: Pieces,
+    /// The smallest chunk that the registry takes, but for the last one.
+    chunk_bytes_least: Cell<u64>,
     /// How far the registry has ever been: only more than that is progress.
     furthest: u64,
     /// How much was ever sent, as it is shown.
@@ -139,7 +141,16 @@ impl Read for PartReader<'_> {
 
 impl<'a> Uploader<'a> {
     pub(super) fn new(client: &'a Client, digest: Digest, size: u64, content: &'a dyn Content) -> Self {
-        Uploader { client, digest, size, content, pieces: Pieces::One, furthest: 0, shown: Cell::new(0) }
+        Uploader {
+            client,
+            digest,
+            size,
+            content,
+            pieces: Pieces::One,
+            chunk_bytes_least: Cell::new(0),
+            furthest: 0,
+            shown: Cell::new(0),
+        }
     }
 
     /// Asks the registry to take the blob from the repository `from`; whether it did.
@@ -178,13 +189,10 @@ impl<'a> Uploader<'a> {
                     if self.is_there() {
                         return Ok(());
                     }
-                    // Where it fails at one place twice, the upload itself may be what is broken.
                     let position = session.as_ref().map(|session| session.position);
                     let is_stuck = position.is_some() && std::mem::replace(&mut failed_at, position) == position;
-                    if is_stuck && self.pieces == Pieces::One {
-                        self.pieces = Pieces::Tried(CHUNK_BYTES);
-                    }
-                    session = match session.filter(|_| !is_stuck) {
+                    let is_lost = is_stuck && self.unstick(position);
+                    session = match session.filter(|_| !is_lost) {
                         Some(session) => self.resume(&session)?,
                         None => None,
                     };
@@ -196,6 +204,18 @@ impl<'a> Uploader<'a> {
                 retry = Retry::new(&self.client.settings);
             }
         }
+    }
+
+    /// Tries smaller pieces where it failed at one place twice; whether the upload itself may be what is broken.
+    fn unstick(&mut self, position: Option<u64>) -> bool {
+        let was_one = self.pieces == Pieces::One;
+        match &mut self.pieces {
+            Pieces::One => self.pieces = Pieces::Tried(CHUNK_BYTES),
+            Pieces::Tried(bytes) => *bytes = (*bytes / 4).max(CHUNK_BYTES_MIN),
+            Pieces::Last | Pieces::Asked(_) => {}
+        }
+        // What has arrived is not given up before chunks were tried.
+        !was_one || position == Some(0)
     }
 
     fn retried<T>(&self, retry: &mut Retry, ask: impl Fn(&Self) -> Asked<T>) -> Result<T> {
@@ -226,7 +246,7 @@ impl<'a> Uploader<'a> {
         let is_small = match self.pieces {
             Pieces::One => self.size <= SMALL_BYTES_MAX,
             Pieces::Last => true,
-            Pieces::Tried(bytes) | Pieces::Asked(bytes) => self.size <= bytes,
+            Pieces::Tried(_) | Pieces::Asked(_) => self.chunk().is_some_and(|bytes| self.size <= bytes),
         };
         if current.position == self.size || (current.position == 0 && is_small) {
             return self.finish(current, counter);
@@ -235,6 +255,14 @@ impl<'a> Uploader<'a> {
         let Some(current) = session else { return Ok(false) };
         self.furthest = self.furthest.max(current.position);
         Ok(false)
+    }
+
+    /// How large chunks are; `None` where there are none.
+    fn chunk(&self) -> Option<u64> {
+        match self.pieces {
+            Pieces::One | Pieces::Last => None,
+            Pieces::Tried(bytes) | Pieces::Asked(bytes) => Some(bytes.max(self.chunk_bytes_least.get())),
+        }
     }
 
     /// Begins an upload; `None` where the blob was mounted instead.
@@ -263,6 +291,9 @@ impl<'a> Uploader<'a> {
         if position > self.size {
             return Err(lasting(format!("{from} has more of {} than was sent", self.what())));
         }
+        if let Some(least) = answer.header("oci-chunk-min-length").and_then(|text| text.trim().parse::<u64>().ok()) {
+            self.chunk_bytes_least.set(least.min(CHUNK_BYTES_MAX));
+        }
         Ok(Session { url, position })
     }
 
@@ -275,10 +306,7 @@ impl<'a> Uploader<'a> {
     fn send_piece(&mut self, session: &mut Option<Session>, counter: &DownloadCounter) -> Asked<()> {
         let Some(Session { url, position: first }) = &*session else { return Ok(()) };
         let (first, left) = (*first, self.size - first);
-        let chunk = match self.pieces {
-            Pieces::One | Pieces::Last => None,
-            Pieces::Tried(bytes) | Pieces::Asked(bytes) => Some(bytes),
-        };
+        let chunk = self.chunk();
         let part =
             Part { uploader: self, counter: Some(counter), position: first, length: left.min(chunk.unwrap_or(left)) };
         let end = first + part.length;
@@ -291,7 +319,6 @@ impl<'a> Uploader<'a> {
         let answer = self.send(Method::PATCH, url, &headers, Payload::Stream(&part))?;
         match answer.status {
             200..=204 => {
-                self.heed_minimum(&answer);
                 let position = match received(&answer) {
                     Some(position) if position > self.size || (position > first && position < end) => position,
                     // Some say of each chunk what they said of the first one.
@@ -301,8 +328,15 @@ impl<'a> Uploader<'a> {
                 Ok(())
             }
             413 if self.shrink() => Ok(()),
-            // It has something else than we think: it says what when it is asked.
-            416 => Err(passing(rejection(answer, &self.what()))),
+            // It has something else than we think, or takes no part as large as that: it says what it has when it is asked.
+            416 => {
+                if self.pieces == Pieces::One && has_range {
+                    self.pieces = Pieces::Tried(CHUNK_BYTES);
+                }
+                Err(passing(rejection(answer, &self.what())))
+            }
+            // It has forgotten the upload, not the repository.
+            404 if first > 0 => Err(passing(rejection(answer, &self.what()))),
             405 | 501 if !has_range => {
                 self.pieces = Pieces::Last;
                 Ok(())
@@ -331,13 +365,6 @@ impl<'a> Uploader<'a> {
         is_possible
     }
 
-    fn heed_minimum(&mut self, answer: &Answer) {
-        let minimum = answer.header("oci-chunk-min-length").and_then(|text| text.parse::<u64>().ok());
-        if let Pieces::Tried(bytes) | Pieces::Asked(bytes) = &mut self.pieces {
-            *bytes = (*bytes).max(minimum.unwrap_or(0).min(CHUNK_BYTES_MAX));
-        }
-    }
-
     /// Sends what is left of a small blob, or nothing, and says that this is all.
     fn finish(&mut self, session: &Session, counter: &DownloadCounter) -> Asked<bool> {
         let (position, length) = (session.position, self.size - session.position);
@@ -351,6 +378,8 @@ impl<'a> Uploader<'a> {
                 Ok(true)
             }
             413 if length > 0 && self.shrink() => Ok(false),
+            // As above.
+            404 if position > 0 => Err(passing(rejection(answer, &self.what()))),
             _ => Err(rejection(answer, &self.what())),
         }
     }

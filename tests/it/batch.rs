@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -512,6 +512,51 @@ fn each_layer_comes_once_and_the_second_run_asks_for_none() {
     let fetched = fake.count("/blobs/");
     assert_eq!(place.counts(&["list", "--cache", "cache", "--label", "a=b"]), (images, 0, 0));
     assert_eq!(fake.count("/blobs/"), fetched);
+}
+
+/// What each image is now is asked by GET where HEAD tells nothing, and a password that is wrong is not shown again.
+#[test]
+fn a_registry_that_refuses_to_be_asked_briefly_is_asked_for_the_manifest() {
+    for (status, login) in
+        [(400, ""), (401, ""), (401, "Basic realm=\"x\""), (403, ""), (404, ""), (405, ""), (501, "")]
+    {
+        let place = Place::new();
+        let repository = tags(2, 1000);
+        let fake = Fake::start(move |request| match request.method.as_str() {
+            "HEAD" if login.is_empty() => Answer::new(status, "text/plain", ""),
+            "HEAD" => Answer::new(status, "text/plain", "").with("WWW-Authenticate", login),
+            _ => answer(&repository, request),
+        });
+        place.write("list", list_of(&fake, 2));
+        assert_eq!(place.counts(&["list"]), (2, 0, 0), "{status}");
+        let before = fake.log().len();
+        assert_eq!(place.counts(&["list"]), (0, 2, 0), "{status}");
+        let requests = fake.log().split_off(before);
+        let asked: Vec<&str> = requests.iter().map(|request| request.method.as_str()).collect();
+        let gets = asked.iter().filter(|method| **method == "GET").count();
+        assert!(gets == 2 && requests.iter().all(|request| request.is_for("/manifests/t")), "{status}: {asked:?}");
+    }
+    let (place, repository, is_strict) = (Place::new(), tags(1, 1000), Arc::new(AtomicBool::new(false)));
+    let strict = Arc::clone(&is_strict);
+    let fake = Fake::start(move |request| match strict.load(Ordering::Relaxed) {
+        true => Answer::new(401, "text/plain", "").with("WWW-Authenticate", "Basic realm=\"x\""),
+        false => answer(&repository, request),
+    });
+    place.write("list", list_of(&fake, 1));
+    assert_eq!(place.counts(&["list"]), (1, 0, 0));
+    is_strict.store(true, Ordering::Relaxed);
+    let before = fake.log().len();
+    let mut command = place.command(&["list", "--to", "sif", "--out", "out"]);
+    command.env("APPTAINER_DOCKER_USERNAME", "user").env("APPTAINER_DOCKER_PASSWORD", "wrong");
+    let done = run(&mut command);
+    assert!(done.code == 1, "{}", done.stderr);
+    let requests = fake.log().split_off(before);
+    let shown: Vec<&str> = requests
+        .iter()
+        .filter(|request| request.header("authorization").is_some())
+        .map(|request| request.method.as_str())
+        .collect();
+    assert_eq!(shown, ["HEAD"]);
 }
 
 /// Many images cost as much memory and as many open files as few, and their CPU time grows with their number.

@@ -202,6 +202,33 @@ fn a_server_without_ranges_begins_again() {
     Place::new().makes(&source(&fake), &[], &layers());
 }
 
+/// A cache in between may answer with another part than the one that was asked for, or not say which one it is.
+#[test]
+fn a_server_that_sends_another_part_is_asked_for_all() {
+    for stated in [Some("bytes 0-9/10"), Some("nonsense"), None] {
+        let (fake, repository) = faulty(move |request, mut answer| {
+            if request.is_for("/blobs/") && request.earlier == 0 {
+                return answer.spoilt(|bytes| {
+                    let half = bytes.len() / 2;
+                    Body::Cut(bytes, half)
+                });
+            }
+            let said = answer.headers.iter().position(|(name, _)| name == "Content-Range");
+            if let Some(at) = said {
+                answer.headers.remove(at);
+                answer = stated.iter().fold(answer, |answer, stated| answer.with("Content-Range", stated));
+            }
+            answer
+        });
+        Place::new().makes(&source(&fake), &["--retries", "1"], &layers());
+        let big = big_digest(&repository);
+        let log = fake.log();
+        let ranges: Vec<bool> =
+            log.iter().filter(|request| request.is_for(&big)).map(|it| it.header("range").is_some()).collect();
+        assert_eq!(ranges, [false, true, false], "{stated:?}");
+    }
+}
+
 #[test]
 fn a_silent_server_is_left_and_asked_again() {
     let stall = |request: &Request, answer: Answer| {

@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
 use sif_convert::io::Compression;
@@ -19,7 +19,7 @@ use sif_convert::{
 };
 
 use crate::support::depot::Depot;
-use crate::support::fake::{Answer, Fake, OCI_MANIFEST, Request};
+use crate::support::fake::{Answer, Fake, OCI_INDEX, OCI_MANIFEST, Request};
 use crate::support::layer;
 use crate::support::pack::{Squeeze, docker_archive, sha256};
 use crate::support::registry::Registry;
@@ -269,6 +269,140 @@ fn an_upload_that_is_lost_begins_anew_and_one_that_never_ends_gives_up() {
     assert!(error.kind() == ErrorKind::Network && error.to_string().contains("after 4 attempts"), "{error}");
 }
 
+/// Pushes a blob that is too large for one request that ends its upload; what it took.
+fn push_large(fake: &Fake, depot: &Depot) -> Vec<Request> {
+    static LARGE: LazyLock<(Vec<u8>, Digest)> = LazyLock::new(|| {
+        let bytes = noise((17 << 20) + 123);
+        let digest = Digest::of(&bytes);
+        (bytes, digest)
+    });
+    let (bytes, digest) = &*LARGE;
+    let pushed = repository(&fake.host(), "x").push_blob(*digest, bytes.len() as u64, &bytes.as_slice());
+    assert_eq!(pushed.unwrap(), Pushed::Uploaded);
+    assert!(depot.blob("x", &digest.to_string()).unwrap() == *bytes);
+    fake.log()
+}
+
+fn patches(log: &[Request]) -> Vec<&Request> {
+    log.iter().filter(|request| request.method == "PATCH").collect()
+}
+
+/// One that takes no request of more bytes.
+fn limited(bytes_max: usize) -> impl Fn(&Request) -> Option<Answer> {
+    move |request| (request.bytes.len() > bytes_max).then(|| Answer::new(413, "text/html", "<h1>too large</h1>"))
+}
+
+#[test]
+fn a_large_blob_is_sent_at_once_where_parts_of_it_are_limited_or_refused() {
+    // As GitHub's registry is.
+    let (fake, held) = depot(|request| {
+        let is_refused = request.header("content-range").is_some() && request.bytes.len() > 4 << 20;
+        is_refused.then(|| Answer::new(416, "text/plain", ""))
+    });
+    push_large(&fake, &held);
+    assert_eq!(methods(&fake), ["HEAD", "POST", "PATCH", "PUT"]);
+    // As Google's are.
+    let (fake, held) = depot(|request| {
+        let is_refused = request.method == "PATCH" && request.header("content-range").is_some();
+        is_refused.then(|| Answer::new(400, "text/plain", ""))
+    });
+    push_large(&fake, &held);
+    assert_eq!(methods(&fake), ["HEAD", "POST", "PATCH", "PUT"]);
+}
+
+/// The same where the first request broke, so that the rest is a part.
+#[test]
+fn a_large_blob_that_broke_arrives_where_parts_of_it_are_limited_or_refused() {
+    for status in [416, 400] {
+        let held = Depot::default();
+        let (depot, is_broken) = (held.clone(), AtomicBool::new(false));
+        let fake = Fake::start(move |request| {
+            let bytes_max = if status == 416 { 4 << 20 } else { 0 };
+            if request.header("content-range").is_some() && request.bytes.len() > bytes_max {
+                return Answer::new(status, "text/plain", "");
+            }
+            if request.method != "PATCH" || is_broken.swap(true, Ordering::Relaxed) {
+                return depot.answer(request);
+            }
+            // Half of it has arrived.
+            let half = Request { bytes: request.bytes[..8 << 20].to_vec(), ..request.clone() };
+            depot.answer(&half);
+            Answer::new(503, "text/plain", "").with("Retry-After", "0")
+        });
+        let log = push_large(&fake, &held);
+        let parts = patches(&log);
+        // What GitHub's has need not be sent again; Google's has all of it sent anew.
+        assert_eq!(parts.len(), if status == 416 { 5 } else { 3 }, "{status}");
+    }
+}
+
+#[test]
+fn what_a_registry_says_of_chunks_need_not_be_true() {
+    for range in ["0-0", "0-4194303"] {
+        let held = Depot::default();
+        let (depot, limit) = (held.clone(), limited(5 << 20));
+        let fake = Fake::start(move |request| {
+            let mut answer = limit(request).unwrap_or_else(|| depot.answer(request));
+            let stated = answer.headers.iter_mut().filter(|(name, _)| name == "Range");
+            stated.for_each(|(_, value)| *value = range.to_string());
+            answer
+        });
+        let log = push_large(&fake, &held);
+        assert_eq!(patches(&log).len(), 6, "{range}: one that is too large, and five chunks");
+    }
+}
+
+#[test]
+fn a_large_blob_is_sent_with_put_or_in_small_chunks_where_nothing_else_is_taken() {
+    let (fake, held) = depot(|request| (request.method == "PATCH").then(|| Answer::new(405, "text/plain", "")));
+    push_large(&fake, &held);
+    assert_eq!(methods(&fake), ["HEAD", "POST", "PATCH", "PUT"]);
+    let (fake, held) = depot(limited(1 << 20));
+    push_large(&fake, &held);
+    assert!(!methods(&fake).contains(&"GET".to_string()), "nothing broke");
+    // A registry that wants large chunks gets them.
+    let held = Depot::default();
+    let (inner, limit) = (held.clone(), limited(10 << 20));
+    let fake = Fake::start(move |request| {
+        let answer = limit(request).unwrap_or_else(|| inner.answer(request));
+        if request.method == "POST" { answer.with("OCI-Chunk-Min-Length", "8388608") } else { answer }
+    });
+    let log = push_large(&fake, &held);
+    let lengths: Vec<usize> = patches(&log)[1..].iter().map(|request| request.bytes.len()).collect();
+    assert_eq!(lengths, [8 << 20, 8 << 20, (1 << 20) + 123]);
+}
+
+#[test]
+fn a_mount_that_fails_is_an_upload() {
+    let (fake, held) = depot(|request| {
+        let broken = || Answer::json(500, json!({})).with("Retry-After", "0");
+        request.is_for("mount=").then(broken)
+    });
+    let mounts = [reference(&format!("{}/base", fake.host()))];
+    let opened = Repository::open(&reference(&format!("{}/x", fake.host())), &mounts, &settings(), &Monitor::default());
+    let (opened, bytes) = (opened.unwrap(), noise(1000));
+    assert_eq!(push_bytes(&opened, &bytes).unwrap(), Pushed::Uploaded);
+    assert_eq!(held.blob("x", &format!("sha256:{}", sha256(&bytes))).unwrap(), bytes);
+    assert_eq!(push_bytes(&opened, &noise(1001)).unwrap(), Pushed::Uploaded);
+    assert_eq!(fake.count("mount="), 4, "it is not asked for more of them");
+}
+
+/// What is in between breaks connections that bring much, and the registry keeps nothing of what broke.
+#[test]
+fn a_large_blob_gets_through_where_only_small_requests_do() {
+    for bytes_max in [5 << 20, 2 << 20] {
+        let held = Depot::default();
+        let depot = held.clone();
+        let fake = Fake::start_cutting(bytes_max, move |request| match request.is_cut {
+            true => Answer::new(500, "text/plain", ""),
+            false => depot.answer(request),
+        });
+        let log = push_large(&fake, &held);
+        let cut = log.iter().filter(|request| request.is_cut).count();
+        assert_eq!(cut, if bytes_max > 4 << 20 { 2 } else { 3 });
+    }
+}
+
 #[test]
 fn what_the_registry_received_otherwise_is_a_mismatch() {
     let (fake, _) = depot(|_| None);
@@ -282,6 +416,12 @@ fn what_the_registry_received_otherwise_is_a_mismatch() {
     });
     let error = self::repository(&other.host(), "x").push_manifest("1", OCI_MANIFEST, b"{}").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+    for status in [400, 403, 409, 412] {
+        let words = json!({ "errors": [{ "code": "TAG_INVALID", "message": "the repository is Immutable" }] });
+        let kept = Fake::start(move |_| Answer::json(status, words.clone()));
+        let error = self::repository(&kept.host(), "x").push_manifest("1", OCI_MANIFEST, b"{}").unwrap_err();
+        assert_eq!((error.kind(), error.remedy()), (ErrorKind::Network, Some("choose another tag")), "{error}");
+    }
     let refusing = Fake::start(|request| match request.method.as_str() {
         "HEAD" => Answer::new(404, "text/plain", ""),
         _ => Answer::json(403, json!({ "errors": [{ "code": "DENIED", "message": "read only" }] })),
@@ -439,6 +579,48 @@ fn referrers_are_listed_by_a_registry_that_keeps_them() {
     assert_eq!(fake.count("/manifests/sha256-"), 0, "the tag is for registries that keep no list");
 }
 
+/// A registry behind a proxy may link to itself under another name: the list goes on where it began.
+#[test]
+fn a_list_of_referrers_goes_on_where_it_began() {
+    let elsewhere = Arc::new(Fake::start(|_| Answer::new(500, "text/plain", "")));
+    let entry = |number: usize| {
+        json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of(&[number as u8]).to_string(), "size": 1,
+            "artifactType": SIF_LAYER })
+    };
+    let list_of = move |pages: usize| {
+        let link = format!("http://{}/other", elsewhere.host());
+        move |request: &Request| {
+            let number = request.path.split_once("page=").map_or(0, |(_, number)| number.parse().unwrap());
+            let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry(number)] });
+            let answer = Answer::new(200, OCI_INDEX, index.to_string()).with("Link", "</first>; rel=first");
+            assert!(number == 0 || request.path.starts_with("/v2/x/referrers/sha256:"), "{}", request.path);
+            match number + 1 < pages {
+                true => answer.with("Link", &format!("<{link}?page={}>; title=\"a, b\"; rel=next", number + 1)),
+                false => answer,
+            }
+        }
+    };
+    let listed = |fake: &Fake| repository(&fake.host(), "x").referrers(Digest::of(b"it"), Some(SIF_LAYER));
+    assert_eq!(listed(&Fake::start(list_of(64))).unwrap().len(), 64);
+    let error = listed(&Fake::start(list_of(65))).unwrap_err();
+    assert!(error.kind() == ErrorKind::Network && error.to_string().contains("more than 64 pages"), "{error}");
+}
+
+/// The blob is sent, which costs less than to download it; the manifest is looked at.
+#[test]
+fn what_is_there_is_found_out_without_head() {
+    for status in [405, 501] {
+        let (fake, held) =
+            depot(move |request| (request.method == "HEAD").then(|| Answer::new(status, "text/plain", "")));
+        let repository = repository(&fake.host(), "x");
+        held.put_blob("x", b"there");
+        assert_eq!(push_bytes(&repository, b"there").unwrap(), Pushed::Uploaded);
+        assert!(!repository.has_manifest("1").unwrap());
+        repository.push_manifest("1", OCI_MANIFEST, b"{}").unwrap();
+        assert!(repository.has_manifest("1").unwrap());
+    }
+}
+
 #[test]
 fn referrers_are_kept_under_a_tag_where_the_registry_keeps_none() {
     // Slow, so that writers do meet.
@@ -461,7 +643,7 @@ fn entries_that_do_not_say_what_they_are_are_looked_at() {
     let mut index: Value = serde_json::from_slice(&repository.manifest(&tag).unwrap().unwrap()).unwrap();
     index["manifests"][0].as_object_mut().unwrap().remove("artifactType");
     index["manifests"].as_array_mut().unwrap().push(json!("nonsense"));
-    repository.push_manifest(&tag, crate::support::fake::OCI_INDEX, index.to_string().as_bytes()).unwrap();
+    repository.push_manifest(&tag, OCI_INDEX, index.to_string().as_bytes()).unwrap();
     assert_eq!(repository.referrers(subject, Some(SIF_LAYER)).unwrap().len(), 1);
     // What others wrote stays as it is when an entry is added.
     attach(&repository, (subject, 10), 2);

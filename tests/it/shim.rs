@@ -61,6 +61,19 @@ fn the_shim_takes_images_and_hands_on_all_else() {
             &["push", "--help"],
             &["build", "--sandbox", "d", "docker://a:1"],
             &["--config", "x", "pull", "docker://a:1"],
+            &["build", "-s", "d", "docker://a:1"],
+            &["build", "-sF", "d", "docker://a:1"],
+            &["build", "-Fu", "d", "docker://a:1"],
+            &["build", "-e", "a.sif", "docker://a:1"],
+            &["-s", "build", "-r", "a.sif", "docker://a:1"],
+            &["build", "a.sif", "docker://a:1", "-s"],
+            &["pull", "docker://a:1", "--docker-login"],
+            &["pull", "library://a", "--name", "docker://x"],
+            &["pull", "a.sif", "shub://a", "--tmpdir", "oci:x"],
+            &["pull", "--name", "a.sif", "b", "--library", "http"],
+            &["build", "a.sif", "a.def", "--force"],
+            &["push", "a.sif", "library://a", "--library", "oras://a"],
+            &["push", "a.sif", "docker://a:1", "-U"],
         ] {
             let want = words.iter().fold(name.to_string(), |text, word| format!("{text} <{word}>"));
             assert_eq!(called(name, words), (Some(0), want));
@@ -69,6 +82,30 @@ fn the_shim_takes_images_and_hands_on_all_else() {
         for source in ["docker://a:1", "docker-archive:///a b.tar", "docker-daemon:a:1", "oci:a", "oci-archive:a.tar"] {
             let want = format!("convert <build> <--workdir> <--if-exists> <update> <out.sif> <{source}>");
             assert_eq!(called(name, &["build", "out.sif", source]), (Some(0), want));
+        }
+        for words in [
+            &["pull", "docker://a:1", "--name", "y z.sif"][..],
+            &["pull", "x.sif", "docker://a:1", "--force"],
+            &["pull", "oras://h/a:1", "--dir", ""],
+            &["build", "-F", "x.sif", "docker://a:1"],
+            &["build", "-FT", "x.sif", "oci-archive:a.tar", "--fakeroot"],
+            &["build", "--bind", "/-s/e:/x", "x.sif", "docker://a:1"],
+            &["build", "-B/-s/e", "x.sif", "docker://a:1"],
+            &["push", "a b.sif", "oras://h/a:1", "--no-https"],
+        ] {
+            let ours: &[&str] = match words[0] {
+                "pull" => &["--workdir"],
+                "build" => &["--workdir", "--if-exists", "update"],
+                _ => &[],
+            };
+            let (first, rest) = words.split_first().unwrap();
+            let want = |quiet: &[&str]| {
+                let words = [&[*first], ours, quiet, rest].concat();
+                words.iter().fold("convert".to_string(), |text, word| format!("{text} <{word}>"))
+            };
+            assert_eq!(called(name, words), (Some(0), want(&[])));
+            // What is said before the command is no option of it.
+            assert_eq!(called(name, &[&["-s"], words].concat()), (Some(0), want(&["--quiet"])));
         }
         let want = "convert <push> <--quiet> <--no-https> <a b.sif> <oras://h/a:1>".to_string();
         assert_eq!(called(name, &["-q", "push", "--no-https", "a b.sif", "oras://h/a:1"]), (Some(0), want));

@@ -35,13 +35,31 @@ for word; do
     skip=$((skip + 1))
 done
 command=${word:-}
+known= foreign= at=0
 for source; do
+    at=$((at + 1))
+    [ "$at" -gt $((skip + 1)) ] || continue
+    # Options may come after the source. The address of a web site may be the value of one.
+    case $source in
+        docker://* | docker-daemon:* | docker-archive:* | oci:* | oci-archive:* | oras://*) known=$source ;;
+        library://* | shub://* | instance://*) foreign=yes ;;
+    esac
+    # Short options of builds that make something else: --sandbox, --update, --encrypt, --remote. Several may be in one word.
+    case $command:$source in
+        build:-*[!A-Za-z]*) ;;
+        build:-*[suer]*) real "$@" ;;
+    esac
     # What makes something else than a SIF of an image.
     case $source in
         --sandbox | --encrypt | --passphrase | --pem-path* | --remote | --oci | --update | --section* | --build-arg* | \
             --mksquashfs-args* | --docker-login | --help | -h) real "$@" ;;
     esac
 done
+[ -z "$foreign" ] || real "$@"
+case ${source:-} in
+    docker://* | docker-daemon:* | docker-archive:* | oci:* | oci-archive:* | oras://* | http://* | https://*) ;;
+    *) source=${known:-${source:-}} ;;
+esac
 case $command:${source:-} in
     pull:docker://* | pull:docker-daemon:* | pull:docker-archive:* | pull:oci:* | pull:oci-archive:* | pull:oras://* | \
         pull:http://* | pull:https://*)
