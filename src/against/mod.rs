@@ -5,6 +5,7 @@
 //! make, or one that nothing explains.
 
 mod explain;
+mod objects;
 mod remake;
 mod scripts;
 
@@ -13,9 +14,10 @@ use std::path::{Path, PathBuf};
 use crate::browse::{DiffOptions, Difference, Side, ViewOptions, diff_explained};
 use crate::error::{Error, ErrorKind, Result, ResultExt as _};
 use crate::gocryptfs::Secret;
-use crate::io::Monitor;
+use crate::io::{Monitor, Region};
 use crate::model::{Note, Platform};
 use crate::output::{self, Whole, WriteOptions};
+use crate::sif::Container;
 use crate::source::{OpenOptions, Selection, Source, Spec, open};
 
 /// What came of the comparison.
@@ -100,6 +102,7 @@ pub fn compare(
     differences.extend(scripts::made_places(volume, without).doing(|| "comparing what was made to bind to")?);
     differences.extend(scripts::whiteout_names(volume));
     differences.extend(scripts::compare(volume, &image).doing(|| "comparing .singularity.d")?);
+    differences.extend(objects::compare(&Container::open(Region::open(sif)?)?));
     Ok(Compared { is_same_bytes: false, differences, notes: whole.notes })
 }
 

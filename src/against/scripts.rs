@@ -1,20 +1,24 @@
 //! What is in `.singularity.d`, file by file: it runs in the container, and is not part of the image.
 
+use std::collections::BTreeMap;
+
 use crate::browse::{Aspect, Difference, Place};
 use crate::error::Result;
 use crate::image::Image;
+use crate::model::Config;
 use crate::singularity::{self, Additions};
-use crate::tree::{Content, Kind, Tree};
+use crate::tree::{Content, Inode, Kind, Tree};
 use crate::volume::Volume;
 
 /// The most that is read of one of them, in bytes.
 const BYTES_MAX: u64 = 4 << 20;
 const DIRECTORY: &[u8] = b".singularity.d";
 
-/// Compares what is there with what we make for `image`, and with what other programs are known to make.
+/// Compares what is there with what we make for `image`, and with what other programs are known to make; and what is not there
+/// with what all of them make.
 pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>> {
     let ours = [ours(image, false)?, ours(image, true)?];
-    let mut differences = Vec::new();
+    let mut differences = missing(&volume.tree, &image.config);
     for visit in volume.tree.walk() {
         let Some(path) = visit.path.strip_prefix(DIRECTORY) else { continue };
         let path = match path {
@@ -22,6 +26,7 @@ pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>>
             [b'/', path @ ..] => path,
             _ => continue,
         };
+        differences.extend(access(&visit.path, path, volume.tree.inode(visit.inode)));
         let mut add = |explanation, what: String| {
             differences.push(Difference {
                 place: Place::Path(visit.path.clone()),
@@ -50,6 +55,58 @@ pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>>
         }
     }
     Ok(differences)
+}
+
+/// What no builder leaves out: without it a container runs something else, or in another environment. A directory that is missing
+/// is one difference.
+fn missing(tree: &Tree, config: &Config) -> Vec<Difference> {
+    let mut absent = BTreeMap::new();
+    for path in singularity::always_there(config) {
+        let path = [DIRECTORY, b"/", path.as_bytes()].concat();
+        let parents = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let mut places = parents.chain([path.len()]).map(|end| &path[..end]);
+        if let Some(place) = places.find(|place| tree.get(place).is_none()) {
+            absent.insert(place.to_vec(), if place.len() < path.len() { "directory" } else { "file" });
+        }
+    }
+    let difference = |(path, kind): (Vec<u8>, &str)| Difference {
+        place: Place::Path(path),
+        aspect: Aspect::Presence,
+        left: Some(kind.to_string()),
+        right: None,
+        names: 1,
+        explanation: None,
+    };
+    absent.into_iter().map(difference).collect()
+}
+
+/// In what a file or directory at `place` is open to others than it is as any builder makes it: it is root's, who alone may
+/// write to it, and nothing that is run may only be run by some. `path` is relative to `.singularity.d`.
+fn access(place: &[u8], path: &[u8], inode: &Inode) -> Vec<Difference> {
+    let (usual, for_all, never) = match &inode.kind {
+        // What an image had of its own is kept as it was.
+        _ if path.starts_with(b"replaced/") => return Vec::new(),
+        // Where one is made in a directory with setgid, it gets that and its group, which give nobody anything.
+        Kind::Directory(_) => (0o755, 0o555, 0o5022),
+        Kind::File(_) => (0o644 | singularity::mode_for_all(path), singularity::mode_for_all(path), 0o7022),
+        _ => return Vec::new(),
+    };
+    let difference = |aspect, left: String, right: String| Difference {
+        place: Place::Path(place.to_vec()),
+        aspect,
+        left: Some(left),
+        right: Some(right),
+        names: 1,
+        explanation: None,
+    };
+    let metadata = &inode.metadata;
+    let mode = metadata.mode.bits();
+    let is_usual = mode & for_all == for_all && mode & never == 0;
+    let of_mode = (!is_usual).then(|| difference(Aspect::Mode, format!("{usual:04o}"), format!("{mode:04o}")));
+    let owner = |uid, gid| format!("{uid}:{gid}");
+    let of_owner =
+        (metadata.uid != 0).then(|| difference(Aspect::Owner, owner(0, 0), owner(metadata.uid, metadata.gid)));
+    of_mode.into_iter().chain(of_owner).collect()
 }
 
 /// The empty files and directories that the SIF says were made outside of `.singularity.d`. `without` is the root as it was

@@ -283,7 +283,18 @@ fn option_of_others(error: &clap::Error, name: Option<&str>, command: &Command) 
     let others = command.get_subcommands().filter(|each| !each.is_hide_set() && name != Some(each.get_name()));
     let others = others.filter(|each| has(each, option)).map(|each| format!("\"sif-convert {}\"", each.get_name()));
     let places: Vec<String> = main.into_iter().chain(others).collect();
+    if let Some(own) = same_ending(option, here).filter(|_| !places.is_empty()) {
+        return Some(usage(message, format!("did you mean --{own}?")));
+    }
     (!places.is_empty()).then(|| usage(message, format!("it is an option of {}", places.join(", "))))
+}
+
+/// The option of this command whose name another command's ends in, after a dash: `--decrypt-pem` is `--pem` of what decrypts. What
+/// begins with "no" is the opposite.
+fn same_ending<'c>(option: &str, here: &'c Command) -> Option<&'c str> {
+    let names = here.get_arguments().filter_map(|each| each.get_long());
+    let is_meant = |name: &&str| option.strip_suffix(name).is_some_and(|rest| rest.len() > 3 && rest.ends_with('-'));
+    names.filter(is_meant).max_by_key(|name| name.len()).filter(|_| !option.starts_with("--no-"))
 }
 
 /// A command that is called wrongly.

@@ -133,12 +133,13 @@ impl Sif {
         self
     }
 
-    /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`.
+    /// The file at `path`, where it is whole, and what is written now from the image with the ID `image`. `made_at` is the time in
+    /// it, in seconds, where that is known.
     fn usable(
         &self,
         path: &Path,
         image: &str,
-        (architecture, attested): (Option<&str>, Option<&Attested>),
+        (architecture, attested, made_at): (Option<&str>, Option<&Attested>, Option<i64>),
         task: &Task,
         monitor: &Monitor,
     ) -> Result<Outcome> {
@@ -164,6 +165,11 @@ impl Sif {
         }
         if whole.format != Some(OUTPUT_FORMAT) {
             return refuse(format!("output {path:?} exists and was made in another output format"));
+        }
+        if let Some(expected) = made_at
+            && created_at(path)? != expected
+        {
+            return refuse(format!("output {path:?} exists and was made with another SOURCE_DATE_EPOCH"));
         }
         self.expect_passphrase(path)?;
         attested.map_or(Ok(()), |attested| attested.expect_in(path))?;
@@ -395,21 +401,19 @@ impl Format for Sif {
             // Only the source knows what is beside the image.
             return Ok(None);
         }
+        // When the image was made is not known here.
+        let beside = (self.architecture.as_deref(), None, task.options.source_date_epoch);
         if self.encryption.is_some() {
             // It says of no image but the one whose ID is asked for that it was made from it.
             let image = expected.to_string();
             let is_it = sealed_image(path) == Some(encrypted::hidden_image(&image));
-            return if is_it {
-                self.usable(path, &image, (self.architecture.as_deref(), None), task, monitor).map(Some)
-            } else {
-                Ok(None)
-            };
+            return if is_it { self.usable(path, &image, beside, task, monitor).map(Some) } else { Ok(None) };
         }
         let Some(image) = sealed_image(path) else { return Ok(None) };
         if image != expected.to_string() && !Origin::read(path).is_some_and(|origin| origin.led_to(&image, expected)) {
             return Ok(None);
         }
-        self.usable(path, &image, (self.architecture.as_deref(), None), task, monitor).map(Some)
+        self.usable(path, &image, beside, task, monitor).map(Some)
     }
 
     fn reuse(&self, path: &Path, image: &Image, task: &Task, monitor: &Monitor) -> Result<Outcome> {
@@ -420,10 +424,15 @@ impl Format for Sif {
         let declared = Some(image.platform().architecture).filter(|name| Architecture::from_goarch(name).is_some());
         let architecture = self.architecture.as_ref().or(declared.as_ref()).map(String::as_str);
         let attested = if self.with_sbom { Some(Attested::of(image)?) } else { None };
-        let beside = (architecture, attested.as_ref());
+        let beside = (architecture, attested.as_ref(), Some(task.made_at(image).seconds));
         let outcome = self.usable(path, &image.id().to_string(), beside, task, monitor)?;
         Ok(Outcome { diff_ids: image.config.diff_ids()?, ..outcome })
     }
+}
+
+/// The time that the header of the SIF at `path` says, in seconds.
+fn created_at(path: &Path) -> Result<i64> {
+    Ok(Container::open(Region::open(path)?)?.header().created_seconds)
 }
 
 fn sif_architecture(name: Option<&str>) -> Result<Architecture> {

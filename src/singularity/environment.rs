@@ -6,10 +6,28 @@ use crate::model::{Config, Note, Quoted};
 /// Read-only in the runtime's embedded shell: an assignment prints an error and does nothing.
 const READ_ONLY: [&str; 3] = ["EUID", "GID", "UID"];
 
-/// Set by the runtime before the image's environment is read, or kept by its embedded shell for itself: the image's value
-/// has no effect (seen with Apptainer 1.4.5).
-const SET_BY_RUNTIME: [&str; 10] =
-    ["APPTAINER_CONTAINER", "APPTAINER_NAME", "DIRSTACK", "HOME", "IFS", "LINENO", "OPTIND", "PPID", "PWD", "RANDOM"];
+/// Set by the runtime before the image's environment is read, kept by its embedded shell for itself, or used and dropped by
+/// its action script, whose own variables `e`, `key` and `__exported_env__` are: the image's value does not arrive (seen with
+/// Apptainer 1.4.5). `APPTAINER_ENVIRONMENT` does.
+const SET_BY_RUNTIME: [&str; 17] = [
+    "APPTAINER_CONTAINER",
+    "APPTAINER_NAME",
+    "DIRSTACK",
+    "HOME",
+    "IFS",
+    "LINENO",
+    "OPTIND",
+    "PPID",
+    "PWD",
+    "RANDOM",
+    "SINGULARITY_ENVIRONMENT",
+    "SING_USER_DEFINED_APPEND_PATH",
+    "SING_USER_DEFINED_PATH",
+    "SING_USER_DEFINED_PREPEND_PATH",
+    "__exported_env__",
+    "e",
+    "key",
+];
 
 /// The image's `ENV`, each name once: the last value wins, as in Docker, at the place where the name came first.
 pub(super) struct Environment<'a> {

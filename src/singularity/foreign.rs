@@ -18,6 +18,40 @@ const RUNSCRIPTS: [&str; 4] = [
     "f3e253d630ee776a5c44e6f66fb526bfb366d7bb5795e99caa8f7351983593fd",
 ];
 
+/// What every release of Singularity from 3.0 on, of SingularityCE and of Apptainer writes, and so do we; all but the
+/// environment of an image: see [`always_there`].
+const ALWAYS_THERE: [&str; 12] = [
+    "actions/exec",
+    "actions/run",
+    "actions/shell",
+    "actions/start",
+    "actions/test",
+    "env/01-base.sh",
+    "env/90-environment.sh",
+    "env/95-apps.sh",
+    "env/99-base.sh",
+    "env/99-runtimevars.sh",
+    "runscript",
+    "startscript",
+];
+
+/// The files of `.singularity.d` that no builder leaves out for an image with this config. A root that was not made of an image
+/// has no environment of one.
+pub(crate) fn always_there(config: &Config) -> impl Iterator<Item = &'static str> {
+    let environment = (!config.env().is_empty()).then_some("env/10-docker2singularity.sh");
+    ALWAYS_THERE.into_iter().chain(environment)
+}
+
+/// What every builder lets all users do with a file of `.singularity.d`: run what is run, read what is read by what runs.
+pub(crate) fn mode_for_all(path: &[u8]) -> u16 {
+    match path {
+        b"runscript" | b"startscript" | b"test" => 0o555,
+        _ if path.starts_with(b"actions/") => 0o555,
+        _ if path.starts_with(b"env/") => 0o444,
+        _ => 0,
+    }
+}
+
 /// Why a file of `.singularity.d` need not be what we would write, where that is known. `path` is relative to that directory;
 /// `config` is how the image runs.
 pub(crate) fn explain(path: &[u8], bytes: &[u8], config: &Config) -> Option<&'static str> {
@@ -173,5 +207,15 @@ mod tests {
         }
         assert!(explain(b"actions/exec", b"#!/bin/sh\nevil\n", &config).is_none());
         assert!(explain(b"env/00-evil.sh", b"", &config).is_none());
+    }
+
+    #[test]
+    fn an_environment_is_there_where_an_image_has_one() {
+        let has = |document: &str| {
+            let config = Config::parse(document.as_bytes()).unwrap();
+            always_there(&config).any(|path| path == "env/10-docker2singularity.sh")
+        };
+        assert!(has(r#"{"config":{"Env":["A=1"]}}"#));
+        assert!(!has(r#"{"config":{"Env":[]}}"#) && !has("{}"));
     }
 }

@@ -30,7 +30,7 @@ mod shell_tests;
 mod tests;
 
 pub use advice::forecast;
-pub(crate) use foreign::{explain as explain_foreign, is_known_directory};
+pub(crate) use foreign::{always_there, explain as explain_foreign, is_known_directory, mode_for_all};
 pub(crate) use program::program;
 pub(crate) use recover::{Remains, recover};
 pub(crate) use remove::{is_prepared, list_of_made, remove};

@@ -432,6 +432,14 @@ export HOME
     );
 }
 
+/// Seen with Apptainer 1.4.5: the action script's own variables, and what it sets or drops.
+#[test]
+fn variables_of_the_action_script_are_told() {
+    let env = ["e=1", "key=1", "SINGULARITY_ENVIRONMENT=1", "APPTAINER_ENVIRONMENT=1", "SINGULARITY_NAME=1", "keys=1"];
+    let notes = review(&config(serde_json::json!({ "Env": env, "Cmd": ["x"] })));
+    assert_eq!(note(&notes, "environment-ignored").examples, ["\"SINGULARITY_ENVIRONMENT\"", "\"e\"", "\"key\""]);
+}
+
 fn runscript_of(execution: serde_json::Value) -> String {
     let config = config(execution);
     let mut tree = Tree::new(TIME);

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use ed25519_dalek::Signer as _;
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
-use pkcs8::der::Decode as _;
+use pkcs8::der::asn1::UintRef;
+use pkcs8::der::{Decode as _, Reader as _, SliceReader};
 use pkcs8::{DecodePrivateKey as _, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use ring::rand::SystemRandom;
 use ring::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -49,7 +50,7 @@ impl PrivateKey {
         match block.label.as_str() {
             "PRIVATE KEY" => Self::from_pkcs8(&block.der),
             "EC PRIVATE KEY" => Self::from_sec1(&block.der),
-            "RSA PRIVATE KEY" => Self::from_rsa(RsaKeyPair::from_der(&block.der)),
+            "RSA PRIVATE KEY" => Self::from_rsa(&block.der, RsaKeyPair::from_der(&block.der)),
             "ENCRYPTED PRIVATE KEY" => {
                 let info = EncryptedPrivateKeyInfoRef::from_der(&block.der).map_err(|_| malformed())?;
                 let document = info.decrypt(&*passphrase()?).map_err(|error| match error {
@@ -78,7 +79,7 @@ impl PrivateKey {
                 let public = PublicKey::new(Kind::Ed25519, key.verifying_key().as_bytes())?;
                 Ok(Self::new(Secret::Ed25519(key), public))
             }
-            "1.2.840.113549.1.1.1" => Self::from_rsa(RsaKeyPair::from_pkcs8(der)),
+            "1.2.840.113549.1.1.1" => Self::from_rsa(info.private_key.as_bytes(), RsaKeyPair::from_pkcs8(der)),
             "1.2.840.10045.2.1" => match p256::SecretKey::from_pkcs8_der(der) {
                 Ok(key) => Self::from_p256(key),
                 Err(_) => Self::from_p384(p384::SecretKey::from_pkcs8_der(der).map_err(|_| other_curve())?),
@@ -106,8 +107,14 @@ impl PrivateKey {
         Ok(Self::new(Secret::P384(key), public))
     }
 
-    fn from_rsa(key: std::result::Result<RsaKeyPair, ring::error::KeyRejected>) -> Result<Self> {
+    /// `der` is the key as an `RSAPrivateKey`.
+    fn from_rsa(der: &[u8], key: std::result::Result<RsaKeyPair, ring::error::KeyRejected>) -> Result<Self> {
         let key = key.map_err(|error| {
+            // ring has one word for a modulus and for an exponent that is too small.
+            if has_small_exponent(der) {
+                return unsupported("the RSA key is not accepted: its public exponent is less than 65537")
+                    .hint("use an RSA key with the usual public exponent 65537, or better one of Ed25519");
+            }
             unsupported(format!("the RSA key is not accepted: {error}"))
                 .hint("use an RSA key of 2048 to 4096 bits, or better one of Ed25519")
         })?;
@@ -157,6 +164,22 @@ impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PrivateKey({})", self.0.public)
     }
+}
+
+/// Whether the public exponent of an `RSAPrivateKey` (RFC 8017, A.1.2) is one that is not accepted.
+fn has_small_exponent(der: &[u8]) -> bool {
+    let mut is_small = false;
+    // What follows the exponent is not read, which is an error here.
+    let _ = SliceReader::new(der).and_then(|mut reader| {
+        reader.sequence(|inner| {
+            let [_version, _modulus, exponent] =
+                [UintRef::decode(inner)?, UintRef::decode(inner)?, UintRef::decode(inner)?];
+            let exponent = exponent.as_bytes();
+            is_small = exponent.len() < 3 || exponent.len() == 3 && exponent < &[1, 0, 1][..];
+            pkcs8::der::Result::Ok(())
+        })
+    });
+    is_small
 }
 
 fn malformed() -> Error {

@@ -122,3 +122,12 @@ fn envelopes_bind_type_and_payload() {
     assert!(Envelope::parse(b"{}").is_err());
     assert!(Envelope::parse(br#"{"payloadType":"a","payload":"","signatures":[]}"#).is_err());
 }
+
+/// ring calls both TooSmall.
+#[test]
+fn what_is_too_small_about_an_rsa_key_is_said() {
+    for (name, said) in [("rsa-exponent-3.pem", "public exponent"), ("rsa-1024.pem", "TooSmall")] {
+        let error = private(name, "").unwrap_err();
+        assert!(error.to_string().contains(said), "{name}: {error}");
+    }
+}

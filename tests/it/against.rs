@@ -241,6 +241,28 @@ fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
     let changes = [
         // Taken apart and put together, and nothing else.
         ("true", ""),
+        // Where a directory has setgid, what is made in it gets that and its group.
+        ("chgrp 1000 box/.singularity.d/env && chmod g+s box/.singularity.d/env", ""),
+        ("rm box/.singularity.d/env/10-docker2singularity.sh", "- \".singularity.d/env/10-docker2singularity.sh\""),
+        ("rm -r box/.singularity.d/env", "- \".singularity.d/env\" directory"),
+        ("rm -r box/.singularity.d", "- \".singularity.d\" directory"),
+        ("rm box/.singularity.d/runscript", "- \".singularity.d/runscript\" file"),
+        ("rm box/.singularity.d/startscript", "- \".singularity.d/startscript\""),
+        ("rm box/.singularity.d/env/95-apps.sh", "- \".singularity.d/env/95-apps.sh\""),
+        ("rm box/.singularity.d/env/99-base.sh", "- \".singularity.d/env/99-base.sh\""),
+        ("rm box/.singularity.d/actions/run", "- \".singularity.d/actions/run\""),
+        ("chmod 644 box/.singularity.d/runscript", "~ \".singularity.d/runscript\" mode: 0755 -> 0644"),
+        ("chmod 644 box/.singularity.d/actions/exec", "~ \".singularity.d/actions/exec\" mode"),
+        (
+            "chmod 000 box/.singularity.d/env/10-docker2singularity.sh",
+            "~ \".singularity.d/env/10-docker2singularity.sh\" mode: 0644 -> 0000",
+        ),
+        ("chmod 777 box/.singularity.d/env", "~ \".singularity.d/env\" mode: 0755 -> 0777"),
+        ("chmod 700 box/.singularity.d/env", "~ \".singularity.d/env\" mode"),
+        ("chmod 775 box/.singularity.d/env/01-base.sh", "~ \".singularity.d/env/01-base.sh\" mode"),
+        ("chmod 4755 box/.singularity.d/runscript", "~ \".singularity.d/runscript\" mode"),
+        ("chown 1000 box/.singularity.d/runscript", "~ \".singularity.d/runscript\" owner: 0:0 -> 1000:0"),
+        ("chown 1000 box/.singularity.d", "~ \".singularity.d\" owner"),
         ("echo evil >>box/.singularity.d/runscript", ".singularity.d/runscript"),
         ("echo evil >box/.singularity.d/env/00-evil.sh", ".singularity.d/env/00-evil.sh"),
         ("echo 'export B=2' >>box/.singularity.d/env/10-docker2singularity.sh", "10-docker2singularity.sh"),
@@ -276,6 +298,43 @@ fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
         assert_eq!(done.code, run::exit_code("Mismatch"), "{change}: {}", text(&done));
         let line = text(&done).lines().find(|line| line.contains(named) && !line.contains('(')).map(str::to_string);
         assert!(line.is_some(), "{change}: {}", text(&done));
+    }
+}
+
+/// A runtime lays an overlay over the root, and a shell runs the first line of a file: no image gives either.
+#[test]
+fn what_runs_beside_the_root_is_never_explained() {
+    let scratch = scratch();
+    let source = image(scratch.path(), "x.tar", "word");
+    let sif = scratch.path().join("x.sif");
+    convert(&source, &sif, &[]);
+    let file = fs::OpenOptions::new().write(true).open(&sif).unwrap();
+    let line = b"#!/usr/bin/env evil-singularity\n";
+    file.write_all_at(&line[..31], 0).unwrap();
+    let done = verify(&sif, &source);
+    assert_eq!(done.code, run::exit_code("Mismatch"), "{}", text(&done));
+
+    let Some(oracles) = oracles() else { return };
+    convert(&source, &sif, &[]);
+    let add = |words: &str| {
+        let done = run::run(oracles.run(scratch.path()).args(["sh", "-ec", words]));
+        assert_eq!(done.code, 0, "{words}: {}", text(&done));
+    };
+    // What nothing runs may be added.
+    add("echo {} >note.json && apptainer sif add --datatype 7 x.sif note.json");
+    let done = verify(&sif, &source);
+    assert!(done.code == 0 && text(&done).contains("all explained"), "{}", text(&done));
+    for kind in [3, 4] {
+        convert(&source, &sif, &[]);
+        add(&format!(
+            "mkdir -p box/bin && echo evil >box/bin/evil && mksquashfs box over.sqsh -noappend -quiet -no-progress >&2
+             apptainer sif add --datatype 4 --partfs 1 --parttype {kind} --partarch 2 --groupid 1 x.sif over.sqsh"
+        ));
+        let alone = run::run(program().arg("verify").arg(&sif));
+        assert_eq!(alone.code, 0, "{}", text(&alone));
+        let done = verify(&sif, &source);
+        assert_eq!(done.code, run::exit_code("Mismatch"), "{}", text(&done));
+        assert!(text(&done).contains("object 6 FS (Squashfs/"), "{kind}: {}", text(&done));
     }
 }
 

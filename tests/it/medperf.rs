@@ -150,6 +150,30 @@ fn killed_and_called_again_always_ends_with_a_valid_sif() {
     }
 }
 
+/// The time that a SIF was made with decides its bytes, as every option does.
+#[test]
+fn a_sif_with_another_time_is_not_used_again() {
+    let place = Place::new();
+    place.put("image", image(1 << 10));
+    let build = |how: &str, epoch: Option<&str>| {
+        let mut command = place.command(&["build", "--if-exists", how, "out.sif", "image"]);
+        epoch.map(|epoch| command.env("SOURCE_DATE_EPOCH", epoch));
+        let done = crate::support::run::run(&mut command);
+        (done.code, done.stderr, fs::read(place.path("out.sif")).unwrap())
+    };
+    let (_, _, first) = build("reuse", Some("1500000000"));
+    for epoch in [Some("1700000000"), None] {
+        let (code, stderr, bytes) = build("reuse", epoch);
+        assert!(code != 0 && stderr.contains("another SOURCE_DATE_EPOCH"), "{epoch:?}: {stderr}");
+        assert!(bytes == first, "{epoch:?}");
+        let (code, stderr, bytes) = build("update", epoch);
+        assert!(code == 0 && bytes != first, "{epoch:?}: {stderr}");
+        // What is the same is used.
+        assert_eq!(build("reuse", epoch).0, 0, "{epoch:?}");
+        assert_eq!(build("update", Some("1500000000")).2, first, "{epoch:?}");
+    }
+}
+
 #[test]
 fn many_at_once_make_one_file() {
     let place = Place::new();

@@ -71,6 +71,8 @@ const MISTAKES: &[(&str, Try)] = &[
     ("batch list.txt --to sif --out out --sign-passphrase-file pass", Not),
     ("sign x.sif --sign-key key.pem", Not),
     ("verify x.sif --verify-key key.pub", Not),
+    ("decrypt x.sif --decrypt-pem key.pem", Not),
+    ("decrypt x.sif --decrypt-passphrase-file pass", Not),
     ("verify x.sif --certificate-identity me", Not),
     ("x.tar --to sif --certificate c.pem", Not),
     ("-x", As("--help")),
