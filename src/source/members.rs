@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::sync::Arc;
 
+use super::recognise;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{Monitor, Region};
 use crate::model::{DOCUMENT_BYTES_MAX, PATH_BYTES_MAX, Quoted};
@@ -23,6 +24,8 @@ const JSON_SNIFF_BYTES: usize = 64;
 pub(super) struct Members {
     by_name: BTreeMap<Vec<u8>, Member>,
     names_bytes: usize,
+    /// Whether a directory is as in the root of a file system: with nothing in it, it is no member.
+    has_root_directory: bool,
     /// All of the tar, where it lies uncompressed in one piece.
     whole: Option<Region>,
 }
@@ -128,7 +131,11 @@ impl Members {
             EntryKind::HardLink => Member::Link(normalise(&entry.link)),
             EntryKind::Symlink if entry.link.starts_with(b"/") => Member::Link(normalise(&entry.link)),
             EntryKind::Symlink => Member::Link(normalise(&[directory, b"/", &entry.link].concat())),
-            EntryKind::Directory | EntryKind::Fifo | EntryKind::CharDevice | EntryKind::BlockDevice => return Ok(()),
+            EntryKind::Directory => {
+                self.has_root_directory |= recognise::is_in_root(&name);
+                return Ok(());
+            }
+            EntryKind::Fifo | EntryKind::CharDevice | EntryKind::BlockDevice => return Ok(()),
         };
         self.names_bytes += name.len() + entry.link.len();
         self.by_name.insert(name, member);
@@ -180,6 +187,11 @@ impl Members {
     /// All of the tar, where it lies uncompressed in one piece.
     pub(super) fn whole(&self) -> Option<&Region> {
         self.whole.as_ref()
+    }
+
+    /// Whether these are the members of the tar of a root file system.
+    pub(super) fn are_of_root(&self) -> bool {
+        self.has_root_directory || self.names().any(recognise::is_in_root)
     }
 
     /// All names, sorted bytewise.

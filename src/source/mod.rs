@@ -466,7 +466,7 @@ fn read_archive(
         (true, _, Some(Kind::DockerDaemon)) | (_, true, Some(Kind::DockerDaemon)) => Kind::DockerDaemon,
         (true, _, None | Some(Kind::DockerArchive)) => Kind::DockerArchive,
         (_, true, None | Some(Kind::OciArchive)) => Kind::OciArchive,
-        (false, false, None) if recognise::is_root_file_system(archive.members().names()) => {
+        (false, false, None) if archive.members().are_of_root() => {
             return rootfs_tar::source(&archive, place, options);
         }
         (false, false, _) => return Err(recognise::archive_without_image(archive.members())),

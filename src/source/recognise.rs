@@ -143,9 +143,9 @@ const ROOT_NAMES: [&[u8]; 7] = [b"bin", b"etc", b"lib", b"sbin", b"usr", b"var",
 /// Names at the top of an image archive.
 const IMAGE_NAMES: [&[u8]; 5] = [b"manifest.json", b"index.json", b"oci-layout", b"blobs", b"repositories"];
 
-/// Whether the names of a tar are those of a root file system.
-pub(super) fn is_root_file_system<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> bool {
-    names.any(|name| ROOT_NAMES.contains(&top(name)))
+/// Whether a name in a tar is one of a root file system.
+pub(super) fn is_in_root(name: &[u8]) -> bool {
+    ROOT_NAMES.contains(&top(name))
 }
 
 /// Whether a tar begins as that of a root file system, so far as `start` shows.
@@ -158,7 +158,7 @@ pub(super) fn begins_as_root(start: &[u8]) -> bool {
         if IMAGE_NAMES.contains(&top(name)) {
             return false;
         }
-        is_root |= ROOT_NAMES.contains(&top(name));
+        is_root |= is_in_root(name);
     }
     is_root
 }

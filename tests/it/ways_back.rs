@@ -44,6 +44,27 @@ fn assert_equal(expected: &Listing, found: &Listing, what: &str) {
     assert!(differences.is_empty(), "{what}:\n{differences}");
 }
 
+/// An empty directory is no member that holds anything, and yet one of a root.
+#[test]
+fn a_root_of_empty_directories_is_one() {
+    let place = scratch();
+    let path = place.path().join("root.tar");
+    let tar = crate::support::tar::Tar::new()
+        .directory("./")
+        .directory("bin/")
+        .directory("etc/")
+        .directory("x/")
+        .file("x/1", "")
+        .finish();
+    fs::write(&path, &tar).unwrap();
+    assert_equal(&from_tar(&tar).unwrap(), &tree(&path), "a file");
+    let mut piped = Command::new("sh");
+    piped.args(["-c", "cat root.tar | exec \"$0\" - --to rootfs -o -", env!("CARGO_BIN_EXE_convert")]);
+    let done = run::run(piped.current_dir(place.path()));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_equal(&from_tar(&tar).unwrap(), &from_tar(&done.stdout).unwrap(), "a stream");
+}
+
 /// An image with things that Singularity replaces, and a config that is hard to quote.
 fn image(directory: &Path) -> PathBuf {
     let layer = crate::support::tar::Tar::new()
