@@ -14,10 +14,10 @@ pub(super) fn lines(failure: &Failure) -> Vec<String> {
     if let Some(words) = familiar_words(failure).filter(|words| !text.contains(words.as_str())) {
         text.push_str(&format!(": {words}"));
     }
-    // What chooses an image elsewhere, Apptainer's pull does not have.
+    // What chooses an image or an output elsewhere, Apptainer's pull does not have.
     let hint = match failure.hint.contains("--platform OS/ARCH") {
         true => "choose with --arch, for example --arch amd64",
-        false => &failure.hint,
+        false => failure.hint.strip_suffix(" with -o").unwrap_or(&failure.hint),
     };
     vec![text, format!("hint: {hint}")]
 }

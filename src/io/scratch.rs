@@ -168,10 +168,15 @@ impl Scratch {
             // NFS knows no rename that does not replace. A plain one replaces a directory only where that is empty, so that
             // nothing is lost; of a file a hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if self.is_directory => renameat(base, from, base, to)?,
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                linkat(base, from, base, to, AtFlags::empty())?;
-                unlinkat(base, from, AtFlags::empty())?;
-            }
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match linkat(base, from, base, to, AtFlags::empty())
+            {
+                // Object stores and the like have no hard links either: what is there now is all that can be looked at.
+                Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if fs::symlink_metadata(to).is_err() => {
+                    renameat(base, from, base, to)?;
+                }
+                Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => return Err(io::ErrorKind::AlreadyExists.into()),
+                linked => linked.and_then(|()| unlinkat(base, from, AtFlags::empty()))?,
+            },
             renamed => renamed?,
         }
         Ok(())

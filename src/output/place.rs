@@ -88,7 +88,6 @@ impl Place {
         }
     }
 
-    /// Whether it cannot be taken back.
     /// Whether it is one file, which does not appear before it is whole.
     pub(super) fn is_file(&self) -> bool {
         match self {
@@ -99,6 +98,7 @@ impl Place {
         }
     }
 
+    /// Whether it cannot be taken back.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Place::Stream(_))
     }

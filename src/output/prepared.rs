@@ -308,7 +308,6 @@ fn refuse_to_drop(path: &Path, signing: Option<&mut Signing>, reason: &Error) ->
     Err(Error::new(ErrorKind::Output, message).with_remedy(Remedy::ReplaceAnyway))
 }
 
-/// Whether the file that exists is at fault, and not the user who stopped us or a bug.
 /// Refuses an output that exists and has another SHA-256 than is expected.
 fn expect_sha256(existing: &Path, task: &Task, monitor: &Monitor) -> Result<()> {
     let Some(expected) = task.options.expected_sha256 else { return Ok(()) };
@@ -322,6 +321,7 @@ fn expect_sha256(existing: &Path, task: &Task, monitor: &Monitor) -> Result<()> 
     Err(Error::new(ErrorKind::Mismatch, message).with_remedy(Remedy::Replace))
 }
 
+/// Whether the file that exists is at fault, and not the user who stopped us or a bug.
 fn is_about_the_file(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Bug)
 }

@@ -191,7 +191,8 @@ impl Members {
 
     /// Whether these are the members of the tar of a root file system.
     pub(super) fn are_of_root(&self) -> bool {
-        self.has_root_directory || self.names().any(recognise::is_in_root)
+        let is_of_image = || self.names().any(recognise::is_in_image);
+        self.names().any(recognise::is_in_root) || self.has_root_directory && !is_of_image()
     }
 
     /// All names, sorted bytewise.

@@ -148,6 +148,11 @@ pub(super) fn is_in_root(name: &[u8]) -> bool {
     ROOT_NAMES.contains(&top(name))
 }
 
+/// Whether a name in a tar is one of an image archive.
+pub(super) fn is_in_image(name: &[u8]) -> bool {
+    IMAGE_NAMES.contains(&top(name))
+}
+
 /// Whether a tar begins as that of a root file system, so far as `start` shows.
 pub(super) fn begins_as_root(start: &[u8]) -> bool {
     let mut entries = Entries::new(Sequential(start));
@@ -155,7 +160,7 @@ pub(super) fn begins_as_root(start: &[u8]) -> bool {
     // The end of what there is to see ends the loop.
     while let Ok(Some(entry)) = entries.next_entry() {
         let name = entry.raw_path.strip_prefix(b"./").unwrap_or(&entry.raw_path);
-        if IMAGE_NAMES.contains(&top(name)) {
+        if is_in_image(name) {
             return false;
         }
         is_root |= is_in_root(name);
