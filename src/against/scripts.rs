@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::browse::{Aspect, Difference, Place};
 use crate::error::Result;
 use crate::image::Image;
-use crate::model::Config;
+use crate::model::{Config, Metadata, Timestamp};
 use crate::singularity::{self, Additions};
-use crate::tree::{Content, Inode, Kind, Tree};
+use crate::tree::{Content, Directory, FileData, Inode, Kind, Tree};
 use crate::volume::Volume;
 
 /// The most that is read of one of them, in bytes.
@@ -17,7 +17,8 @@ const DIRECTORY: &[u8] = b".singularity.d";
 /// Compares what is there with what we make for `image`, and with what other programs are known to make; and what is not there
 /// with what all of them make.
 pub(super) fn compare(volume: &Volume, image: &Image) -> Result<Vec<Difference>> {
-    let ours = [ours(image, false)?, ours(image, true)?];
+    let has_shell = singularity::has_shell(&volume.tree);
+    let ours = [ours(image, false, has_shell)?, ours(image, true, has_shell)?];
     let mut differences = missing(&volume.tree, &image.config);
     for visit in volume.tree.walk() {
         let Some(path) = visit.path.strip_prefix(DIRECTORY) else { continue };
@@ -142,9 +143,16 @@ pub(super) fn whiteout_names(volume: &Volume) -> impl Iterator<Item = Difference
     })
 }
 
-/// What a conversion adds, whatever else the image holds.
-fn ours(image: &Image, change_to_workdir: bool) -> Result<Tree> {
+/// What a conversion adds, whatever else the image holds but a shell.
+fn ours(image: &Image, change_to_workdir: bool, has_shell: bool) -> Result<Tree> {
     let mut tree = Tree::default();
+    if has_shell {
+        let metadata = Metadata::root_owned(0o755, Timestamp::default());
+        let directory = tree.add(Kind::Directory(Directory::new()), metadata.clone());
+        let shell = tree.add(Kind::File(FileData::inline(*b"")), metadata);
+        tree.attach(Tree::ROOT, b"bin", directory, 0);
+        tree.attach(directory, b"sh", shell, 0);
+    }
     let additions = Additions {
         reference: &image.id().to_string(),
         time: image.config.created().unwrap_or_default(),

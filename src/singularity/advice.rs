@@ -64,7 +64,7 @@ pub(super) fn absolute_workdir(config: &Config) -> String {
 }
 
 /// Whether the image has a shell that can run `#!/bin/sh`.
-pub(super) fn has_shell(tree: &Tree) -> bool {
+pub(crate) fn has_shell(tree: &Tree) -> bool {
     let shell = tree.resolve(b"bin/sh").ok().and_then(|resolution| resolution.inode).map(|id| tree.inode(id));
     shell.is_some_and(|inode| matches!(inode.kind, Kind::File(_)) && inode.metadata.mode.bits() & 0o111 != 0)
 }

@@ -30,6 +30,7 @@ mod shell_tests;
 mod tests;
 
 pub use advice::forecast;
+pub(crate) use advice::has_shell;
 pub(crate) use foreign::{always_there, explain as explain_foreign, is_known_directory, mode_for_all};
 pub(crate) use program::program;
 pub(crate) use recover::{Remains, recover};

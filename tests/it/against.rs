@@ -301,6 +301,23 @@ fn a_sif_of_apptainer_is_explained_and_a_changed_one_is_not() {
     }
 }
 
+/// The runscript goes to WORKDIR in another way where there is a shell.
+#[test]
+fn a_sif_of_ours_that_goes_to_workdir_is_explained() {
+    let scratch = scratch();
+    let mut shell = Header::blank(b"bin/sh", b'0', Magic::Ustar);
+    (shell.mode, shell.size) = (0o755, 3);
+    let tar = Tar::new().directory("bin").raw(shell.block(), b"#!x").directory("etc").finish();
+    let mut config = pack::config(std::slice::from_ref(&tar));
+    config["config"] = json!({ "Cmd": ["/bin/sh"], "WorkingDir": "/opt/x" });
+    let (source, sif) = (scratch.path().join("x.tar"), scratch.path().join("x.sif"));
+    fs::write(&source, pack::docker_archive_of(&config, &[tar], Squeeze::Not)).unwrap();
+    // A level that the file does not tell, so that it is not made again byte for byte.
+    convert(&source, &sif, &["--workdir", "--mkdir", "/q", "--compression", "gzip:1"]);
+    let done = verify(&sif, &source);
+    assert!(done.code == 0 && text(&done).contains("all explained"), "{}", text(&done));
+}
+
 /// A runtime lays an overlay over the root, and a shell runs the first line of a file: no image gives either.
 #[test]
 fn what_runs_beside_the_root_is_never_explained() {
