@@ -87,7 +87,7 @@ fn access(place: &[u8], path: &[u8], inode: &Inode) -> Vec<Difference> {
     let (usual, for_all, never) = match &inode.kind {
         // What an image had of its own is kept as it was.
         _ if path.starts_with(b"replaced/") => return Vec::new(),
-        // Where one is made in a directory with setgid, it gets that and its group, which give nobody anything.
+        // Setgid, and its group, a directory may have inherited from the one that it was made in: they give nobody a right.
         Kind::Directory(_) => (0o755, 0o555, 0o5022),
         Kind::File(_) => (0o644 | singularity::mode_for_all(path), singularity::mode_for_all(path), 0o7022),
         _ => return Vec::new(),

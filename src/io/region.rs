@@ -25,7 +25,7 @@ impl Region {
     /// The whole file at `path` as it is now. A named pipe is refused, never waited for.
     ///
     /// # Errors
-    /// [`ErrorKind::SourceUnavailable`] when it cannot be opened, or is no file.
+    /// [`ErrorKind::SourceUnavailable`] when it cannot be opened, or is a directory, a pipe or a device.
     pub fn open(path: &Path) -> Result<Self> {
         // Looked at before it is opened: opening a named pipe would wait for a writer.
         let kind = path.metadata().or_kind(ErrorKind::SourceUnavailable)?.file_type();

@@ -168,16 +168,21 @@ impl Scratch {
             // NFS knows no rename that does not replace. A plain one replaces a directory only where that is empty, so that
             // nothing is lost; of a file a hard link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if self.is_directory => renameat(base, from, base, to)?,
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match linkat(base, from, base, to, AtFlags::empty())
-            {
-                // Object stores and the like have no hard links either: what is there now is all that can be looked at.
-                Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if fs::symlink_metadata(to).is_err() => {
-                    renameat(base, from, base, to)?;
-                }
-                Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => return Err(io::ErrorKind::AlreadyExists.into()),
-                linked => linked.and_then(|()| unlinkat(base, from, AtFlags::empty()))?,
-            },
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_new(from, to)?,
             renamed => renamed?,
+        }
+        Ok(())
+    }
+
+    fn link_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let base = &self.base;
+        match linkat(base, from, base, to, AtFlags::empty()) {
+            // Object stores and the like have no hard links: all that can be done is to look once more.
+            Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) if fs::symlink_metadata(to).is_ok() => {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => renameat(base, from, base, to)?,
+            linked => linked.and_then(|()| unlinkat(base, from, AtFlags::empty()))?,
         }
         Ok(())
     }

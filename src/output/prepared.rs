@@ -123,7 +123,7 @@ impl Prepared {
         let task = Task::new(format, destination, options)?;
         let place = if task.reusable().is_some() { None } else { Some(format.open(&task)?) };
         if options.expected_sha256.is_some() && place.as_ref().is_some_and(|place| !place.is_file()) {
-            let message = format!("nothing can be expected of the SHA-256 of {} output that is no file", format.name());
+            let message = format!("{} output is no single file here: it has no SHA-256 to be expected", format.name());
             return Err(Error::new(ErrorKind::Usage, message).hint("leave that out, or write to a file"));
         }
         Ok(Prepared { target, task, place })

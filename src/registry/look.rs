@@ -47,7 +47,7 @@ pub(crate) fn digest_of(reference: &Reference, settings: &Settings, monitor: &Mo
 fn stated(client: &Client, at: usize, path: &str, what: &str) -> Asked<Option<Digest>> {
     let answer = match client.head(at, path) {
         Ok(answer) => answer,
-        // It answered, so that it is not the connection that fails: it wants a login that nobody has.
+        // The connection works: it wants a login, and none is known. GET may do without.
         Err(Failure::Lasting(_)) if client.http.knows(&client.endpoints[at].authority) => return Ok(None),
         Err(failure) => return Err(failure),
     };

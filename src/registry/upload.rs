@@ -101,7 +101,7 @@ pub(super) struct Uploader<'a> {
 /// A part of a blob on its way.
 struct Part<'a> {
     uploader: &'a Uploader<'a>,
-    counter: Option<&'a DownloadCounter>,
+    counter: &'a DownloadCounter,
     position: u64,
     length: u64,
 }
@@ -134,7 +134,7 @@ impl Read for PartReader<'_> {
             return Err(Error::new(ErrorKind::Mismatch, message).into_io());
         }
         self.position += count as u64;
-        uploader.show(self.position, *counter);
+        uploader.show(self.position, counter);
         Ok(count)
     }
 }
@@ -200,7 +200,7 @@ impl<'a> Uploader<'a> {
                 }
             }
             if self.furthest > before {
-                self.show(self.furthest, Some(&counter));
+                self.show(self.furthest, &counter);
                 retry = Retry::new(&self.client.settings);
             }
         }
@@ -228,12 +228,10 @@ impl<'a> Uploader<'a> {
     }
 
     /// Shows that as much was sent.
-    fn show(&self, position: u64, counter: Option<&DownloadCounter>) {
+    fn show(&self, position: u64, counter: &DownloadCounter) {
         let Some(more) = position.checked_sub(self.shown.get()).filter(|&more| more > 0) else { return };
         self.shown.set(position);
-        if let Some(counter) = counter {
-            counter.advance(more);
-        }
+        counter.advance(more);
         self.client.monitor.advance(more);
     }
 
@@ -307,8 +305,7 @@ impl<'a> Uploader<'a> {
         let Some(Session { url, position: first }) = &*session else { return Ok(()) };
         let (first, left) = (*first, self.size - first);
         let chunk = self.chunk();
-        let part =
-            Part { uploader: self, counter: Some(counter), position: first, length: left.min(chunk.unwrap_or(left)) };
+        let part = Part { uploader: self, counter, position: first, length: left.min(chunk.unwrap_or(left)) };
         let end = first + part.length;
         let range = format!("{first}-{}", end - 1);
         let mut headers = vec![("content-type", "application/octet-stream")];
@@ -368,7 +365,7 @@ impl<'a> Uploader<'a> {
     /// Sends what is left of a small blob, or nothing, and says that this is all.
     fn finish(&mut self, session: &Session, counter: &DownloadCounter) -> Asked<bool> {
         let (position, length) = (session.position, self.size - session.position);
-        let part = Part { uploader: self, counter: Some(counter), position, length };
+        let part = Part { uploader: self, counter, position, length };
         let url = session.url.with_query(&[("digest", &self.digest.to_string())]);
         let headers = [("content-type", "application/octet-stream")];
         let answer = self.send(Method::PUT, &url, &headers, Payload::Stream(&part))?;

@@ -24,7 +24,7 @@ const JSON_SNIFF_BYTES: usize = 64;
 pub(super) struct Members {
     by_name: BTreeMap<Vec<u8>, Member>,
     names_bytes: usize,
-    /// Whether a directory is as in the root of a file system: with nothing in it, it is no member.
+    /// Whether there is a directory that roots of file systems have. Directories are not among `by_name`, and it may be empty.
     has_root_directory: bool,
     /// All of the tar, where it lies uncompressed in one piece.
     whole: Option<Region>,

@@ -289,7 +289,7 @@ fn a_limit_on_threads_is_told() {
     fs::copy(env!("CARGO_BIN_EXE_convert"), place.path().join("program")).unwrap();
     let user = |words: &[&str]| {
         let mut command = Command::new("setpriv");
-        // Nobody else is this user: what is limited is how many threads all of one user's processes have.
+        // A user of its own: the limit counts the threads of all processes that a user has.
         command.args(["--reuid", "54321", "--regid", "54321", "--clear-groups"]);
         command.args(["bash", "-c", "ulimit -u 2; exec ./program \"$@\"", "bash"]).args(words);
         run(command.current_dir(place.path()))

@@ -104,7 +104,7 @@ fn the_shim_takes_images_and_hands_on_all_else() {
                 words.iter().fold("convert".to_string(), |text, word| format!("{text} <{word}>"))
             };
             assert_eq!(called(name, words), (Some(0), want(&[])));
-            // What is said before the command is no option of it.
+            // An option before the command is one of apptainer itself: `-s` is --silent there.
             assert_eq!(called(name, &[&["-s"], words].concat()), (Some(0), want(&["--quiet"])));
         }
         let want = "convert <push> <--quiet> <--no-https> <a b.sif> <oras://h/a:1>".to_string();

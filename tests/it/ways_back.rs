@@ -44,7 +44,7 @@ fn assert_equal(expected: &Listing, found: &Listing, what: &str) {
     assert!(differences.is_empty(), "{what}:\n{differences}");
 }
 
-/// An empty directory is no member that holds anything, and yet one of a root.
+/// The tar of a root is known by its directories, also where they are empty.
 #[test]
 fn a_root_of_empty_directories_is_one() {
     let place = scratch();
